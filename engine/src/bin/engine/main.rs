@@ -1,0 +1,3 @@
+//! The `engine` command: looks into model files, runs them and times them.
+
+fn main() {}

@@ -1,0 +1,11 @@
+//! CPU inference for decoder-only language models in GGUF files.
+//!
+//! The library never prints, never reads the environment, does no file I/O after a model is loaded and
+//! allocates nothing per token. A module imports only modules that stand above it in this list.
+
+pub mod error;
+pub mod options;
+pub mod stage;
+
+pub use error::{Error, Result};
+pub use options::Options;

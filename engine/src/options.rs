@@ -1,0 +1,94 @@
+//! Every knob of the engine, one documented field each.
+//!
+//! A field here is at once a TOML key under `[engine]`, a sweep axis, a CSV column and a `--set engine.<field>=`:
+//! the names come from serde, there is no second list.
+
+use serde::{Deserialize, Serialize};
+
+/// Options of the engine. Unknown keys are refused.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Options {
+    /// Threads of the pool; `0` means one per physical core this process may use.
+    pub threads: usize,
+    /// Where the threads are pinned: a policy, or a list of CPU numbers, one per thread.
+    pub affinity: Affinity,
+    /// Permits more threads than CPUs this process may use.
+    pub oversubscribe: bool,
+    /// Instruction set of the kernels; `auto` takes the best this CPU has.
+    pub isa: Isa,
+    /// Context capacity in tokens; `0` means the model's own, at most 4096.
+    pub ctx: usize,
+    /// Tokens of a prompt that go through the layers together.
+    pub batch: usize,
+    /// Storage type of the KV cache.
+    pub kv: KvType,
+    /// Asks the kernel for huge pages under the weights.
+    pub huge_pages: bool,
+    /// Takes the time of every stage on every thread.
+    pub stage_clock: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            threads: 0,
+            affinity: Affinity::Policy(AffinityPolicy::Physical),
+            oversubscribe: false,
+            isa: Isa::Auto,
+            ctx: 0,
+            batch: 512,
+            kv: KvType::F16,
+            huge_pages: true,
+            stage_clock: true,
+        }
+    }
+}
+
+/// Where threads are pinned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Affinity {
+    /// A named policy.
+    Policy(AffinityPolicy),
+    /// CPU numbers, one per thread, in thread order.
+    Cpus(Vec<usize>),
+}
+
+/// Named pinning policies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AffinityPolicy {
+    /// No pinning.
+    None,
+    /// One thread per physical core, cores in order of their number.
+    Physical,
+    /// Fill one core with all its hardware threads, then the next, cache domain by cache domain.
+    Compact,
+    /// Physical cores as far apart as possible: round-robin over cache domains, then over hardware threads.
+    Scatter,
+    /// All hardware threads, first one of each core, then their siblings.
+    Smt,
+}
+
+/// Instruction sets that kernels exist for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Isa {
+    /// The best this CPU has.
+    Auto,
+    /// Portable code, no vector instructions asked for.
+    Scalar,
+    /// AVX2, FMA and F16C.
+    Avx2,
+    /// AVX-512 F, BW, VL and VNNI.
+    Avx512,
+}
+
+/// Storage types of the KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KvType {
+    /// Half precision, as llama.cpp's default.
+    F16,
+}

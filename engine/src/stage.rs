@@ -1,0 +1,167 @@
+//! Where the time and the bytes of a token go: the stages of a forward pass, their clock, and the byte ledger.
+//!
+//! This module owns the engine's clock; nothing else in the engine asks for the time.
+
+use serde::{Deserialize, Serialize};
+use std::time::Instant;
+
+/// Stages of one pass through the model. Every nanosecond of a thread inside a pass belongs to exactly one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(usize)]
+pub enum Stage {
+    /// Token embedding lookup.
+    Embed,
+    /// Normalisation and quantisation of the activations.
+    Norm,
+    /// Query, key and value projections.
+    Qkv,
+    /// Rotary embedding, KV cache writes and attention.
+    Attention,
+    /// Attention output projection and residual.
+    AttnOut,
+    /// Gate and up projections and the activation function.
+    GateUp,
+    /// Down projection and residual.
+    Down,
+    /// Final norm and output head.
+    Head,
+    /// Waiting for other threads at barriers.
+    Wait,
+    /// Choosing the next token from the logits.
+    Sample,
+}
+
+impl Stage {
+    /// All stages, in the order of a pass.
+    pub const ALL: [Stage; 10] = [
+        Stage::Embed,
+        Stage::Norm,
+        Stage::Qkv,
+        Stage::Attention,
+        Stage::AttnOut,
+        Stage::GateUp,
+        Stage::Down,
+        Stage::Head,
+        Stage::Wait,
+        Stage::Sample,
+    ];
+
+    /// The stage's name as it stands in results: snake case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Embed => "embed",
+            Stage::Norm => "norm",
+            Stage::Qkv => "qkv",
+            Stage::Attention => "attention",
+            Stage::AttnOut => "attn_out",
+            Stage::GateUp => "gate_up",
+            Stage::Down => "down",
+            Stage::Head => "head",
+            Stage::Wait => "wait",
+            Stage::Sample => "sample",
+        }
+    }
+}
+
+/// Time per stage in nanoseconds, summed over passes; averaged over threads where it leaves the engine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageTimes {
+    /// Nanoseconds, indexed by `Stage as usize`.
+    pub ns: [u64; Stage::ALL.len()],
+}
+
+impl StageTimes {
+    /// Nanoseconds spent in `stage`.
+    pub fn get(&self, stage: Stage) -> u64 {
+        self.ns[stage as usize]
+    }
+
+    /// Sum over all stages, in nanoseconds.
+    pub fn total_ns(&self) -> u64 {
+        self.ns.iter().sum()
+    }
+
+    /// Element-wise sum.
+    pub fn add(&mut self, other: &StageTimes) {
+        for (a, b) in self.ns.iter_mut().zip(other.ns) {
+            *a += b;
+        }
+    }
+}
+
+/// Bytes read by the model's passes, counted where they are read and summed over threads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Weight bytes streamed, scales included.
+    pub weight_bytes: u64,
+    /// KV cache bytes read.
+    pub kv_read_bytes: u64,
+    /// KV cache bytes written.
+    pub kv_write_bytes: u64,
+    /// Activation bytes read by matrix kernels (mostly from cache).
+    pub activation_bytes: u64,
+}
+
+impl Ledger {
+    /// Element-wise sum.
+    pub fn add(&mut self, other: &Ledger) {
+        self.weight_bytes += other.weight_bytes;
+        self.kv_read_bytes += other.kv_read_bytes;
+        self.kv_write_bytes += other.kv_write_bytes;
+        self.activation_bytes += other.activation_bytes;
+    }
+}
+
+/// A point in time on the engine's monotonic clock.
+#[derive(Debug, Clone, Copy)]
+pub struct Tick(Instant);
+
+impl Tick {
+    /// Now.
+    #[allow(clippy::disallowed_methods, reason = "this is the engine's clock")]
+    pub fn now() -> Tick {
+        Tick(Instant::now())
+    }
+
+    /// Nanoseconds from `earlier` to `self`.
+    pub fn ns_since(self, earlier: Tick) -> u64 {
+        self.0.duration_since(earlier.0).as_nanos() as u64
+    }
+}
+
+/// One thread's clock over the stages of a pass: `lap` books the time since the last lap.
+#[derive(Debug, Clone)]
+pub struct StageClock {
+    on: bool,
+    last: Tick,
+    /// What has been booked so far.
+    pub times: StageTimes,
+}
+
+impl StageClock {
+    /// A clock that books laps, or one that never asks for the time.
+    pub fn new(on: bool) -> StageClock {
+        StageClock {
+            on,
+            last: Tick::now(),
+            times: StageTimes::default(),
+        }
+    }
+
+    /// Starts the first lap now.
+    pub fn start(&mut self) {
+        if self.on {
+            self.last = Tick::now();
+        }
+    }
+
+    /// Books the time since the last lap to `stage`.
+    pub fn lap(&mut self, stage: Stage) {
+        if self.on {
+            let now = Tick::now();
+            self.times.ns[stage as usize] += now.ns_since(self.last);
+            self.last = now;
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The `harness` command: usage and one `match`.
+
+fn main() {}
