@@ -1,0 +1,6 @@
+//! The laboratory around the engine: scenarios, measuring in fresh processes, records and reports.
+//!
+//! A module imports only modules that stand above it in this list.
+
+pub mod host;
+pub mod record;

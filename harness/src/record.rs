@@ -1,0 +1,490 @@
+//! What a run leaves on disk: the wire types of a run folder, and the one place where rates and latencies are
+//! derived from them.
+//!
+//! A run folder holds `manifest.json` ([`Manifest`], written once, before the first child starts),
+//! `samples.jsonl` ([`Sample`], one line per finished repetition) and `failures.jsonl` ([`Failure`], one line per
+//! repetition that gave no result). A number that nobody measured is `None`, never 0.
+
+use crate::host::HostFacts;
+use engine::stage::{Ledger, StageTimes};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::fmt;
+
+/// Version of every file in a run folder. A reader refuses other versions.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Swept keys and their values, in the order of the scenario's `[matrix]`: `engine.threads` -> `2`.
+pub type Swept = serde_json::Map<String, serde_json::Value>;
+
+/// What was run, with what, on what machine. Written once; a resumed run must match it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`SCHEMA_VERSION`] of the writer.
+    pub schema_version: u32,
+    /// Start of the run, RFC 3339, UTC.
+    pub created_at: String,
+    /// The scenario as it was read.
+    pub scenario: ScenarioRecord,
+    /// The programs that measured.
+    pub binary: BinaryRecord,
+    /// The model files used, one per distinct model of the cases.
+    pub models: Vec<ModelRecord>,
+    /// The machine, as far as it tells.
+    pub host: HostFacts,
+    /// Measured rounds per case.
+    pub rounds: u32,
+    /// Warm-up rounds per case, recorded but not counted.
+    pub warmup: u32,
+    /// Seed of the order of the cases within a round.
+    pub order_seed: u64,
+    /// The expanded cases, in the order of their index.
+    pub cases: Vec<CaseRecord>,
+}
+
+/// The scenario of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScenarioRecord {
+    /// Name, also the first part of the run folder's name.
+    pub name: String,
+    /// What the scenario is for.
+    pub description: String,
+    /// File it was read from, as given on the command line.
+    pub path: String,
+    /// The whole text of the file.
+    pub text: String,
+    /// SHA-256 of the text, hex.
+    pub sha256: String,
+    /// `--set` overrides, as given: `engine.threads=1`.
+    pub overrides: Vec<String>,
+}
+
+/// The binary that measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BinaryRecord {
+    /// Version of the `harness` package.
+    pub version: String,
+    /// SHA-256 of the executable, hex.
+    pub sha256: String,
+    /// Commit of the source tree at build time, with `-dirty` if it had changes.
+    pub git_commit: Option<String>,
+    /// `rustc --version` at build time.
+    pub compiler: Option<String>,
+    /// `release` or `debug`.
+    pub profile: String,
+}
+
+/// A model file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelRecord {
+    /// Name in the catalogue, the synthetic model's name, or the file name.
+    pub name: String,
+    /// Where the file was.
+    pub path: String,
+    /// Size of the file in bytes.
+    pub file_bytes: u64,
+    /// SHA-256 of the file, hex.
+    pub sha256: String,
+    /// Licence, where the catalogue knows it.
+    pub licence: Option<String>,
+}
+
+/// One case of the scenario: one point of its matrix.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CaseRecord {
+    /// Position in the expansion of the matrix.
+    pub index: u32,
+    /// `engine.threads=2 prompt.tokens=64`, or the scenario's name if nothing is swept.
+    pub name: String,
+    /// The swept keys and their values.
+    pub swept: Swept,
+    /// Index into [`Manifest::models`].
+    pub model: usize,
+    /// The engine options asked for, all of them.
+    pub engine: engine::Options,
+    /// Tokens to generate.
+    pub n_gen: u32,
+    /// The prompt's text; `None` for synthetic token ids.
+    pub prompt: Option<String>,
+    /// Number of synthetic prompt tokens, if the prompt is synthetic.
+    pub prompt_tokens: Option<u32>,
+    /// Output hash the scenario expects, hex.
+    pub expect_sha256: Option<String>,
+    /// Command lines that repeat the same work with other programs.
+    pub repeat: Vec<RepeatCommand>,
+}
+
+/// A command line that repeats a case 1:1 with another program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepeatCommand {
+    /// The program: `llama-completion`, `llama-bench`.
+    pub tool: String,
+    /// The whole line, quoted for a POSIX shell.
+    pub line: String,
+    /// What it cannot repeat, if anything.
+    pub note: Option<String>,
+}
+
+/// Whether a repetition counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Recorded, not counted.
+    Warmup,
+    /// Counted.
+    Measured,
+}
+
+/// One repetition of one case by one runner, each in a fresh process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// [`SCHEMA_VERSION`] of the writer.
+    pub schema_version: u32,
+    /// Name of the case.
+    pub case: String,
+    /// Index of the case in the manifest.
+    pub case_index: u32,
+    /// The swept keys and their values.
+    pub swept: Swept,
+    /// Round, from 0; warm-up rounds count on their own.
+    pub round: u32,
+    /// Position of this repetition within its round, from 0.
+    pub position: u32,
+    /// Whether this repetition counts.
+    pub phase: Phase,
+    /// 0, or the number of the re-run that replaced a tainted repetition.
+    pub attempt: u32,
+    /// What ran: `engine`.
+    pub runner: String,
+    /// Start of the child, RFC 3339, UTC.
+    pub started_at: String,
+    /// Tokens of the prompt.
+    pub n_prompt: u32,
+    /// Tokens asked for.
+    pub n_gen: u32,
+    /// Time to open, repack and place the model.
+    pub load_ms: Option<f64>,
+    /// Arrival of each generated token, in nanoseconds since the prompt was handed over; the first is the time to
+    /// first token.
+    pub arrival_ns: Vec<u64>,
+    /// The pass or passes over the prompt.
+    pub prefill: Option<PassStats>,
+    /// The passes that generated tokens 2..N.
+    pub decode: Option<PassStats>,
+    /// Threads that worked.
+    pub threads: Option<u32>,
+    /// CPUs the threads were pinned to, in thread order; empty if not pinned.
+    pub cpus: Vec<u32>,
+    /// Instruction set the kernels used.
+    pub isa: Option<String>,
+    /// What the model is.
+    pub model: ModelFacts,
+    /// Bytes the KV cache can hold.
+    pub kv_capacity_bytes: Option<u64>,
+    /// What the operating system says about the child.
+    pub usage: Usage,
+    /// Generated token ids.
+    pub output_ids: Vec<u32>,
+    /// [`tokens_sha256`] of the ids.
+    pub output_sha256: String,
+    /// Generated text.
+    pub output_text: String,
+    /// What disturbed this repetition; kept, but marked.
+    pub taint: Vec<Taint>,
+}
+
+/// What the model is, as the runner read it from the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelFacts {
+    /// Architecture, size and format in words: `llama 135M Q4_1`.
+    pub description: String,
+    /// Number of weights.
+    pub n_params: Option<u64>,
+    /// Bytes of all weights as the file stores them.
+    pub weight_bytes: Option<u64>,
+}
+
+/// Stage times and bytes of one phase.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassStats {
+    /// Passes through the model.
+    pub passes: u64,
+    /// Time per stage, averaged over threads and summed over passes; `{"norm": 1200, ...}` in nanoseconds.
+    #[serde(with = "stage_map")]
+    pub stages: StageTimes,
+    /// Bytes read and written, summed over threads and passes.
+    pub ledger: Ledger,
+}
+
+/// What the operating system says about a finished child, from `wait4` and `/proc`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Largest resident set in bytes.
+    pub peak_rss_bytes: Option<u64>,
+    /// Memory on huge pages at the end of the run, in bytes.
+    pub huge_pages_bytes: Option<u64>,
+    /// Page faults served without I/O.
+    pub minor_faults: Option<u64>,
+    /// Page faults that waited for I/O.
+    pub major_faults: Option<u64>,
+    /// Times a thread gave up its CPU.
+    pub voluntary_switches: Option<u64>,
+    /// Times a thread was made to give up its CPU.
+    pub involuntary_switches: Option<u64>,
+    /// Times a thread moved to another CPU.
+    pub migrations: Option<u64>,
+    /// CPU time in user mode.
+    pub user_ms: Option<f64>,
+    /// CPU time in the kernel.
+    pub system_ms: Option<f64>,
+    /// Life of the child, start to end.
+    pub wall_ms: Option<f64>,
+    /// Time the hypervisor took from this machine during the child's life, summed over CPUs.
+    pub steal_ms: Option<f64>,
+    /// Time the cgroup held the child back.
+    pub throttled_ms: Option<f64>,
+}
+
+/// Something that disturbed a repetition.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Taint {
+    /// The hypervisor gave the CPUs to others.
+    Steal {
+        /// CPU time taken, over all CPUs.
+        ms: f64,
+    },
+    /// The cgroup's CPU quota held the child back.
+    Throttled {
+        /// Time held back.
+        ms: f64,
+    },
+    /// Threads were made to give up their CPU often.
+    InvoluntarySwitches {
+        /// How often.
+        count: u64,
+    },
+    /// Pages were read from disk or swap.
+    MajorFaults {
+        /// How many.
+        count: u64,
+    },
+    /// Pinned threads moved between CPUs.
+    Migrations {
+        /// How often.
+        count: u64,
+    },
+}
+
+impl fmt::Display for Taint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Taint::Steal { ms } => write!(f, "steal {ms:.0} ms"),
+            Taint::Throttled { ms } => write!(f, "throttled {ms:.0} ms"),
+            Taint::InvoluntarySwitches { count } => write!(f, "{count} involuntary switches"),
+            Taint::MajorFaults { count } => write!(f, "{count} major faults"),
+            Taint::Migrations { count } => write!(f, "{count} migrations"),
+        }
+    }
+}
+
+/// One repetition that gave no result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// [`SCHEMA_VERSION`] of the writer.
+    pub schema_version: u32,
+    /// Name of the case.
+    pub case: String,
+    /// Index of the case in the manifest.
+    pub case_index: u32,
+    /// Round, from 0.
+    pub round: u32,
+    /// Position within the round, from 0.
+    pub position: u32,
+    /// Whether the repetition would have counted.
+    pub phase: Phase,
+    /// What ran.
+    pub runner: String,
+    /// Start of the child, RFC 3339, UTC.
+    pub started_at: String,
+    /// What kind of failure.
+    pub kind: FailureKind,
+    /// One line: what happened and what to do.
+    pub message: String,
+    /// The end of the child's standard error.
+    pub stderr: String,
+}
+
+/// How a repetition failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The child could not be started.
+    Spawn,
+    /// The child ran over its time limit and was killed.
+    Timeout,
+    /// The child ended by a signal.
+    Signal,
+    /// The child ended with an error of its own.
+    Error,
+    /// The child's answer could not be understood.
+    Protocol,
+    /// The output differs from what was expected, or from the other repetitions.
+    Mismatch,
+}
+
+impl FailureKind {
+    /// The kind in words, as tables show it.
+    pub fn name(self) -> &'static str {
+        match self {
+            FailureKind::Spawn => "not started",
+            FailureKind::Timeout => "timeout",
+            FailureKind::Signal => "killed",
+            FailureKind::Error => "error",
+            FailureKind::Protocol => "bad answer",
+            FailureKind::Mismatch => "wrong output",
+        }
+    }
+}
+
+/// SHA-256 of the little-endian `u32` token ids, hex: the output hash of scenarios and results.
+pub fn tokens_sha256(ids: &[u32]) -> String {
+    let mut sha = Sha256::new();
+    for id in ids {
+        sha.update(id.to_le_bytes());
+    }
+    hex(&sha.finalize())
+}
+
+/// Lower-case hex.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Rates and latencies of one repetition. Everything that shows one takes it from here.
+impl Sample {
+    /// Tokens generated.
+    pub fn n_out(&self) -> usize {
+        self.arrival_ns.len()
+    }
+
+    /// Time to first token: from the prompt handed over to the first token.
+    pub fn ttft_ms(&self) -> Option<f64> {
+        self.arrival_ns.first().map(|&ns| ns as f64 / 1e6)
+    }
+
+    /// From the prompt handed over to the last token.
+    pub fn e2e_ms(&self) -> Option<f64> {
+        self.arrival_ns.last().map(|&ns| ns as f64 / 1e6)
+    }
+
+    /// Prompt tokens over the time to first token.
+    pub fn prefill_tok_s(&self) -> Option<f64> {
+        positive(f64::from(self.n_prompt) / (self.ttft_ms()? / 1e3))
+    }
+
+    /// Time of tokens 2..N in seconds.
+    pub fn decode_s(&self) -> Option<f64> {
+        let (first, last) = (*self.arrival_ns.first()?, *self.arrival_ns.last()?);
+        positive(last.checked_sub(first)? as f64 / 1e9)
+    }
+
+    /// Decode rate: tokens 2..N over their time; unknown below two tokens.
+    pub fn decode_tok_s(&self) -> Option<f64> {
+        positive((self.n_out().checked_sub(1)?) as f64 / self.decode_s()?)
+    }
+
+    /// Time per output token after the first: (end to end - time to first token) / (n - 1).
+    pub fn tpot_ms(&self) -> Option<f64> {
+        Some(1e3 / self.decode_tok_s()?)
+    }
+
+    /// Gaps between tokens in milliseconds; one fewer than tokens.
+    pub fn gaps_ms(&self) -> Vec<f64> {
+        let pairs = self.arrival_ns.windows(2);
+        pairs
+            .map(|w| w[1].saturating_sub(w[0]) as f64 / 1e6)
+            .collect()
+    }
+
+    /// Bytes that a decoded token moves: weights and KV cache, activations left out (they stay in the caches).
+    pub fn decode_bytes_per_token(&self) -> Option<f64> {
+        let decode = self.decode.filter(|d| d.passes > 0 && self.n_out() > 1)?;
+        let moved =
+            decode.ledger.weight_bytes + decode.ledger.kv_read_bytes + decode.ledger.kv_write_bytes;
+        positive(moved as f64 / (self.n_out() - 1) as f64)
+    }
+
+    /// Achieved bandwidth while decoding, in 1e9 bytes a second.
+    pub fn decode_gb_s(&self) -> Option<f64> {
+        Some(self.decode_bytes_per_token()? * self.decode_tok_s()? / 1e9)
+    }
+
+    /// Whether this repetition counts: measured, not a warm-up.
+    pub fn is_measured(&self) -> bool {
+        self.phase == Phase::Measured
+    }
+}
+
+/// `x` if it is a finite number above 0.
+fn positive(x: f64) -> Option<f64> {
+    (x.is_finite() && x > 0.0).then_some(x)
+}
+
+/// Stage times as `{"embed": ns, ...}`, so that files stay readable when stages are added.
+mod stage_map {
+    use engine::stage::{Stage, StageTimes};
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+    use std::collections::BTreeMap;
+
+    pub(super) fn serialize<S: Serializer>(times: &StageTimes, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(
+            Stage::ALL
+                .iter()
+                .map(|&stage| (stage.name(), times.get(stage))),
+        )
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<StageTimes, D::Error> {
+        let map = BTreeMap::<String, u64>::deserialize(from)?;
+        let mut times = StageTimes::default();
+        for (name, ns) in map {
+            let stage = Stage::ALL.into_iter().find(|stage| stage.name() == name);
+            let stage =
+                stage.ok_or_else(|| D::Error::custom(format!("unknown stage \"{name}\"")))?;
+            times.ns[stage as usize] = ns;
+        }
+        Ok(times)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine::stage::Stage;
+
+    #[test]
+    fn stages_survive_the_wire_by_name() {
+        let mut stats = PassStats {
+            passes: 3,
+            ..PassStats::default()
+        };
+        stats.stages.ns[Stage::Wait as usize] = 42;
+        let text = serde_json::to_string(&stats).expect("serializes");
+        assert!(text.contains(r#""wait":42"#), "{text}");
+        assert_eq!(
+            serde_json::from_str::<PassStats>(&text).expect("reads"),
+            stats
+        );
+        let unknown = text.replace("wait", "nap");
+        assert!(serde_json::from_str::<PassStats>(&unknown).is_err());
+    }
+
+    #[test]
+    fn token_hash_is_over_little_endian_u32() {
+        // printf '\1\0\0\0\0\1\0\0' | sha256sum
+        let expect = "242045e2f1bb37769b514f182fd91b3d215324cb57f187cced1e9c62921dbac3";
+        assert_eq!(tokens_sha256(&[1, 256]), expect);
+    }
+}
