@@ -7,5 +7,9 @@ pub mod error;
 pub mod options;
 pub mod stage;
 
+pub mod simd;
+
+pub mod quant;
+
 pub use error::{Error, Result};
 pub use options::Options;

@@ -1,0 +1,61 @@
+//! Q4_1: 32 codes of 4 bits, scale and minimum; weight = d q + m.
+#![allow(unsafe_code)]
+
+use super::{Codes, Format, code, f16_at, gather_f16, put_f16, recip};
+use crate::simd::{LANES, Simd};
+
+/// Block: `d: f16, m: f16, qs: [u8; 16]`; byte `j` holds columns `j` (low nibble) and `j + 16`.
+#[allow(non_camel_case_types, reason = "the format's name")]
+pub struct Q4_1;
+
+impl Format for Q4_1 {
+    const NAME: &'static str = "Q4_1";
+    const ID: u32 = 3;
+    const BLOCK_LEN: usize = 32;
+    const BLOCK_BYTES: usize = 20;
+
+    fn dequantize(block: &[u8], out: &mut [f32]) {
+        let (d, m) = (f16_at(block, 0), f16_at(block, 2));
+        for (j, &b) in block[4..].iter().enumerate() {
+            out[j] = d * f32::from(b & 15) + m;
+            out[j + 16] = d * f32::from(b >> 4) + m;
+        }
+    }
+
+    fn quantize(values: &[f32], block: &mut [u8]) {
+        let lo = values.iter().copied().fold(f32::INFINITY, f32::min);
+        let hi = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let inverse = recip(put_f16(block, 0, (hi - lo) / 15.0));
+        let m = put_f16(block, 2, lo);
+        let q = |x: f32| code((x - m) * inverse, 15);
+        for (j, b) in block[4..].iter_mut().enumerate() {
+            *b = q(values[j]) | q(values[j + 16]) << 4;
+        }
+    }
+}
+
+impl Codes for Q4_1 {
+    const LOW_BITS: u32 = 0;
+    const OFFSET: i32 = 0;
+    const SUB: usize = 32;
+    const HAS_MIN: bool = true;
+
+    fn codes(block: &[u8], codes: &mut [u8]) {
+        for (j, &b) in block[4..].iter().enumerate() {
+            codes[j] = b & 15;
+            codes[j + 16] = b >> 4;
+        }
+    }
+
+    fn pack_scales(blocks: [&[u8]; LANES], out: &mut [u8]) {
+        let (d, m) = out.split_at_mut(2 * LANES);
+        gather_f16(&blocks, 0, d);
+        gather_f16(&blocks, 2, m);
+    }
+
+    #[inline(always)]
+    unsafe fn scales<S: Simd>(s: S, scales: *const u8, _sub: usize) -> (S::F, S::F) {
+        // SAFETY: readable for 64 bytes by contract.
+        unsafe { (s.load_f16(scales), s.load_f16(scales.add(2 * LANES))) }
+    }
+}

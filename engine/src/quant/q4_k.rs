@@ -1,0 +1,156 @@
+//! Q4_K: super-blocks of 8 groups of 32 codes of 4 bits; scales and minima of 6 bits; weight = d s q - dmin m.
+#![allow(unsafe_code)]
+
+use super::{Codes, Format, code, f16_at, gather_f16, put_f16, recip, span};
+use crate::simd::{LANES, Simd};
+
+/// Block: `d: f16, dmin: f16, scales: [u8; 12], qs: [u8; 128]`; bytes `32 c ..` of `qs` hold groups `2 c` (low nibbles)
+/// and `2 c + 1`.
+#[allow(non_camel_case_types, reason = "the format's name")]
+pub struct Q4_K;
+
+/// The 6-bit scale and minimum of group `g` (0..8) out of the 12 bytes that Q4_K and Q5_K keep them in.
+pub(super) fn scale_min(packed: &[u8], g: usize) -> (u8, u8) {
+    if g < 4 {
+        (packed[g] & 63, packed[g + 4] & 63)
+    } else {
+        (
+            packed[g + 4] & 15 | packed[g - 4] >> 6 << 4,
+            packed[g + 4] >> 4 | packed[g] >> 6 << 4,
+        )
+    }
+}
+
+/// The inverse of [`scale_min`] for all groups.
+fn pack_scale_min(scales: [u8; 8], mins: [u8; 8]) -> [u8; 12] {
+    std::array::from_fn(|i| match i {
+        0..4 => scales[i] | scales[i + 4] >> 4 << 6,
+        4..8 => mins[i - 4] | mins[i] >> 4 << 6,
+        _ => scales[i - 4] & 15 | (mins[i - 4] & 15) << 4,
+    })
+}
+
+/// Chooses scales and minima for codes of `0..=max`, writes the block's first 16 bytes and gives the codes.
+pub(super) fn quantize_groups(values: &[f32], max: u8, block: &mut [u8], codes: &mut [u8; 256]) {
+    let mut scales = [0.0f32; 8];
+    let mut mins = [0.0f32; 8];
+    for (g, group) in values.chunks_exact(32).enumerate() {
+        let (lo, hi) = span(group);
+        scales[g] = (hi - lo) / f32::from(max);
+        mins[g] = -lo;
+    }
+    let d = put_f16(block, 0, scales.iter().copied().fold(0.0, f32::max) / 63.0);
+    let dmin = put_f16(block, 2, mins.iter().copied().fold(0.0, f32::max) / 63.0);
+    let s = scales.map(|x| code(x * recip(d), 63));
+    let m = mins.map(|x| code(x * recip(dmin), 63));
+    block[4..16].copy_from_slice(&pack_scale_min(s, m));
+    for (g, group) in values.chunks_exact(32).enumerate() {
+        let inverse = recip(d * f32::from(s[g]));
+        let min = dmin * f32::from(m[g]);
+        for (c, x) in codes[32 * g..].iter_mut().zip(group) {
+            *c = code((x + min) * inverse, max);
+        }
+    }
+}
+
+/// Writes the scales of 16 rows: `d` and `dmin` as f16, then the lower four bits of scale and minimum of each group in
+/// a byte, then their upper two bits, two groups in a byte. 16 bytes a row, as in the file.
+pub(super) fn pack_panel_scales(blocks: [&[u8]; LANES], out: &mut [u8]) {
+    gather_f16(&blocks, 0, &mut out[..32]);
+    gather_f16(&blocks, 2, &mut out[32..64]);
+    let (low, high) = out[64..].split_at_mut(8 * LANES);
+    high.fill(0);
+    for (r, b) in blocks.iter().enumerate() {
+        for g in 0..8 {
+            let (s, m) = scale_min(&b[4..16], g);
+            low[g * LANES + r] = s & 15 | (m & 15) << 4;
+            high[g / 2 * LANES + r] |= (s >> 4 | m >> 4 << 2) << (g % 2 * 4);
+        }
+    }
+}
+
+/// Reads what [`pack_panel_scales`] wrote, for group `g`.
+///
+/// # Safety
+/// `p` is readable for 256 bytes and `g < 8`.
+#[inline(always)]
+pub(super) unsafe fn panel_scales<S: Simd>(s: S, p: *const u8, g: usize) -> (S::F, S::F) {
+    // SAFETY: all offsets lie below 64 + 128 + 64.
+    let (d, dmin, low, high) = unsafe {
+        (
+            s.load_f16(p),
+            s.load_f16(p.add(32)),
+            s.i_from_u8(p.add(64 + g * LANES)),
+            s.i_from_u8(p.add(64 + 8 * LANES + g / 2 * LANES)),
+        )
+    };
+    let high = s.i_shr(high, (g % 2 * 4) as u32);
+    let two = s.i_splat(0b11);
+    let scale = s.i_or(s.i_and(low, s.i_splat(15)), s.i_shl(s.i_and(high, two), 4));
+    let min = s.i_or(s.i_shr(low, 4), s.i_shl(s.i_and(s.i_shr(high, 2), two), 4));
+    (
+        s.mul(d, s.i_to_f(scale)),
+        s.sub(s.splat(0.0), s.mul(dmin, s.i_to_f(min))),
+    )
+}
+
+/// Decodes a block of the Q4_K family from its codes.
+pub(super) fn dequantize_groups(block: &[u8], codes: &[u8; 256], out: &mut [f32]) {
+    let (d, dmin) = (f16_at(block, 0), f16_at(block, 2));
+    for g in 0..8 {
+        let (s, m) = scale_min(&block[4..16], g);
+        let (scale, min) = (d * f32::from(s), dmin * f32::from(m));
+        for (o, &q) in out[32 * g..][..32].iter_mut().zip(&codes[32 * g..]) {
+            *o = scale * f32::from(q) - min;
+        }
+    }
+}
+
+impl Format for Q4_K {
+    const NAME: &'static str = "Q4_K";
+    const ID: u32 = 12;
+    const BLOCK_LEN: usize = 256;
+    const BLOCK_BYTES: usize = 144;
+
+    fn dequantize(block: &[u8], out: &mut [f32]) {
+        let mut codes = [0; 256];
+        Self::codes(block, &mut codes);
+        dequantize_groups(block, &codes, out);
+    }
+
+    fn quantize(values: &[f32], block: &mut [u8]) {
+        let mut codes = [0; 256];
+        quantize_groups(values, 15, block, &mut codes);
+        for (c, bytes) in block[16..].chunks_exact_mut(32).enumerate() {
+            for (j, b) in bytes.iter_mut().enumerate() {
+                *b = codes[64 * c + j] | codes[64 * c + 32 + j] << 4;
+            }
+        }
+    }
+}
+
+impl Codes for Q4_K {
+    const LOW_BITS: u32 = 0;
+    const OFFSET: i32 = 0;
+    const SUB: usize = 32;
+    const HAS_MIN: bool = true;
+
+    fn codes(block: &[u8], codes: &mut [u8]) {
+        for (c, bytes) in block[16..].chunks_exact(32).enumerate() {
+            for (j, &b) in bytes.iter().enumerate() {
+                codes[64 * c + j] = b & 15;
+                codes[64 * c + 32 + j] = b >> 4;
+            }
+        }
+    }
+
+    fn pack_scales(blocks: [&[u8]; LANES], out: &mut [u8]) {
+        pack_panel_scales(blocks, out);
+    }
+
+    #[inline(always)]
+    unsafe fn scales<S: Simd>(s: S, scales: *const u8, sub: usize) -> (S::F, S::F) {
+        // SAFETY: the same contract.
+        unsafe { panel_scales(s, scales, sub) }
+    }
+}

@@ -1,0 +1,276 @@
+//! AVX2, FMA and F16C: a vector of sixteen lanes is two 256-bit registers.
+#![allow(unsafe_code)]
+
+use super::{LANES, Simd};
+use std::arch::x86_64::*;
+
+/// Witness that the CPU has AVX2, FMA and F16C.
+#[derive(Debug, Clone, Copy)]
+pub struct Avx2(());
+
+impl Avx2 {
+    /// `Some` if this CPU has AVX2, FMA and F16C.
+    pub fn new() -> Option<Avx2> {
+        if is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c")
+        {
+            return Some(Avx2(()));
+        }
+        None
+    }
+}
+
+/// Applies an intrinsic to both halves.
+macro_rules! both {
+    ($f:ident, $a:expr) => {{
+        let a = $a;
+        // SAFETY: the witness guarantees the CPU feature.
+        unsafe { [$f(a[0]), $f(a[1])] }
+    }};
+    ($f:ident, $a:expr, $b:expr) => {{
+        let (a, b) = ($a, $b);
+        // SAFETY: the witness guarantees the CPU feature.
+        unsafe { [$f(a[0], b[0]), $f(a[1], b[1])] }
+    }};
+    ($f:ident, $a:expr, $b:expr, $c:expr) => {{
+        let (a, b, c) = ($a, $b, $c);
+        // SAFETY: the witness guarantees the CPU feature.
+        unsafe { [$f(a[0], b[0], c[0]), $f(a[1], b[1], c[1])] }
+    }};
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn enter<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
+
+// SAFETY: constructed only by `new`, which asks the CPU.
+unsafe impl Simd for Avx2 {
+    type F = [__m256; 2];
+    type I = [__m256i; 2];
+    type B = [__m256i; 2];
+    /// Sixteen-bit sums: eight products of pairs of 4-bit codes with 7-bit magnitudes stay below 2^15.
+    type Acc = [__m256i; 2];
+
+    #[inline(always)]
+    fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
+        // SAFETY: the witness guarantees the CPU features that `enter` is compiled for.
+        unsafe { enter(f) }
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F {
+        // SAFETY: the witness guarantees the CPU feature.
+        unsafe { [_mm256_set1_ps(x); 2] }
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> Self::F {
+        // SAFETY: readable for 16 f32 by contract.
+        unsafe { [_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))] }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: Self::F) {
+        // SAFETY: writable for 16 f32 by contract.
+        unsafe {
+            _mm256_storeu_ps(p, v[0]);
+            _mm256_storeu_ps(p.add(8), v[1]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const u8) -> Self::F {
+        let p = p.cast::<__m128i>();
+        // SAFETY: readable for 32 bytes by contract.
+        unsafe {
+            [
+                _mm256_cvtph_ps(_mm_loadu_si128(p)),
+                _mm256_cvtph_ps(_mm_loadu_si128(p.add(1))),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_f16(self, p: *mut u8, v: Self::F) {
+        let p = p.cast::<__m128i>();
+        // SAFETY: writable for 32 bytes by contract.
+        unsafe {
+            _mm_storeu_si128(p, _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v[0]));
+            _mm_storeu_si128(p.add(1), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v[1]));
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const u8) -> Self::F {
+        let p = p.cast::<__m128i>();
+        // SAFETY: readable for 32 bytes by contract.
+        let halves = unsafe { [_mm_loadu_si128(p), _mm_loadu_si128(p.add(1))] };
+        // SAFETY: the witness guarantees the CPU feature.
+        halves.map(|h| unsafe {
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(h)))
+        })
+    }
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        both!(_mm256_add_ps, a, b)
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        both!(_mm256_sub_ps, a, b)
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        both!(_mm256_mul_ps, a, b)
+    }
+    #[inline(always)]
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        both!(_mm256_div_ps, a, b)
+    }
+    #[inline(always)]
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        both!(_mm256_fmadd_ps, a, b, c)
+    }
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        both!(_mm256_max_ps, a, b)
+    }
+    #[inline(always)]
+    fn min(self, a: Self::F, b: Self::F) -> Self::F {
+        both!(_mm256_min_ps, a, b)
+    }
+    #[inline(always)]
+    fn abs(self, a: Self::F) -> Self::F {
+        // SAFETY: the witness guarantees the CPU feature.
+        let mask = unsafe { [_mm256_castsi256_ps(_mm256_set1_epi32(i32::MAX)); 2] };
+        both!(_mm256_and_ps, a, mask)
+    }
+
+    #[inline(always)]
+    fn i_splat(self, x: i32) -> Self::I {
+        // SAFETY: the witness guarantees the CPU feature.
+        unsafe { [_mm256_set1_epi32(x); 2] }
+    }
+    #[inline(always)]
+    unsafe fn i_from_u8(self, p: *const u8) -> Self::I {
+        // SAFETY: readable for 16 bytes by contract.
+        unsafe {
+            let v = _mm_loadu_si128(p.cast());
+            [
+                _mm256_cvtepu8_epi32(v),
+                _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(v)),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn i_from_i8(self, p: *const u8) -> Self::I {
+        // SAFETY: readable for 16 bytes by contract.
+        unsafe {
+            let v = _mm_loadu_si128(p.cast());
+            [
+                _mm256_cvtepi8_epi32(v),
+                _mm256_cvtepi8_epi32(_mm_srli_si128::<8>(v)),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn i_add(self, a: Self::I, b: Self::I) -> Self::I {
+        both!(_mm256_add_epi32, a, b)
+    }
+    #[inline(always)]
+    fn i_sub(self, a: Self::I, b: Self::I) -> Self::I {
+        both!(_mm256_sub_epi32, a, b)
+    }
+    #[inline(always)]
+    fn i_mul(self, a: Self::I, b: Self::I) -> Self::I {
+        both!(_mm256_mullo_epi32, a, b)
+    }
+    #[inline(always)]
+    fn i_and(self, a: Self::I, b: Self::I) -> Self::I {
+        both!(_mm256_and_si256, a, b)
+    }
+    #[inline(always)]
+    fn i_or(self, a: Self::I, b: Self::I) -> Self::I {
+        both!(_mm256_or_si256, a, b)
+    }
+    #[inline(always)]
+    fn i_shl(self, a: Self::I, n: u32) -> Self::I {
+        // SAFETY: the witness guarantees the CPU feature.
+        a.map(|v| unsafe { _mm256_sll_epi32(v, _mm_cvtsi32_si128(n as i32)) })
+    }
+    #[inline(always)]
+    fn i_shr(self, a: Self::I, n: u32) -> Self::I {
+        // SAFETY: the witness guarantees the CPU feature.
+        a.map(|v| unsafe { _mm256_srl_epi32(v, _mm_cvtsi32_si128(n as i32)) })
+    }
+    #[inline(always)]
+    fn i_to_f(self, a: Self::I) -> Self::F {
+        both!(_mm256_cvtepi32_ps, a)
+    }
+    #[inline(always)]
+    fn f_to_i(self, a: Self::F) -> Self::I {
+        both!(_mm256_cvtps_epi32, a)
+    }
+    #[inline(always)]
+    fn i_as_f(self, a: Self::I) -> Self::F {
+        both!(_mm256_castsi256_ps, a)
+    }
+    #[inline(always)]
+    unsafe fn i_store_i8(self, p: *mut i8, v: Self::I) {
+        // SAFETY: writable for 16 bytes by contract; the packs saturate, which lanes in range never reach.
+        unsafe {
+            let words = _mm256_permute4x64_epi64::<0b1101_1000>(_mm256_packs_epi32(v[0], v[1]));
+            let bytes = _mm_packs_epi16(
+                _mm256_castsi256_si128(words),
+                _mm256_extracti128_si256::<1>(words),
+            );
+            _mm_storeu_si128(p.cast(), bytes);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn b_load(self, p: *const u8) -> Self::B {
+        let p = p.cast::<__m256i>();
+        // SAFETY: readable for 64 bytes by contract.
+        unsafe { [_mm256_loadu_si256(p), _mm256_loadu_si256(p.add(1))] }
+    }
+    #[inline(always)]
+    fn b_field(self, v: Self::B, shift: u32, mask: u8) -> Self::B {
+        // SAFETY: the witness guarantees the CPU feature.
+        v.map(|h| unsafe {
+            let h = if shift == 0 {
+                h
+            } else {
+                _mm256_srl_epi16(h, _mm_cvtsi32_si128(shift as i32))
+            };
+            _mm256_and_si256(h, _mm256_set1_epi8(mask as i8))
+        })
+    }
+
+    #[inline(always)]
+    fn dot_zero(self) -> Self::Acc {
+        // SAFETY: the witness guarantees the CPU feature.
+        unsafe { [_mm256_setzero_si256(); 2] }
+    }
+    #[inline(always)]
+    unsafe fn dot(self, acc: Self::Acc, w: Self::B, x: *const i8) -> Self::Acc {
+        // SAFETY: readable for 4 bytes by contract; the witness guarantees the CPU feature.
+        unsafe {
+            let x = _mm256_set1_epi32(x.cast::<i32>().read_unaligned());
+            [
+                _mm256_add_epi16(acc[0], _mm256_maddubs_epi16(w[0], x)),
+                _mm256_add_epi16(acc[1], _mm256_maddubs_epi16(w[1], x)),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn dot_sum(self, acc: Self::Acc) -> Self::I {
+        // SAFETY: the witness guarantees the CPU feature.
+        let ones = unsafe { [_mm256_set1_epi16(1); 2] };
+        both!(_mm256_madd_epi16, acc, ones)
+    }
+
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        // SAFETY: a prefetch may name any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+}
+
+const _: () = assert!(LANES == 16, "two 256-bit registers");

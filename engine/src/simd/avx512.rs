@@ -1,0 +1,215 @@
+//! AVX-512 F, BW, VL and VNNI: a vector of sixteen lanes is one register.
+#![allow(unsafe_code)]
+
+use super::Simd;
+use std::arch::x86_64::*;
+
+/// Witness that the CPU has AVX-512 F, BW, VL and VNNI.
+#[derive(Debug, Clone, Copy)]
+pub struct Avx512(());
+
+impl Avx512 {
+    /// `Some` if this CPU has AVX-512 F, BW, VL and VNNI.
+    pub fn new() -> Option<Avx512> {
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vnni")
+        {
+            return Some(Avx512(()));
+        }
+        None
+    }
+}
+
+/// Calls an intrinsic that only needs the CPU feature.
+macro_rules! cpu {
+    ($e:expr) => {{
+        // SAFETY: the witness guarantees the CPU feature.
+        unsafe { $e }
+    }};
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn enter<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
+
+// SAFETY: constructed only by `new`, which asks the CPU.
+unsafe impl Simd for Avx512 {
+    type F = __m512;
+    type I = __m512i;
+    type B = __m512i;
+    type Acc = __m512i;
+
+    #[inline(always)]
+    fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
+        // SAFETY: the witness guarantees the CPU features that `enter` is compiled for (AVX-512 F implies AVX2, FMA
+        // and F16C).
+        unsafe { enter(f) }
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F {
+        cpu!(_mm512_set1_ps(x))
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> Self::F {
+        // SAFETY: readable for 16 f32 by contract.
+        unsafe { _mm512_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: Self::F) {
+        // SAFETY: writable for 16 f32 by contract.
+        unsafe { _mm512_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const u8) -> Self::F {
+        // SAFETY: readable for 32 bytes by contract.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn store_f16(self, p: *mut u8, v: Self::F) {
+        // SAFETY: writable for 32 bytes by contract.
+        unsafe {
+            _mm256_storeu_si256(p.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v));
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const u8) -> Self::F {
+        // SAFETY: readable for 32 bytes by contract.
+        unsafe {
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        }
+    }
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        cpu!(_mm512_add_ps(a, b))
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        cpu!(_mm512_sub_ps(a, b))
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        cpu!(_mm512_mul_ps(a, b))
+    }
+    #[inline(always)]
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        cpu!(_mm512_div_ps(a, b))
+    }
+    #[inline(always)]
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        cpu!(_mm512_fmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        cpu!(_mm512_max_ps(a, b))
+    }
+    #[inline(always)]
+    fn min(self, a: Self::F, b: Self::F) -> Self::F {
+        cpu!(_mm512_min_ps(a, b))
+    }
+    #[inline(always)]
+    fn abs(self, a: Self::F) -> Self::F {
+        cpu!(_mm512_abs_ps(a))
+    }
+
+    #[inline(always)]
+    fn i_splat(self, x: i32) -> Self::I {
+        cpu!(_mm512_set1_epi32(x))
+    }
+    #[inline(always)]
+    unsafe fn i_from_u8(self, p: *const u8) -> Self::I {
+        // SAFETY: readable for 16 bytes by contract.
+        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn i_from_i8(self, p: *const u8) -> Self::I {
+        // SAFETY: readable for 16 bytes by contract.
+        unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    fn i_add(self, a: Self::I, b: Self::I) -> Self::I {
+        cpu!(_mm512_add_epi32(a, b))
+    }
+    #[inline(always)]
+    fn i_sub(self, a: Self::I, b: Self::I) -> Self::I {
+        cpu!(_mm512_sub_epi32(a, b))
+    }
+    #[inline(always)]
+    fn i_mul(self, a: Self::I, b: Self::I) -> Self::I {
+        cpu!(_mm512_mullo_epi32(a, b))
+    }
+    #[inline(always)]
+    fn i_and(self, a: Self::I, b: Self::I) -> Self::I {
+        cpu!(_mm512_and_si512(a, b))
+    }
+    #[inline(always)]
+    fn i_or(self, a: Self::I, b: Self::I) -> Self::I {
+        cpu!(_mm512_or_si512(a, b))
+    }
+    #[inline(always)]
+    fn i_shl(self, a: Self::I, n: u32) -> Self::I {
+        cpu!(_mm512_sll_epi32(a, _mm_cvtsi32_si128(n as i32)))
+    }
+    #[inline(always)]
+    fn i_shr(self, a: Self::I, n: u32) -> Self::I {
+        cpu!(_mm512_srl_epi32(a, _mm_cvtsi32_si128(n as i32)))
+    }
+    #[inline(always)]
+    fn i_to_f(self, a: Self::I) -> Self::F {
+        cpu!(_mm512_cvtepi32_ps(a))
+    }
+    #[inline(always)]
+    fn f_to_i(self, a: Self::F) -> Self::I {
+        cpu!(_mm512_cvtps_epi32(a))
+    }
+    #[inline(always)]
+    fn i_as_f(self, a: Self::I) -> Self::F {
+        cpu!(_mm512_castsi512_ps(a))
+    }
+    #[inline(always)]
+    unsafe fn i_store_i8(self, p: *mut i8, v: Self::I) {
+        // SAFETY: writable for 16 bytes by contract.
+        unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(v)) }
+    }
+
+    #[inline(always)]
+    unsafe fn b_load(self, p: *const u8) -> Self::B {
+        // SAFETY: readable for 64 bytes by contract.
+        unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+    #[inline(always)]
+    fn b_field(self, v: Self::B, shift: u32, mask: u8) -> Self::B {
+        cpu!({
+            let v = if shift == 0 {
+                v
+            } else {
+                _mm512_srl_epi16(v, _mm_cvtsi32_si128(shift as i32))
+            };
+            _mm512_and_si512(v, _mm512_set1_epi8(mask as i8))
+        })
+    }
+
+    #[inline(always)]
+    fn dot_zero(self) -> Self::Acc {
+        cpu!(_mm512_setzero_si512())
+    }
+    #[inline(always)]
+    unsafe fn dot(self, acc: Self::Acc, w: Self::B, x: *const i8) -> Self::Acc {
+        // SAFETY: readable for 4 bytes by contract; the witness guarantees the CPU feature.
+        unsafe { _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(x.cast::<i32>().read_unaligned())) }
+    }
+    #[inline(always)]
+    fn dot_sum(self, acc: Self::Acc) -> Self::I {
+        acc
+    }
+
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        // SAFETY: a prefetch may name any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+}

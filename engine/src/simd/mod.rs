@@ -1,0 +1,162 @@
+//! Sixteen lanes of `f32` and `i32` and 64 bytes at a time, on whatever the CPU has.
+//!
+//! Every algorithm is written once, generic over [`Simd`], and never sees a lane count other than 16: AVX-512 has it in
+//! one register, AVX2 in two, the scalar version in an array. Since the lanes and the order of operations are the same
+//! everywhere (fused multiply-add included), all instruction sets give bit-identical results.
+//!
+//! A value of an implementing type is a witness that the CPU has the feature: it can only be had from `new`, which asks
+//! the CPU. The methods without pointers are therefore safe.
+#![allow(unsafe_code)]
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod scalar;
+
+#[cfg(target_arch = "x86_64")]
+pub use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub use avx512::Avx512;
+pub use scalar::Scalar;
+
+/// Lanes of a vector, rows of a weight panel.
+pub const LANES: usize = 16;
+
+/// An instruction set. `F` is 16 `f32`, `I` 16 `i32`, `B` 64 bytes.
+///
+/// # Safety
+/// An implementation may only be constructed on a CPU that has its features.
+#[allow(
+    clippy::missing_safety_doc,
+    reason = "the pointer methods share one contract, stated on the trait's load group"
+)]
+pub unsafe trait Simd: Copy + Send + Sync + 'static {
+    /// 16 lanes of `f32`.
+    type F: Copy;
+    /// 16 lanes of `i32`.
+    type I: Copy;
+    /// 64 bytes.
+    type B: Copy;
+    /// Partial sums of byte products for 16 rows; good for eight [`Simd::dot`]s with codes of at most four bits.
+    type Acc: Copy;
+
+    /// Runs `f` compiled for this instruction set. Everything inside must be `#[inline(always)]`.
+    fn vectorize<R>(self, f: impl FnOnce() -> R) -> R;
+
+    /// All lanes `x`.
+    fn splat(self, x: f32) -> Self::F;
+    /// # Safety
+    /// `p` is readable for 16 `f32`, any alignment.
+    unsafe fn load(self, p: *const f32) -> Self::F;
+    /// # Safety
+    /// `p` is writable for 16 `f32`, any alignment.
+    unsafe fn store(self, p: *mut f32, v: Self::F);
+    /// # Safety
+    /// `p` is readable for 16 half-precision floats (32 bytes), any alignment.
+    unsafe fn load_f16(self, p: *const u8) -> Self::F;
+    /// Rounds to nearest, ties to even.
+    /// # Safety
+    /// `p` is writable for 16 half-precision floats (32 bytes), any alignment.
+    unsafe fn store_f16(self, p: *mut u8, v: Self::F);
+    /// # Safety
+    /// `p` is readable for 16 bfloat16 (32 bytes), any alignment.
+    unsafe fn load_bf16(self, p: *const u8) -> Self::F;
+    /// `a + b`.
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a - b`.
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b`.
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a / b`.
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`, rounded once.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// Lane-wise maximum; `b` where `a` is not a number.
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// Lane-wise minimum; `b` where `a` is not a number.
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// Lane-wise absolute value.
+    fn abs(self, a: Self::F) -> Self::F;
+    /// The lanes, in order, for reductions outside the hot path.
+    #[inline(always)]
+    fn to_array(self, v: Self::F) -> [f32; LANES] {
+        let mut a = [0.0; LANES];
+        // SAFETY: `a` holds 16 f32.
+        unsafe { self.store(a.as_mut_ptr(), v) };
+        a
+    }
+    /// Sum of the lanes as a fixed tree: halves, quarters, pairs.
+    #[inline(always)]
+    fn sum(self, v: Self::F) -> f32 {
+        let mut a = self.to_array(v);
+        let mut half = LANES / 2;
+        while half > 0 {
+            for i in 0..half {
+                a[i] += a[i + half];
+            }
+            half /= 2;
+        }
+        a[0]
+    }
+    /// Largest lane.
+    #[inline(always)]
+    fn largest(self, v: Self::F) -> f32 {
+        self.to_array(v)
+            .into_iter()
+            .fold(f32::NEG_INFINITY, |m, x| if x > m { x } else { m })
+    }
+
+    /// All lanes `x`.
+    fn i_splat(self, x: i32) -> Self::I;
+    /// 16 unsigned bytes, widened.
+    /// # Safety
+    /// `p` is readable for 16 bytes.
+    unsafe fn i_from_u8(self, p: *const u8) -> Self::I;
+    /// 16 signed bytes, widened.
+    /// # Safety
+    /// `p` is readable for 16 bytes.
+    unsafe fn i_from_i8(self, p: *const u8) -> Self::I;
+    /// `a + b`, wrapping.
+    fn i_add(self, a: Self::I, b: Self::I) -> Self::I;
+    /// `a - b`, wrapping.
+    fn i_sub(self, a: Self::I, b: Self::I) -> Self::I;
+    /// `a * b`, low 32 bits.
+    fn i_mul(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Bitwise and.
+    fn i_and(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Bitwise or.
+    fn i_or(self, a: Self::I, b: Self::I) -> Self::I;
+    /// `a << n`.
+    fn i_shl(self, a: Self::I, n: u32) -> Self::I;
+    /// `a >> n`, zeros shifted in.
+    fn i_shr(self, a: Self::I, n: u32) -> Self::I;
+    /// Exact up to 2^24, else rounded to nearest even.
+    fn i_to_f(self, a: Self::I) -> Self::F;
+    /// Rounded to nearest even.
+    fn f_to_i(self, a: Self::F) -> Self::I;
+    /// The lanes' bits as `f32`.
+    fn i_as_f(self, a: Self::I) -> Self::F;
+    /// The low byte of each lane; lanes must lie within -128..=127.
+    /// # Safety
+    /// `p` is writable for 16 bytes.
+    unsafe fn i_store_i8(self, p: *mut i8, v: Self::I);
+
+    /// # Safety
+    /// `p` is readable for 64 bytes, any alignment.
+    unsafe fn b_load(self, p: *const u8) -> Self::B;
+    /// `(byte >> shift) & mask` in every byte; `shift` is at most 7.
+    fn b_field(self, v: Self::B, shift: u32, mask: u8) -> Self::B;
+
+    /// No sums yet.
+    fn dot_zero(self) -> Self::Acc;
+    /// Adds to each row `r` the products of the four codes `w[4 r ..][..4]` (at most 4 bits each) with `x[..4]`.
+    /// # Safety
+    /// `x` is readable for 4 bytes.
+    unsafe fn dot(self, acc: Self::Acc, w: Self::B, x: *const i8) -> Self::Acc;
+    /// The 16 row sums.
+    fn dot_sum(self, acc: Self::Acc) -> Self::I;
+
+    /// Hints that the cache line at `p` will be read; `p` may be any address.
+    fn prefetch(self, p: *const u8);
+}

@@ -1,0 +1,194 @@
+//! Portable lanes: plain arrays and loops.
+#![allow(unsafe_code)]
+
+use super::{LANES, Simd};
+use half::{bf16, f16};
+
+/// Witness for the portable implementation, which every CPU has.
+#[derive(Debug, Clone, Copy)]
+pub struct Scalar;
+
+#[inline(always)]
+fn map<T: Copy, U: Copy + Default>(a: [T; LANES], f: impl Fn(T) -> U) -> [U; LANES] {
+    a.map(f)
+}
+
+#[inline(always)]
+fn zip<T: Copy, U: Copy + Default>(
+    a: [T; LANES],
+    b: [T; LANES],
+    f: impl Fn(T, T) -> U,
+) -> [U; LANES] {
+    std::array::from_fn(|i| f(a[i], b[i]))
+}
+
+// SAFETY: needs no CPU feature.
+unsafe impl Simd for Scalar {
+    type F = [f32; LANES];
+    type I = [i32; LANES];
+    type B = [u8; 64];
+    type Acc = [i32; LANES];
+
+    #[inline(always)]
+    fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
+        f()
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F {
+        [x; LANES]
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> Self::F {
+        // SAFETY: readable for 16 f32 by contract.
+        unsafe { p.cast::<Self::F>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: Self::F) {
+        // SAFETY: writable for 16 f32 by contract.
+        unsafe { p.cast::<Self::F>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const u8) -> Self::F {
+        // SAFETY: readable for 32 bytes by contract.
+        let bits = unsafe { p.cast::<[u16; LANES]>().read_unaligned() };
+        map(bits, |b| f16::from_bits(u16::from_le(b)).to_f32())
+    }
+    #[inline(always)]
+    unsafe fn store_f16(self, p: *mut u8, v: Self::F) {
+        let bits = map(v, |x| f16::from_f32(x).to_bits().to_le());
+        // SAFETY: writable for 32 bytes by contract.
+        unsafe { p.cast::<[u16; LANES]>().write_unaligned(bits) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const u8) -> Self::F {
+        // SAFETY: readable for 32 bytes by contract.
+        let bits = unsafe { p.cast::<[u16; LANES]>().read_unaligned() };
+        map(bits, |b| bf16::from_bits(u16::from_le(b)).to_f32())
+    }
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |x, y| x + y)
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |x, y| x - y)
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |x, y| x * y)
+    }
+    #[inline(always)]
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |x, y| x / y)
+    }
+    #[inline(always)]
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+    }
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |x, y| if x > y { x } else { y })
+    }
+    #[inline(always)]
+    fn min(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |x, y| if x < y { x } else { y })
+    }
+    #[inline(always)]
+    fn abs(self, a: Self::F) -> Self::F {
+        map(a, f32::abs)
+    }
+
+    #[inline(always)]
+    fn i_splat(self, x: i32) -> Self::I {
+        [x; LANES]
+    }
+    #[inline(always)]
+    unsafe fn i_from_u8(self, p: *const u8) -> Self::I {
+        // SAFETY: readable for 16 bytes by contract.
+        map(unsafe { p.cast::<[u8; LANES]>().read() }, i32::from)
+    }
+    #[inline(always)]
+    unsafe fn i_from_i8(self, p: *const u8) -> Self::I {
+        // SAFETY: readable for 16 bytes by contract.
+        map(unsafe { p.cast::<[i8; LANES]>().read() }, i32::from)
+    }
+    #[inline(always)]
+    fn i_add(self, a: Self::I, b: Self::I) -> Self::I {
+        zip(a, b, i32::wrapping_add)
+    }
+    #[inline(always)]
+    fn i_sub(self, a: Self::I, b: Self::I) -> Self::I {
+        zip(a, b, i32::wrapping_sub)
+    }
+    #[inline(always)]
+    fn i_mul(self, a: Self::I, b: Self::I) -> Self::I {
+        zip(a, b, i32::wrapping_mul)
+    }
+    #[inline(always)]
+    fn i_and(self, a: Self::I, b: Self::I) -> Self::I {
+        zip(a, b, |x, y| x & y)
+    }
+    #[inline(always)]
+    fn i_or(self, a: Self::I, b: Self::I) -> Self::I {
+        zip(a, b, |x, y| x | y)
+    }
+    #[inline(always)]
+    fn i_shl(self, a: Self::I, n: u32) -> Self::I {
+        map(a, |x| x << n)
+    }
+    #[inline(always)]
+    fn i_shr(self, a: Self::I, n: u32) -> Self::I {
+        map(a, |x| ((x as u32) >> n) as i32)
+    }
+    #[inline(always)]
+    fn i_to_f(self, a: Self::I) -> Self::F {
+        map(a, |x| x as f32)
+    }
+    #[inline(always)]
+    fn f_to_i(self, a: Self::F) -> Self::I {
+        map(a, |x| x.round_ties_even() as i32)
+    }
+    #[inline(always)]
+    fn i_as_f(self, a: Self::I) -> Self::F {
+        map(a, |x| f32::from_bits(x as u32))
+    }
+    #[inline(always)]
+    unsafe fn i_store_i8(self, p: *mut i8, v: Self::I) {
+        // SAFETY: writable for 16 bytes by contract.
+        unsafe { p.cast::<[i8; LANES]>().write(map(v, |x| x as i8)) }
+    }
+
+    #[inline(always)]
+    unsafe fn b_load(self, p: *const u8) -> Self::B {
+        // SAFETY: readable for 64 bytes by contract.
+        unsafe { p.cast::<[u8; 64]>().read() }
+    }
+    #[inline(always)]
+    fn b_field(self, v: Self::B, shift: u32, mask: u8) -> Self::B {
+        v.map(|b| (b >> shift) & mask)
+    }
+
+    #[inline(always)]
+    fn dot_zero(self) -> Self::Acc {
+        [0; LANES]
+    }
+    #[inline(always)]
+    unsafe fn dot(self, acc: Self::Acc, w: Self::B, x: *const i8) -> Self::Acc {
+        // SAFETY: readable for 4 bytes by contract.
+        let x = unsafe { x.cast::<[i8; 4]>().read() };
+        std::array::from_fn(|r| {
+            acc[r]
+                + (0..4)
+                    .map(|i| i32::from(w[4 * r + i]) * i32::from(x[i]))
+                    .sum::<i32>()
+        })
+    }
+    #[inline(always)]
+    fn dot_sum(self, acc: Self::Acc) -> Self::I {
+        acc
+    }
+
+    #[inline(always)]
+    fn prefetch(self, _p: *const u8) {}
+}
