@@ -6,6 +6,7 @@
 pub mod error;
 pub mod options;
 pub mod stage;
+pub mod topology;
 
 pub mod simd;
 
