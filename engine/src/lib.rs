@@ -12,5 +12,7 @@ pub mod simd;
 
 pub mod quant;
 
+pub mod kernel;
+
 pub use error::{Error, Result};
 pub use options::Options;

@@ -160,6 +160,8 @@ macro_rules! for_each_format {
     };
 }
 
+pub(crate) use for_each_format;
+
 macro_rules! infos {
     (floats: [$($f:ident),*], codes: [$($c:ident),*]) => {
         &[$(FormatInfo::of::<$f>(),)* $(FormatInfo::of::<$c>(),)*]

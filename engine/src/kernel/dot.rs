@@ -1,0 +1,260 @@
+//! Products of a panel of 16 weight rows with a few tokens.
+#![allow(unsafe_code)]
+
+use super::{Row, SUM_GROUP, check_codes, check_shapes};
+use crate::quant::{BLOCK_LEN_MAX, Codes, Floats, Format, GROUP};
+use crate::simd::{LANES, Simd};
+
+/// How far ahead of the group being multiplied the weights are prefetched, in bytes: across the 4 KB page border that
+/// stops the hardware's own prefetcher. Measured best between 1 and 4 KB.
+const PREFETCH_BYTES: usize = 2880;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// Columns in a quad: what one [`Simd::dot`] takes.
+const QUAD: usize = 4;
+
+/// Dispatches on the number of tokens, so that each count has its own unrolled loop.
+macro_rules! by_tokens {
+    ($s:ident, $run:ident::<$S:ty, $F:ty>($panel:ident, $k:ident, $x:ident, $out:ident)) => {
+        $s.vectorize(
+            #[inline(always)]
+            || {
+                // SAFETY: the shapes were checked by the caller.
+                unsafe {
+                    match $x.len() {
+                        0 => {}
+                        1 => $run::<$S, $F, 1>($s, $panel.as_ptr(), $k, $x, $out),
+                        2 => $run::<$S, $F, 2>($s, $panel.as_ptr(), $k, $x, $out),
+                        3 => $run::<$S, $F, 3>($s, $panel.as_ptr(), $k, $x, $out),
+                        _ => $run::<$S, $F, 4>($s, $panel.as_ptr(), $k, $x, $out),
+                    }
+                }
+            },
+        )
+    };
+}
+
+/// A panel of integer codes.
+pub(super) fn codes<S: Simd, Q: Codes>(
+    s: S,
+    panel: &[u8],
+    k: usize,
+    x: &[Row<'_>],
+    out: &mut [[f32; LANES]],
+) {
+    check_shapes::<Q>(panel, k, x, out);
+    check_codes::<Q>(k, x);
+    by_tokens!(s, codes_tile::<S, Q>(panel, k, x, out));
+}
+
+/// # Safety
+/// `panel` holds `k` columns of 16 rows of `Q`, and every row of `x` holds quantised activations for `k` columns
+/// (checked by [`check_shapes`] and [`check_codes`]).
+#[inline(always)]
+unsafe fn codes_tile<S: Simd, Q: Codes, const T: usize>(
+    s: S,
+    panel: *const u8,
+    k: usize,
+    x: &[Row<'_>],
+    out: &mut [[f32; LANES]],
+) {
+    let groups = Q::BLOCK_LEN / GROUP;
+    let group_bytes = LANES * GROUP * (4 + Q::LOW_BITS as usize) / 8;
+    let subs = GROUP / Q::SUB;
+    let mut sum = [s.splat(0.0); T];
+    for b in 0..k / Q::BLOCK_LEN {
+        // SAFETY: block `b` lies within the panel, and all offsets below within the block and the activations.
+        unsafe {
+            let block = panel.add(b * LANES * Q::BLOCK_BYTES);
+            for g in 0..groups {
+                let planes = block.add(Q::SCALE_BYTES + g * group_bytes);
+                for line in 0..group_bytes.div_ceil(LINE) {
+                    s.prefetch(planes.wrapping_add(PREFETCH_BYTES + line * LINE));
+                }
+                let group = b * groups + g;
+                for sub in 0..subs {
+                    let (scale, min) = Q::scales(s, block, g * subs + sub);
+                    let ints = sub_dot::<S, Q, T>(s, planes, group, sub, x);
+                    for t in 0..T {
+                        let x_scale = *x[t].scales.get_unchecked(group);
+                        sum[t] = s.fma(s.mul(scale, s.splat(x_scale)), s.i_to_f(ints[t]), sum[t]);
+                        if Q::HAS_MIN {
+                            const { assert!(!Q::HAS_MIN || Q::SUB == GROUP, "one sum a group") };
+                            let x_sum = *x[t].scaled_sums.get_unchecked(group);
+                            sum[t] = s.fma(min, s.splat(x_sum), sum[t]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    for (o, v) in out.iter_mut().zip(sum) {
+        *o = s.to_array(v);
+    }
+}
+
+/// Sums of `(code - OFFSET) * x` over the columns of one scale, exact.
+///
+/// # Safety
+/// `planes` is a group's planes, and the activations cover group `group`.
+#[inline(always)]
+unsafe fn sub_dot<S: Simd, Q: Codes, const T: usize>(
+    s: S,
+    planes: *const u8,
+    group: usize,
+    sub: usize,
+    x: &[Row<'_>],
+) -> [S::I; T] {
+    let low_planes = planes.wrapping_add(LANES * GROUP / 2);
+    let low_mask = (1u16 << Q::LOW_BITS) as u8 - 1;
+    let quads = Q::SUB / QUAD;
+    let mut high = [s.dot_zero(); T];
+    let mut low = [s.dot_zero(); T];
+    for i in 0..quads {
+        let quad = sub * quads + i;
+        // SAFETY: a group has 8 quads; plane vectors `quad * bits / 8` lie within the group's planes.
+        unsafe {
+            let w = s.b_load(planes.add(quad * 4 / 8 * 64));
+            let w = s.b_field(w, (quad * 4 % 8) as u32, 15);
+            for t in 0..T {
+                let quad_x = x[t].codes.as_ptr().add(group * GROUP + quad * QUAD);
+                high[t] = s.dot(high[t], w, quad_x);
+            }
+            if Q::LOW_BITS > 0 {
+                let bit = quad * Q::LOW_BITS as usize;
+                let w = s.b_field(
+                    s.b_load(low_planes.add(bit / 8 * 64)),
+                    (bit % 8) as u32,
+                    low_mask,
+                );
+                for t in 0..T {
+                    let quad_x = x[t].codes.as_ptr().add(group * GROUP + quad * QUAD);
+                    low[t] = s.dot(low[t], w, quad_x);
+                }
+            }
+        }
+    }
+    std::array::from_fn(|t| {
+        let mut total = s.dot_sum(high[t]);
+        if Q::LOW_BITS > 0 {
+            total = s.i_add(s.i_shl(total, Q::LOW_BITS), s.dot_sum(low[t]));
+        }
+        if Q::OFFSET != 0 {
+            let per_sub = Q::SUB / SUM_GROUP;
+            let first = (group * GROUP + sub * Q::SUB) / SUM_GROUP;
+            // SAFETY: the activations cover the group.
+            let x_sum: i32 = (first..first + per_sub)
+                .map(|i| unsafe { *x[t].sums.get_unchecked(i) })
+                .sum();
+            total = s.i_sub(total, s.i_splat(Q::OFFSET * x_sum));
+        }
+        total
+    })
+}
+
+/// A panel of floats.
+pub(super) fn floats<S: Simd, F: Floats>(
+    s: S,
+    panel: &[u8],
+    k: usize,
+    x: &[Row<'_>],
+    out: &mut [[f32; LANES]],
+) {
+    check_shapes::<F>(panel, k, x, out);
+    assert!(
+        x.iter().all(|row| row.values.len() >= k),
+        "activations too short"
+    );
+    by_tokens!(s, floats_tile::<S, F>(panel, k, x, out));
+}
+
+/// Even and odd columns are summed apart, for the latency of the additions.
+///
+/// # Safety
+/// `panel` holds `k` columns of 16 rows of `F`, and every row of `x` holds `k` values.
+#[inline(always)]
+unsafe fn floats_tile<S: Simd, F: Floats, const T: usize>(
+    s: S,
+    panel: *const u8,
+    k: usize,
+    x: &[Row<'_>],
+    out: &mut [[f32; LANES]],
+) {
+    let column_bytes = LANES * F::BLOCK_BYTES;
+    let mut even = [s.splat(0.0); T];
+    let mut odd = [s.splat(0.0); T];
+    for c in 0..k {
+        // SAFETY: column `c` lies within the panel and the activations.
+        unsafe {
+            let p = panel.add(c * column_bytes);
+            s.prefetch(p.wrapping_add(PREFETCH_BYTES));
+            let w = F::column(s, p);
+            for t in 0..T {
+                let v = s.splat(*x[t].values.get_unchecked(c));
+                if c % 2 == 0 {
+                    even[t] = s.fma(w, v, even[t]);
+                } else {
+                    odd[t] = s.fma(w, v, odd[t]);
+                }
+            }
+        }
+    }
+    for (t, o) in out.iter_mut().enumerate().take(T) {
+        *o = s.to_array(s.add(even[t], odd[t]));
+    }
+}
+
+/// See [`super::pack_panel`].
+pub(super) fn pack_floats<F: Format>(rows: [&[u8]; LANES], panel: &mut [u8]) {
+    let width = F::BLOCK_BYTES;
+    for (c, column) in panel.chunks_exact_mut(LANES * width).enumerate() {
+        for (row, out) in rows.iter().zip(column.chunks_exact_mut(width)) {
+            out.copy_from_slice(&row[c * width..][..width]);
+        }
+    }
+}
+
+/// See [`super::pack_panel`].
+pub(super) fn pack_codes<Q: Codes>(rows: [&[u8]; LANES], panel: &mut [u8]) {
+    let mut codes = [[0u8; BLOCK_LEN_MAX]; LANES];
+    for (b, block) in panel.chunks_exact_mut(LANES * Q::BLOCK_BYTES).enumerate() {
+        let blocks = rows.map(|row| &row[b * Q::BLOCK_BYTES..][..Q::BLOCK_BYTES]);
+        let (scales, planes) = block.split_at_mut(Q::SCALE_BYTES);
+        Q::pack_scales(blocks, scales);
+        for (from, to) in blocks.iter().zip(&mut codes) {
+            Q::codes(from, &mut to[..Q::BLOCK_LEN]);
+        }
+        let high_bytes = LANES * GROUP / 2;
+        let group_bytes = high_bytes + LANES * GROUP * Q::LOW_BITS as usize / 8;
+        for (g, group) in planes.chunks_exact_mut(group_bytes).enumerate() {
+            let (high, low) = group.split_at_mut(high_bytes);
+            pack_plane(&codes, g * GROUP, Q::LOW_BITS, 4, high);
+            pack_plane(&codes, g * GROUP, 0, Q::LOW_BITS, low);
+        }
+    }
+}
+
+/// Writes bits `from..from + bits` of 32 columns' codes as a plane.
+fn pack_plane(
+    codes: &[[u8; BLOCK_LEN_MAX]; LANES],
+    column: usize,
+    from: u32,
+    bits: u32,
+    plane: &mut [u8],
+) {
+    plane.fill(0);
+    let mask = ((1u32 << bits) - 1) as u8;
+    for quad in 0..GROUP / QUAD {
+        let bit = quad * bits as usize;
+        for (r, row) in codes.iter().enumerate() {
+            for i in 0..QUAD {
+                let field = row[column + quad * QUAD + i] >> from & mask;
+                if bits > 0 {
+                    plane[bit / 8 * 64 + r * QUAD + i] |= field << (bit % 8);
+                }
+            }
+        }
+    }
+}

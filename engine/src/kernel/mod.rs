@@ -1,0 +1,245 @@
+//! The hot loops, each written once over an instruction set ([`Simd`]) and, where weights are read, over a format.
+//!
+//! [`Kernels`] is the table formats x instruction sets: one implementation per instruction set, chosen at run time by
+//! [`kernels`]. Every result is bit-identical between instruction sets, and the result for a token does not depend on
+//! the tokens it is computed together with.
+#![allow(unsafe_code)]
+
+mod attend;
+mod dot;
+mod ops;
+
+pub use attend::{CHUNK, Partial};
+
+use crate::error::{Error, Result};
+use crate::options::Isa;
+use crate::quant::{self, Codes, Format, for_each_format};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{Avx2, Avx512};
+use crate::simd::{LANES, Scalar, Simd};
+
+/// Tokens that one call of [`Kernels::dot`] takes at most.
+pub const TILE: usize = 4;
+
+/// Columns of a panel that share one entry of `sums`.
+pub const SUM_GROUP: usize = 16;
+
+/// One token's activations for a matrix with `k` columns.
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
+    /// The values, `[k]`, for weights stored as floats.
+    pub values: &'a [f32],
+    /// The values as signed codes of 8 bits, `[k]`: value = `scale * code`. Empty when `k` is no multiple of 32.
+    pub codes: &'a [i8],
+    /// Scales, `[k / 32]`.
+    pub scales: &'a [f32],
+    /// Scale times the sum of the codes, `[k / 32]`.
+    pub scaled_sums: &'a [f32],
+    /// Sums of 16 codes, `[k / 16]`.
+    pub sums: &'a [i32],
+}
+
+/// The same, to be written.
+#[derive(Debug)]
+pub struct RowMut<'a> {
+    /// See [`Row::values`].
+    pub values: &'a mut [f32],
+    /// See [`Row::codes`].
+    pub codes: &'a mut [i8],
+    /// See [`Row::scales`].
+    pub scales: &'a mut [f32],
+    /// See [`Row::scaled_sums`].
+    pub scaled_sums: &'a mut [f32],
+    /// See [`Row::sums`].
+    pub sums: &'a mut [i32],
+}
+
+/// All hot loops of one instruction set.
+pub trait Kernels: Send + Sync {
+    /// Which instruction set this is.
+    fn isa(&self) -> Isa;
+
+    /// Products of the 16 rows of a panel of format number `format` with up to [`TILE`] tokens; `out[t][r]`.
+    ///
+    /// # Panics
+    /// If `panel` is shorter than `k` columns of 16 rows, a row of activations is shorter than `k`, or the format is
+    /// not in the table.
+    fn dot(&self, format: u32, panel: &[u8], k: usize, x: &[Row<'_>], out: &mut [[f32; LANES]]);
+
+    /// Root-mean-square norm (Zhang and Sennrich 2019): `out = x / rms(x) * weight`.
+    fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
+
+    /// Fills codes, scales and sums of `row` from its values; does nothing when the length is no multiple of 32.
+    fn quantize(&self, row: &mut RowMut<'_>);
+
+    /// `gate = silu(gate) * up` on one panel's 16 rows (SwiGLU, Shazeer 2020).
+    fn silu_mul(&self, gate: &mut [f32; LANES], up: &[f32; LANES]);
+
+    /// Converts to half precision.
+    fn store_f16(&self, x: &[f32], out: &mut [u16]);
+
+    /// Attention of `heads` query heads over one chunk of at most [`CHUNK`] positions of their common KV head.
+    ///
+    /// `q` is `[heads][dim]`, scaled; `k` and `v` are `[positions][dim]` in half precision; the softmax state and the
+    /// weighted sum go to `out`, which holds `heads` partial results.
+    fn attend(
+        &self,
+        q: &[f32],
+        k: &[u16],
+        v: &[u16],
+        dim: usize,
+        out: &mut [Partial],
+        values: &mut [f32],
+    );
+}
+
+/// The implementation of every kernel for one instruction set.
+struct On<S>(S, Isa);
+
+macro_rules! dot_match {
+    (floats: [$($f:ident),*], codes: [$($c:ident),*]) => {
+        fn dot_any<S: Simd>(s: S, format: u32, panel: &[u8], k: usize, x: &[Row<'_>], out: &mut [[f32; LANES]]) {
+            match format {
+                $(quant::$f::ID => dot::floats::<S, quant::$f>(s, panel, k, x, out),)*
+                $(quant::$c::ID => dot::codes::<S, quant::$c>(s, panel, k, x, out),)*
+                _ => unreachable!("format {format} is not in the table; the loader checks"),
+            }
+        }
+
+        /// Rearranges 16 rows of a matrix, as they stand in the file, into a panel of the same size.
+        ///
+        /// # Panics
+        /// If the rows do not have the same length or `panel` is not as large as all of them.
+        pub fn pack_panel(format: u32, rows: [&[u8]; LANES], panel: &mut [u8]) {
+            assert_eq!(panel.len(), rows.iter().map(|r| r.len()).sum::<usize>());
+            match format {
+                $(quant::$f::ID => dot::pack_floats::<quant::$f>(rows, panel),)*
+                $(quant::$c::ID => dot::pack_codes::<quant::$c>(rows, panel),)*
+                _ => unreachable!("format {format} is not in the table; the loader checks"),
+            }
+        }
+    };
+}
+for_each_format!(dot_match);
+
+impl<S: Simd> Kernels for On<S> {
+    fn isa(&self) -> Isa {
+        self.1
+    }
+    fn dot(&self, format: u32, panel: &[u8], k: usize, x: &[Row<'_>], out: &mut [[f32; LANES]]) {
+        dot_any(self.0, format, panel, k, x, out);
+    }
+    fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+        let s = self.0;
+        s.vectorize(
+            #[inline(always)]
+            || ops::rms_norm(s, x, weight, eps, out),
+        );
+    }
+    fn quantize(&self, row: &mut RowMut<'_>) {
+        let s = self.0;
+        s.vectorize(
+            #[inline(always)]
+            || ops::quantize(s, row),
+        );
+    }
+    fn silu_mul(&self, gate: &mut [f32; LANES], up: &[f32; LANES]) {
+        let s = self.0;
+        s.vectorize(
+            #[inline(always)]
+            || ops::silu_mul(s, gate, up),
+        );
+    }
+    fn store_f16(&self, x: &[f32], out: &mut [u16]) {
+        let s = self.0;
+        s.vectorize(
+            #[inline(always)]
+            || ops::store_f16(s, x, out),
+        );
+    }
+    fn attend(
+        &self,
+        q: &[f32],
+        k: &[u16],
+        v: &[u16],
+        dim: usize,
+        out: &mut [Partial],
+        values: &mut [f32],
+    ) {
+        let s = self.0;
+        s.vectorize(
+            #[inline(always)]
+            || attend::attend(s, q, k, v, dim, out, values),
+        );
+    }
+}
+
+/// Instruction sets this CPU can run, best first.
+pub fn available() -> Vec<Isa> {
+    let mut isas = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    {
+        isas.extend(Avx512::new().map(|_| Isa::Avx512));
+        isas.extend(Avx2::new().map(|_| Isa::Avx2));
+    }
+    isas.push(Isa::Scalar);
+    isas
+}
+
+/// The kernels of the instruction set asked for; an error when this CPU does not have it.
+pub fn kernels(isa: Isa) -> Result<Box<dyn Kernels>> {
+    let isa = if isa == Isa::Auto {
+        available()[0]
+    } else {
+        isa
+    };
+    let found: Option<Box<dyn Kernels>> = match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => Avx512::new().map(|s| Box::new(On(s, isa)) as _),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => Avx2::new().map(|s| Box::new(On(s, isa)) as _),
+        Isa::Scalar => Some(Box::new(On(Scalar, isa))),
+        _ => None,
+    };
+    found.ok_or_else(|| Error::Option {
+        option: "isa",
+        what: format!(
+            "this CPU cannot run {isa:?}; it can run {:?}: choose one of these or \"auto\"",
+            available()
+        ),
+    })
+}
+
+/// Asserts that `x` and `out` fit a panel of `k` columns; the kernels' reads stay within what is checked here.
+fn check_shapes<F: Format>(panel: &[u8], k: usize, x: &[Row<'_>], out: &[[f32; LANES]]) {
+    assert!(
+        k.is_multiple_of(F::BLOCK_LEN),
+        "{k} columns are no multiple of the block of {}",
+        F::NAME
+    );
+    assert!(
+        panel.len() >= LANES * (k / F::BLOCK_LEN) * F::BLOCK_BYTES,
+        "panel too short"
+    );
+    assert!(
+        x.len() <= TILE && out.len() >= x.len(),
+        "at most {TILE} tokens, one output each"
+    );
+}
+
+/// Asserts that the quantised activations of `x` cover `k` columns.
+fn check_codes<Q: Codes>(k: usize, x: &[Row<'_>]) {
+    for row in x {
+        assert!(
+            row.codes.len() >= k && row.sums.len() >= k / SUM_GROUP,
+            "activations too short"
+        );
+        assert!(row.scales.len() >= k / quant::GROUP && row.scaled_sums.len() >= k / quant::GROUP);
+    }
+    const {
+        assert!(
+            Q::SUB == 16 || Q::SUB == 32,
+            "scales cover 16 or 32 columns"
+        )
+    };
+}

@@ -1,0 +1,124 @@
+//! Vector operations between the matrices: norm, quantisation of activations, SwiGLU, conversions, exponential.
+#![allow(unsafe_code)]
+
+use super::{RowMut, SUM_GROUP};
+use crate::quant::GROUP;
+use crate::simd::{LANES, Simd};
+
+/// `e^x`, accurate to 2 units in the last place for -87 <= x <= 88 and clamped to that range.
+///
+/// Range reduction by multiples of ln 2 in two parts, then a polynomial of degree 6 (Cody and Waite 1980).
+#[inline(always)]
+pub(super) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
+    let x = s.min(s.max(x, s.splat(-87.0)), s.splat(88.0));
+    let n = s.f_to_i(s.mul(x, s.splat(std::f32::consts::LOG2_E)));
+    let nf = s.i_to_f(n);
+    let r = s.fma(nf, s.splat(-0.693_359_4), x);
+    let r = s.fma(nf, s.splat(2.121_944_4e-4), r);
+    let mut p = s.splat(1.0 / 720.0);
+    for c in [1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+        p = s.fma(p, r, s.splat(c));
+    }
+    let power = s.i_as_f(s.i_shl(s.i_add(n, s.i_splat(127)), 23));
+    s.mul(p, power)
+}
+
+/// The 16 values at `i`, padded with zeros at the end of `x`.
+#[inline(always)]
+fn load_at<S: Simd>(s: S, x: &[f32], i: usize) -> S::F {
+    let rest = &x[i..];
+    if rest.len() >= LANES {
+        // SAFETY: 16 values are there.
+        return unsafe { s.load(rest.as_ptr()) };
+    }
+    let mut padded = [0.0; LANES];
+    padded[..rest.len()].copy_from_slice(rest);
+    // SAFETY: an array of 16.
+    unsafe { s.load(padded.as_ptr()) }
+}
+
+/// Stores `v` at `i`, as far as `out` goes.
+#[inline(always)]
+fn store_at<S: Simd>(s: S, out: &mut [f32], i: usize, v: S::F) {
+    let rest = &mut out[i..];
+    if rest.len() >= LANES {
+        // SAFETY: room for 16 values.
+        unsafe { s.store(rest.as_mut_ptr(), v) };
+    } else {
+        let len = rest.len();
+        rest.copy_from_slice(&s.to_array(v)[..len]);
+    }
+}
+
+#[inline(always)]
+pub(super) fn rms_norm<S: Simd>(s: S, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    assert!(weight.len() == x.len() && out.len() == x.len());
+    let mut squares = s.splat(0.0);
+    for i in (0..x.len()).step_by(LANES) {
+        let v = load_at(s, x, i);
+        squares = s.fma(v, v, squares);
+    }
+    let mean = s.sum(squares) / x.len() as f32;
+    let scale = s.splat(1.0 / (mean + eps).sqrt());
+    for i in (0..x.len()).step_by(LANES) {
+        let v = s.mul(s.mul(load_at(s, x, i), scale), load_at(s, weight, i));
+        store_at(s, out, i, v);
+    }
+}
+
+#[inline(always)]
+pub(super) fn quantize<S: Simd>(s: S, row: &mut RowMut<'_>) {
+    let k = row.values.len();
+    if !k.is_multiple_of(GROUP) {
+        return;
+    }
+    let groups = k / GROUP;
+    assert!(row.codes.len() >= k && row.sums.len() >= k / SUM_GROUP);
+    assert!(row.scales.len() >= groups && row.scaled_sums.len() >= groups);
+    for g in 0..groups {
+        let values = &row.values[g * GROUP..][..GROUP];
+        let (a, b) = (load_at(s, values, 0), load_at(s, values, LANES));
+        let peak = s.largest(s.max(s.abs(a), s.abs(b)));
+        let scale = peak / 127.0;
+        let inverse = s.splat(if peak > 0.0 { 127.0 / peak } else { 0.0 });
+        let codes = &mut row.codes[g * GROUP..][..GROUP];
+        // SAFETY: 32 codes; values are at most `peak`, so codes lie within -127..=127.
+        unsafe {
+            s.i_store_i8(codes.as_mut_ptr(), s.f_to_i(s.mul(a, inverse)));
+            s.i_store_i8(codes.as_mut_ptr().add(LANES), s.f_to_i(s.mul(b, inverse)));
+        }
+        let mut total = 0;
+        for (sum, part) in row.sums[2 * g..]
+            .iter_mut()
+            .zip(codes.chunks_exact(SUM_GROUP))
+        {
+            *sum = part.iter().map(|&c| i32::from(c)).sum();
+            total += *sum;
+        }
+        row.scales[g] = scale;
+        row.scaled_sums[g] = scale * total as f32;
+    }
+}
+
+#[inline(always)]
+pub(super) fn silu_mul<S: Simd>(s: S, gate: &mut [f32; LANES], up: &[f32; LANES]) {
+    // SAFETY: arrays of 16.
+    let (g, u) = unsafe { (s.load(gate.as_ptr()), s.load(up.as_ptr())) };
+    let one = s.splat(1.0);
+    let e = exp(s, s.sub(s.splat(0.0), g));
+    *gate = s.to_array(s.mul(s.div(g, s.add(one, e)), u));
+}
+
+#[inline(always)]
+pub(super) fn store_f16<S: Simd>(s: S, x: &[f32], out: &mut [u16]) {
+    assert_eq!(x.len(), out.len());
+    for i in (0..x.len()).step_by(LANES) {
+        let v = load_at(s, x, i);
+        let mut half = [0u16; LANES];
+        // SAFETY: an array of 32 bytes.
+        unsafe { s.store_f16(half.as_mut_ptr().cast(), v) };
+        let rest = &mut out[i..];
+        let len = rest.len().min(LANES);
+        rest[..len].copy_from_slice(&half[..len]);
+    }
+}
