@@ -1,0 +1,311 @@
+//! Every format on every instruction set of this CPU against plain arithmetic on the decoded weights.
+
+use engine::kernel::{self, Kernels, Partial, Row, RowMut};
+use engine::options::Isa;
+use engine::quant::{FORMATS, FormatInfo, GROUP};
+use engine::simd::LANES;
+
+/// Small deterministic generator (splitmix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+    /// Roughly normal, standard deviation 1.
+    fn normal(&mut self) -> f32 {
+        (0..12)
+            .map(|_| self.next() as u32 as f32 / u32::MAX as f32)
+            .sum::<f32>()
+            - 6.0
+    }
+    fn vec(&mut self, len: usize) -> Vec<f32> {
+        (0..len).map(|_| self.normal()).collect()
+    }
+}
+
+/// Activations with their storage.
+struct Activations {
+    values: Vec<f32>,
+    codes: Vec<i8>,
+    scales: Vec<f32>,
+    scaled_sums: Vec<f32>,
+    sums: Vec<i32>,
+}
+
+impl Activations {
+    fn new(kernels: &dyn Kernels, values: Vec<f32>) -> Activations {
+        let k = values.len();
+        let mut a = Activations {
+            values,
+            codes: vec![0; k],
+            scales: vec![0.0; k / GROUP],
+            scaled_sums: vec![0.0; k / GROUP],
+            sums: vec![0; k / kernel::SUM_GROUP],
+        };
+        kernels.quantize(&mut RowMut {
+            values: &mut a.values,
+            codes: &mut a.codes,
+            scales: &mut a.scales,
+            scaled_sums: &mut a.scaled_sums,
+            sums: &mut a.sums,
+        });
+        a
+    }
+
+    fn row(&self) -> Row<'_> {
+        Row {
+            values: &self.values,
+            codes: &self.codes,
+            scales: &self.scales,
+            scaled_sums: &self.scaled_sums,
+            sums: &self.sums,
+        }
+    }
+
+    /// What the kernels of `format` see of value `i`.
+    fn seen(&self, format: &FormatInfo, i: usize) -> f64 {
+        if format.block_len == 1 {
+            f64::from(self.values[i])
+        } else {
+            f64::from(self.codes[i]) * f64::from(self.scales[i / GROUP])
+        }
+    }
+}
+
+/// 16 rows of random weights as the file holds them; with `hostile`, every code and sub-scale is random.
+fn rows(format: &FormatInfo, k: usize, hostile: bool, random: &mut Random) -> Vec<Vec<u8>> {
+    let encoded = |random: &mut Random| {
+        let mut bytes = vec![0; format.row_bytes(k)];
+        format.quantize(&random.vec(k), &mut bytes);
+        bytes
+    };
+    (0..LANES)
+        .map(|_| {
+            let tame = encoded(random);
+            if !hostile || format.block_len == 1 {
+                return tame;
+            }
+            let mut bytes: Vec<u8> = (0..tame.len()).map(|_| random.next() as u8).collect();
+            // The half-precision scales stay finite.
+            let at = if format.name == "Q6_K" { 208 } else { 0 };
+            let len = if matches!(format.name, "Q4_1" | "Q4_K" | "Q5_K") {
+                4
+            } else {
+                2
+            };
+            for start in (at..tame.len()).step_by(format.block_bytes) {
+                bytes[start..start + len].copy_from_slice(&tame[start..start + len]);
+            }
+            bytes
+        })
+        .collect()
+}
+
+fn panel(format: &FormatInfo, rows: &[Vec<u8>]) -> Vec<u8> {
+    let mut panel = vec![0; rows.iter().map(Vec::len).sum()];
+    kernel::pack_panel(
+        format.id,
+        std::array::from_fn(|r| rows[r].as_slice()),
+        &mut panel,
+    );
+    panel
+}
+
+/// Largest difference from exact arithmetic, relative to the sum of magnitudes: a few roundings per group.
+const BOUND: f64 = 2e-6;
+
+#[test]
+fn every_format_and_isa_matches_plain_arithmetic() {
+    let mut random = Random(1);
+    for isa in kernel::available() {
+        let kernels = kernel::kernels(isa).expect("available");
+        for format in FORMATS {
+            for (k, hostile) in [(256, false), (256, true), (768, false), (2048, true)] {
+                let rows = rows(format, k, hostile, &mut random);
+                let panel = panel(format, &rows);
+                let x = Activations::new(&*kernels, random.vec(k));
+                let mut out = [[0.0; LANES]];
+                kernels.dot(format.id, &panel, k, &[x.row()], &mut out);
+                for (r, bytes) in rows.iter().enumerate() {
+                    let mut w = vec![0.0; k];
+                    format.dequantize(bytes, &mut w);
+                    let products = || (0..k).map(|i| f64::from(w[i]) * x.seen(format, i));
+                    let exact: f64 = products().sum();
+                    let scale: f64 = products().map(f64::abs).sum();
+                    let error = (f64::from(out[0][r]) - exact).abs() / scale;
+                    assert!(
+                        error < BOUND,
+                        "{} {isa:?} k={k} row {r}: {} for {exact}, error {error:.1e}",
+                        format.name,
+                        out[0][r]
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn isas_and_token_counts_give_the_same_bits() {
+    let mut random = Random(2);
+    for format in FORMATS {
+        let k = 512;
+        let panel = panel(format, &rows(format, k, true, &mut random));
+        let values: Vec<Vec<f32>> = (0..kernel::TILE).map(|_| random.vec(k)).collect();
+        let mut alone: Option<Vec<[u32; LANES]>> = None;
+        for isa in kernel::available() {
+            let kernels = kernel::kernels(isa).expect("available");
+            let x: Vec<_> = values
+                .iter()
+                .map(|v| Activations::new(&*kernels, v.clone()))
+                .collect();
+            let rows: Vec<_> = x.iter().map(Activations::row).collect();
+            let alone = alone.get_or_insert_with(|| {
+                let one = |row: &Row<'_>| {
+                    let mut out = [[0.0; LANES]];
+                    kernels.dot(format.id, &panel, k, &[*row], &mut out);
+                    out[0].map(f32::to_bits)
+                };
+                rows.iter().map(one).collect()
+            });
+            for n in 1..=kernel::TILE {
+                let mut out = [[0.0; LANES]; kernel::TILE];
+                kernels.dot(format.id, &panel, k, &rows[..n], &mut out);
+                let bits: Vec<_> = out[..n].iter().map(|o| o.map(f32::to_bits)).collect();
+                assert_eq!(bits, alone[..n], "{} {isa:?} {n} tokens", format.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn encoding_loses_no_more_than_the_format_must() {
+    let mut random = Random(3);
+    // Root mean square error of normal values, relative to their standard deviation.
+    let bounds = [
+        ("F32", 0.0),
+        ("F16", 3e-4),
+        ("BF16", 3e-3),
+        ("Q8_0", 0.008),
+        ("Q6_K", 0.025),
+        ("Q5_K", 0.045),
+        ("Q5_0", 0.06),
+        ("Q4_K", 0.09),
+        ("Q4_1", 0.09),
+        ("Q4_0", 0.12),
+    ];
+    for format in FORMATS {
+        let bound = bounds
+            .iter()
+            .find(|b| b.0 == format.name)
+            .expect("a bound for every format")
+            .1;
+        let x = random.vec(64 * 256);
+        let mut bytes = vec![0; format.row_bytes(x.len())];
+        let mut back = vec![0.0; x.len()];
+        format.quantize(&x, &mut bytes);
+        format.dequantize(&bytes, &mut back);
+        let square: f32 = x.iter().zip(&back).map(|(a, b)| (a - b) * (a - b)).sum();
+        let rms = (square / x.len() as f32).sqrt();
+        assert!(rms <= bound, "{}: rms error {rms}", format.name);
+        let zeros = &mut bytes[..format.row_bytes(256)];
+        format.quantize(&[0.0; 256], zeros);
+        format.dequantize(zeros, &mut back[..256]);
+        assert!(
+            back[..256].iter().all(|&x| x == 0.0),
+            "{}: zeros must stay zeros",
+            format.name
+        );
+    }
+}
+
+#[test]
+fn vector_operations_agree_between_isas_and_with_plain_arithmetic() {
+    let mut random = Random(4);
+    let (dim, positions, heads) = (64, 200, 3);
+    let x = random.vec(576);
+    let weight = random.vec(576);
+    let gate: [f32; LANES] =
+        std::array::from_fn(|i| [-80.0, -5.0, -0.1, 0.0, 0.3, 2.0, 9.0, 80.0][i % 8]);
+    let q = random.vec(heads * dim);
+    let k = random.vec(positions * dim);
+    let mut seen: Option<Vec<u32>> = None;
+    for isa in kernel::available() {
+        let kernels = kernel::kernels(isa).expect("available");
+        let mut normed = vec![0.0; x.len()];
+        kernels.rms_norm(&x, &weight, 1e-5, &mut normed);
+        let mut silu = gate;
+        kernels.silu_mul(&mut silu, &[1.5; LANES]);
+        let mut half = vec![0; k.len()];
+        kernels.store_f16(&k, &mut half);
+        let mut partials = vec![Partial::EMPTY; heads];
+        let mut values = vec![0.0; heads * dim];
+        kernels.attend(&q, &half, &half, dim, &mut partials, &mut values);
+
+        let rms = (x.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / 576.0 + 1e-5).sqrt();
+        for i in 0..x.len() {
+            let exact = f64::from(x[i]) / rms * f64::from(weight[i]);
+            assert!((f64::from(normed[i]) - exact).abs() < 1e-5, "norm {i}");
+        }
+        for (s, g) in silu.iter().zip(gate) {
+            let exact = 1.5 * f64::from(g) / (1.0 + (-f64::from(g)).exp());
+            let error = (f64::from(*s) - exact).abs();
+            assert!(
+                error <= 1e-5 * exact.abs() + 1e-30,
+                "silu({g}) = {s}, exact {exact}"
+            );
+        }
+        let decoded: Vec<f64> = half
+            .iter()
+            .map(|&h| half::f16::from_bits(h).to_f64())
+            .collect();
+        for h in 0..heads {
+            let score = |p: usize| -> f64 {
+                (0..dim)
+                    .map(|d| f64::from(q[h * dim + d]) * decoded[p * dim + d])
+                    .sum()
+            };
+            let scores: Vec<f64> = (0..positions).map(score).collect();
+            let max = scores.iter().copied().fold(f64::MIN, f64::max);
+            let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
+            for d in 0..dim {
+                let weighted = |p: usize| (scores[p] - max).exp() / sum * decoded[p * dim + d];
+                let exact: f64 = (0..positions).map(weighted).sum();
+                let got = f64::from(values[h * dim + d] / partials[h].sum);
+                assert!(
+                    (got - exact).abs() < 1e-4,
+                    "attention {h} {d}: {got} for {exact}"
+                );
+            }
+        }
+        let floats = normed
+            .iter()
+            .chain(&silu)
+            .chain(&values)
+            .map(|v| v.to_bits());
+        let bits: Vec<u32> = floats.chain(half.iter().map(|&h| h.into())).collect();
+        assert_eq!(
+            seen.get_or_insert_with(|| bits.clone()),
+            &bits,
+            "{isa:?} differs"
+        );
+    }
+}
+
+#[test]
+fn an_isa_this_cpu_lacks_is_refused_by_name() {
+    for isa in [Isa::Avx2, Isa::Avx512] {
+        if !kernel::available().contains(&isa) {
+            let error = kernel::kernels(isa).err().expect("refused").to_string();
+            assert!(
+                error.contains("option \"isa\"") && error.contains("Scalar"),
+                "{error}"
+            );
+        }
+    }
+}
