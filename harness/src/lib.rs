@@ -5,3 +5,5 @@
 pub mod host;
 pub mod record;
 pub mod stats;
+
+pub mod cmd;

@@ -1,0 +1,3 @@
+//! One file per subcommand, all of one shape: `Args`, and `run` that gives the exit code.
+
+pub mod doctor;
