@@ -8,6 +8,10 @@ pub mod options;
 pub mod stage;
 pub mod topology;
 
+pub mod mmap;
+
+pub mod gguf;
+
 pub mod simd;
 
 pub mod quant;
