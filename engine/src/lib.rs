@@ -18,5 +18,7 @@ pub mod quant;
 
 pub mod kernel;
 
+pub mod pool;
+
 pub use error::{Error, Result};
 pub use options::Options;
