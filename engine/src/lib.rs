@@ -16,9 +16,21 @@ pub mod simd;
 
 pub mod quant;
 
+pub mod mmap;
+
+pub mod gguf;
+
 pub mod kernel;
 
 pub mod pool;
+
+pub mod matrix;
+
+pub mod kv;
+
+pub mod model;
+
+pub mod session;
 
 pub use error::{Error, Result};
 pub use options::Options;

@@ -136,22 +136,24 @@ unsafe fn sub_dot<S: Simd, Q: Codes, const T: usize>(
             }
         }
     }
-    std::array::from_fn(|t| {
+    let mut totals = [s.i_splat(0); T];
+    for t in 0..T {
         let mut total = s.dot_sum(high[t]);
         if Q::LOW_BITS > 0 {
             total = s.i_add(s.i_shl(total, Q::LOW_BITS), s.dot_sum(low[t]));
         }
         if Q::OFFSET != 0 {
-            let per_sub = Q::SUB / SUM_GROUP;
-            let first = (group * GROUP + sub * Q::SUB) / SUM_GROUP;
-            // SAFETY: the activations cover the group.
-            let x_sum: i32 = (first..first + per_sub)
-                .map(|i| unsafe { *x[t].sums.get_unchecked(i) })
-                .sum();
+            let mut x_sum = 0;
+            for i in 0..Q::SUB / SUM_GROUP {
+                let at = (group * GROUP + sub * Q::SUB) / SUM_GROUP + i;
+                // SAFETY: the activations cover the group.
+                x_sum += unsafe { *x[t].sums.get_unchecked(at) };
+            }
             total = s.i_sub(total, s.i_splat(Q::OFFSET * x_sum));
         }
-        total
-    })
+        totals[t] = total;
+    }
+    totals
 }
 
 /// A panel of floats.

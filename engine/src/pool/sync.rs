@@ -122,9 +122,12 @@ mod tests {
     use loom::sync::Arc;
     use loom::thread;
 
-    /// Every interleaving of two rounds: nobody passes early, nobody sleeps for ever, the barrier is reusable.
+    /// Interleavings of some rounds: nobody passes early, nobody sleeps for ever, the barrier is reusable.
     fn rounds(threads: usize, rounds: usize) {
-        loom::model(move || {
+        let mut model = loom::model::Builder::new();
+        // Almost all faults show with two forced switches; without a bound three threads take hours.
+        model.preemption_bound = Some(3);
+        model.check(move || {
             let barrier = Arc::new(Barrier::new(threads));
             let arrivals = Arc::new(AtomicUsize::new(0));
             let body = move |barrier: &Barrier, arrivals: &AtomicUsize| {

@@ -1,0 +1,521 @@
+//! The forward pass: the same program on every thread, a handful of barriers a layer, for one token or many.
+//!
+//! Steps of a layer, each ended by a barrier: norm + q, k, v projections · rotation and KV write · attention · output
+//! projection + residual · norm + gate, up and activation · down projection + residual. Of a few tokens every thread
+//! quantises the activations it needs for itself; of many, each thread quantises its share and one more barrier follows.
+//!
+//! A token's result does not depend on how many tokens share the pass or how many threads there are: every output row
+//! is summed by one thread in one order, and attention is merged chunk by chunk in the order of positions.
+#![allow(unsafe_code)]
+
+use super::config::{Config, RopeStyle};
+use super::weights::{Layer, Model};
+use crate::kernel::{CHUNK, Partial};
+use crate::kv::Kv;
+use crate::matrix::{Activations, Matrix, multiply};
+use crate::pool::{Ctx, SharedBuf};
+use crate::simd::LANES;
+use crate::stage::{Ledger, Stage, StageClock, StageTimes};
+use std::ops::Range;
+
+/// Up to this many tokens every thread quantises all activations itself instead of waiting for the others' shares.
+const REDUNDANT_TOKENS: usize = 4;
+
+/// Tokens whose logits are computed at a time.
+pub(crate) const HEAD_TOKENS: usize = 8;
+
+/// Work items a thread should have at least before attention is not split further.
+const ITEMS_PER_THREAD: usize = 4;
+
+/// What one thread did in a pass.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Tally {
+    pub(crate) times: StageTimes,
+    pub(crate) ledger: Ledger,
+}
+
+/// All memory of passes, allocated once; shapes in tokens of a batch unless said otherwise.
+pub(crate) struct Buffers {
+    /// Residual stream, `[tokens][n_embd]`.
+    x: SharedBuf<f32>,
+    /// Queries, keys and values, `[tokens][q_dim + 2 kv_dim]`.
+    qkv: SharedBuf<f32>,
+    /// Attention output, `[tokens][q_dim]`.
+    attn: SharedBuf<f32>,
+    /// Activated feed-forward values, `[tokens][n_ff]`.
+    ff: SharedBuf<f32>,
+    /// `[HEAD_TOKENS][n_vocab]`.
+    pub(crate) logits: SharedBuf<f32>,
+    /// Quantised activations of a batch.
+    batch: Activations,
+    /// Quantised activations of a few tokens, one set per thread.
+    own: Vec<Activations>,
+    /// Weighted values of one chunk and head group, `[threads][q_dim]`.
+    chunk_values: SharedBuf<f32>,
+    /// Softmax states and weighted values of single chunks, where attention is split by chunks:
+    /// `[split tokens][n_heads][chunks]` and the same times `[head_dim]`.
+    split: SharedBuf<PartialSlot>,
+    split_values: SharedBuf<f32>,
+    split_tokens: usize,
+    chunks_max: usize,
+    /// Cosines and sines, `[ctx][rope dims / 2]` pairs.
+    rope: Vec<[f32; 2]>,
+    /// What each thread did in the last pass.
+    pub(crate) tallies: SharedBuf<Tally>,
+    stage_clock: bool,
+}
+
+/// A [`Partial`] that can stand in a [`SharedBuf`].
+#[derive(Debug, Clone, Copy)]
+struct PartialSlot(Partial);
+
+impl Default for PartialSlot {
+    fn default() -> Self {
+        PartialSlot(Partial::EMPTY)
+    }
+}
+
+impl Buffers {
+    pub(crate) fn new(model: &Model, threads: usize, batch: usize, ctx: usize, stage_clock: bool) -> Buffers {
+        let c = &model.config;
+        let width = c.n_embd.max(c.n_ff).max(c.q_dim());
+        let split_tokens = (ITEMS_PER_THREAD * threads).div_ceil(c.n_kv_heads).min(batch);
+        let chunks_max = ctx.div_ceil(CHUNK);
+        let slots = split_tokens * c.n_heads * chunks_max;
+        Buffers {
+            x: SharedBuf::new(batch * c.n_embd),
+            qkv: SharedBuf::new(batch * (c.q_dim() + 2 * c.kv_dim())),
+            attn: SharedBuf::new(batch * c.q_dim()),
+            ff: SharedBuf::new(batch * c.n_ff),
+            logits: SharedBuf::new(HEAD_TOKENS.min(batch) * c.n_vocab),
+            batch: Activations::new(batch, width),
+            own: (0..threads).map(|_| Activations::new(REDUNDANT_TOKENS, width)).collect(),
+            chunk_values: SharedBuf::new(threads * c.q_dim()),
+            split: SharedBuf::new(slots),
+            split_values: SharedBuf::new(slots * c.head_dim),
+            split_tokens,
+            chunks_max,
+            rope: rope_table(c, &model.rope_factors, ctx),
+            tallies: SharedBuf::new(threads),
+            stage_clock,
+        }
+    }
+}
+
+/// Cosine and sine of every position and frequency, times the magnitude.
+fn rope_table(c: &Config, factors: &[Vec<f32>; 2], ctx: usize) -> Vec<[f32; 2]> {
+    let rope = &c.rope;
+    let factors = &factors[usize::from(ctx > rope.original_context)];
+    let frequency = |i: usize| {
+        let exponent = -2.0 * i as f64 / rope.dims as f64;
+        let factor = factors.get(i).map_or(1.0, |&f| f64::from(f));
+        f64::from(rope.base).powf(exponent) / factor / f64::from(rope.linear_factor)
+    };
+    let frequencies: Vec<f64> = (0..rope.dims / 2).map(frequency).collect();
+    let magnitude = f64::from(rope.magnitude);
+    (0..ctx)
+        .flat_map(|p| frequencies.iter().map(move |f| (p as f64 * f).sin_cos()))
+        .map(|(sin, cos)| [(cos * magnitude) as f32, (sin * magnitude) as f32])
+        .collect()
+}
+
+/// One pass of `tokens` at positions `start ..` through the model.
+pub(crate) struct Pass<'a> {
+    pub(crate) model: &'a Model,
+    pub(crate) kv: &'a Kv,
+    pub(crate) buffers: &'a Buffers,
+    pub(crate) tokens: &'a [u32],
+    pub(crate) start: usize,
+}
+
+/// What a thread carries through a pass.
+struct Worker<'a> {
+    ctx: Ctx<'a>,
+    clock: StageClock,
+    ledger: Ledger,
+}
+
+impl Worker<'_> {
+    /// Waits for the others; the time goes to [`Stage::Wait`].
+    fn barrier(&mut self) {
+        self.ctx.barrier();
+        self.clock.lap(Stage::Wait);
+    }
+}
+
+/// Heads that one attention item covers.
+struct Heads {
+    kv_head: usize,
+    first: usize,
+    count: usize,
+}
+
+impl Pass<'_> {
+    /// All layers; leaves the residual stream of every token behind. To be called on every thread.
+    pub(crate) fn layers(&self, ctx: Ctx<'_>) {
+        let mut w = self.worker(ctx);
+        let n_embd = self.model.config.n_embd;
+        for t in ctx.share(self.tokens.len()) {
+            // SAFETY: each token is written by one thread, and read after the barrier.
+            self.model.embed(self.tokens[t], unsafe { self.buffers.x.write(row(t, n_embd)) });
+        }
+        w.clock.lap(Stage::Embed);
+        w.barrier();
+        for (l, layer) in self.model.layers.iter().enumerate() {
+            self.attention_block(&mut w, l, layer);
+            self.feed_forward_block(&mut w, layer);
+        }
+        self.finish(w);
+    }
+
+    /// Logits of the tokens `outputs` (at most [`HEAD_TOKENS`]) of the pass just made. To be called on every thread.
+    pub(crate) fn head(&self, ctx: Ctx<'_>, outputs: Range<usize>) {
+        let mut w = self.worker(ctx);
+        let (model, b) = (self.model, self.buffers);
+        let n = outputs.len();
+        let act = self.quantise(&mut w, n, model.config.n_embd, |t, out| {
+            // SAFETY: the residual stream is only read here.
+            let x = unsafe { b.x.read(row(outputs.start + t, model.config.n_embd)) };
+            model.kernels.rms_norm(x, &model.output_norm, model.config.rms_eps, out);
+        });
+        self.project(&mut w, &[&model.head], act, n, |r, t, y| {
+            let at = t * model.config.n_vocab + r;
+            // SAFETY: each row of the head belongs to one thread.
+            unsafe { b.logits.write(at..at + y.len()) }.copy_from_slice(y);
+        });
+        w.clock.lap(Stage::Head);
+        self.finish(w);
+    }
+
+    fn worker<'c>(&self, ctx: Ctx<'c>) -> Worker<'c> {
+        let mut clock = StageClock::new(self.buffers.stage_clock);
+        clock.start();
+        Worker { ctx, clock, ledger: Ledger::default() }
+    }
+
+    /// Leaves what the thread did where the session adds it up.
+    fn finish(&self, w: Worker<'_>) {
+        let i = w.ctx.index;
+        // SAFETY: each thread has its own slot; the session reads after the run.
+        let slot = unsafe { self.buffers.tallies.write(i..i + 1) };
+        slot[0].times.add(&w.clock.times);
+        slot[0].ledger.add(&w.ledger);
+    }
+
+    /// Fills and quantises rows of `cols` activations for `n` tokens: all of them for itself when they are few, the
+    /// thread's share for everybody when they are many.
+    fn quantise(
+        &self,
+        w: &mut Worker<'_>,
+        n: usize,
+        cols: usize,
+        fill: impl Fn(usize, &mut [f32]),
+    ) -> &Activations {
+        let own = n <= REDUNDANT_TOKENS;
+        let act = if own { &self.buffers.own[w.ctx.index] } else { &self.buffers.batch };
+        for t in if own { 0..n } else { w.ctx.share(n) } {
+            // SAFETY: own rows are this thread's; shared rows are split, and the last readers passed a barrier.
+            let mut out = unsafe { act.row_mut(t, cols) };
+            fill(t, out.values);
+            self.model.kernels.quantize(&mut out);
+        }
+        w.clock.lap(Stage::Norm);
+        if !own {
+            w.barrier();
+        }
+        act
+    }
+
+    /// Multiplies this thread's share of the rows of `matrices`, taken as one, and gives `sink(row, token, outputs)`.
+    fn project(
+        &self,
+        w: &mut Worker<'_>,
+        matrices: &[&Matrix],
+        act: &Activations,
+        n: usize,
+        mut sink: impl FnMut(usize, usize, &mut [f32]),
+    ) {
+        let mine = w.ctx.share(matrices.iter().map(|m| m.panels()).sum());
+        let (mut first_panel, mut first_row) = (0, 0);
+        for m in matrices {
+            let of_m = first_panel..first_panel + m.panels();
+            let from = mine.start.clamp(of_m.start, of_m.end) - first_panel;
+            let to = mine.end.clamp(of_m.start, of_m.end) - first_panel;
+            let (kernels, arena) = (&*self.model.kernels, self.model.arena.bytes());
+            multiply(kernels, arena, [m], from..to, act, n, &mut w.ledger, |r, t, [y]| {
+                let len = LANES.min(m.rows - r);
+                sink(first_row + r, t, &mut y[..len]);
+            });
+            first_panel = of_m.end;
+            first_row += m.rows;
+        }
+    }
+
+    /// `x += W act` for this thread's rows.
+    fn project_to_residual(&self, w: &mut Worker<'_>, m: &Matrix, act: &Activations) {
+        let n_embd = self.model.config.n_embd;
+        self.project(w, &[m], act, self.tokens.len(), |r, t, y| {
+            let at = t * n_embd + r;
+            // SAFETY: each row belongs to one thread; all have read the stream before the last barrier.
+            let x = unsafe { self.buffers.x.write(at..at + y.len()) };
+            x.iter_mut().zip(y).for_each(|(x, y)| *x += *y);
+        });
+    }
+
+    /// Norm of the residual stream of token `t`.
+    fn normed(&self, t: usize, weight: &[f32], out: &mut [f32]) {
+        let c = &self.model.config;
+        // SAFETY: the stream is written only between other barriers.
+        let x = unsafe { self.buffers.x.read(row(t, c.n_embd)) };
+        self.model.kernels.rms_norm(x, weight, c.rms_eps, out);
+    }
+
+    fn attention_block(&self, w: &mut Worker<'_>, l: usize, layer: &Layer) {
+        let (c, b, n) = (&self.model.config, self.buffers, self.tokens.len());
+        let width = c.q_dim() + 2 * c.kv_dim();
+        let act = self.quantise(w, n, c.n_embd, |t, out| self.normed(t, &layer.attn_norm, out));
+        self.project(w, &[&layer.q, &layer.k, &layer.v], act, n, |r, t, y| {
+            let at = t * width + r;
+            // SAFETY: each row belongs to one thread.
+            unsafe { b.qkv.write(at..at + y.len()) }.copy_from_slice(y);
+        });
+        w.clock.lap(Stage::Qkv);
+        w.barrier();
+        self.rotate(w, l);
+        w.clock.lap(Stage::Attention);
+        w.barrier();
+        self.attend(w, l);
+        w.barrier();
+        let act = self.quantise(w, n, c.q_dim(), |t, out| {
+            // SAFETY: written before the last barrier.
+            out.copy_from_slice(unsafe { b.attn.read(row(t, c.q_dim())) });
+        });
+        self.project_to_residual(w, &layer.o, act);
+        w.clock.lap(Stage::AttnOut);
+        w.barrier();
+    }
+
+    fn feed_forward_block(&self, w: &mut Worker<'_>, layer: &Layer) {
+        let (c, b, n) = (&self.model.config, self.buffers, self.tokens.len());
+        let kernels = &*self.model.kernels;
+        let act = self.quantise(w, n, c.n_embd, |t, out| self.normed(t, &layer.ffn_norm, out));
+        let panels = w.ctx.share(layer.gate.panels());
+        let arena = self.model.arena.bytes();
+        let pair = [&layer.gate, &layer.up];
+        multiply(kernels, arena, pair, panels, act, n, &mut w.ledger, |r, t, [gate, up]| {
+            kernels.silu_mul(gate, up);
+            let len = LANES.min(c.n_ff - r);
+            let at = t * c.n_ff + r;
+            // SAFETY: each row belongs to one thread.
+            unsafe { b.ff.write(at..at + len) }.copy_from_slice(&gate[..len]);
+        });
+        w.clock.lap(Stage::GateUp);
+        w.barrier();
+        let act = self.quantise(w, n, c.n_ff, |t, out| {
+            // SAFETY: written before the last barrier.
+            out.copy_from_slice(unsafe { b.ff.read(row(t, c.n_ff)) });
+        });
+        self.project_to_residual(w, &layer.down, act);
+        w.clock.lap(Stage::Down);
+        w.barrier();
+    }
+
+    /// Rotates queries and keys, scales the queries, and writes keys and values to the cache.
+    fn rotate(&self, w: &mut Worker<'_>, l: usize) {
+        let (c, b) = (&self.model.config, self.buffers);
+        let width = c.q_dim() + 2 * c.kv_dim();
+        let heads = c.n_heads + c.n_kv_heads;
+        let scale = 1.0 / (c.head_dim as f32).sqrt();
+        for item in w.ctx.share(self.tokens.len() * heads) {
+            let (t, h) = (item / heads, item % heads);
+            let position = self.start + t;
+            let at = t * width + h * c.head_dim;
+            // SAFETY: each head of each token belongs to one thread; the values behind are only read.
+            let head = unsafe { b.qkv.write(at..at + c.head_dim) };
+            let half = c.rope.dims / 2;
+            rotate_head(head, &b.rope[position * half..][..half], c.rope.style);
+            if h < c.n_heads {
+                head.iter_mut().for_each(|q| *q *= scale);
+                continue;
+            }
+            let v_at = at + c.kv_dim();
+            // SAFETY: value heads are not written in this step, and each position's slot by one thread.
+            let (value, (k_slot, v_slot)) = unsafe {
+                (
+                    b.qkv.read(v_at..v_at + c.head_dim),
+                    self.kv.write(l, h - c.n_heads, position),
+                )
+            };
+            self.model.kernels.store_f16(head, k_slot);
+            self.model.kernels.store_f16(value, v_slot);
+            w.ledger.kv_write_bytes += 4 * c.head_dim as u64;
+        }
+    }
+
+    /// Attention of all tokens; the time is booked here, since splitting by chunks takes a barrier inside.
+    fn attend(&self, w: &mut Worker<'_>, l: usize) {
+        let c = &self.model.config;
+        let n = self.tokens.len();
+        let chunks = (self.start + n).div_ceil(CHUNK);
+        let few = n * c.n_kv_heads < ITEMS_PER_THREAD * w.ctx.threads;
+        if few && chunks > 1 && w.ctx.threads > 1 && n <= self.buffers.split_tokens {
+            self.attend_chunks(w, l, chunks);
+            w.clock.lap(Stage::Attention);
+            w.barrier();
+            self.merge_chunks(w);
+        } else {
+            // Of a few short sequences the heads of a group go to different threads; the keys come from cache then.
+            let per_item = if few { 1 } else { c.group() };
+            let items = c.n_heads / per_item;
+            for item in (w.ctx.index..n * items).step_by(w.ctx.threads) {
+                let first = item % items * per_item;
+                let heads = Heads { kv_head: first / c.group(), first, count: per_item };
+                self.attend_whole(w, l, item / items, &heads);
+            }
+        }
+        w.clock.lap(Stage::Attention);
+    }
+
+    /// Attention of some heads of token `t` over all positions, chunk after chunk.
+    fn attend_whole(&self, w: &mut Worker<'_>, l: usize, t: usize, heads: &Heads) {
+        let (c, b) = (&self.model.config, self.buffers);
+        let positions = self.start + t + 1;
+        let out = row_part(t, c.q_dim(), heads.first * c.head_dim, heads.count * c.head_dim);
+        let own = row_part(w.ctx.index, c.q_dim(), 0, heads.count * c.head_dim);
+        // SAFETY: each head of each token belongs to one thread, and the scratch row to this one.
+        let (out, scratch) = unsafe { (b.attn.write(out), b.chunk_values.write(own)) };
+        let mut states = [Partial::EMPTY; GROUP_MAX];
+        let mut parts = [Partial::EMPTY; GROUP_MAX];
+        let (states, parts) = (&mut states[..heads.count], &mut parts[..heads.count]);
+        for first in (0..positions).step_by(CHUNK) {
+            let range = first..positions.min(first + CHUNK);
+            if first == 0 {
+                self.attend_chunk(w, l, t, heads, range, states, out);
+                continue;
+            }
+            self.attend_chunk(w, l, t, heads, range, parts, scratch);
+            for h in 0..heads.count {
+                let values = row(h, c.head_dim);
+                states[h].merge(&mut out[values.clone()], parts[h], &scratch[values]);
+            }
+        }
+        for (state, values) in states.iter().zip(out.chunks_exact_mut(c.head_dim)) {
+            values.iter_mut().for_each(|v| *v /= state.sum);
+        }
+    }
+
+    /// One chunk for some heads of token `t`.
+    fn attend_chunk(
+        &self,
+        w: &mut Worker<'_>,
+        l: usize,
+        t: usize,
+        heads: &Heads,
+        positions: Range<usize>,
+        states: &mut [Partial],
+        values: &mut [f32],
+    ) {
+        let c = &self.model.config;
+        let width = c.q_dim() + 2 * c.kv_dim();
+        let q = row_part(t, width, heads.first * c.head_dim, heads.count * c.head_dim);
+        if heads.first.is_multiple_of(c.group()) {
+            w.ledger.kv_read_bytes += (4 * c.head_dim * positions.len()) as u64;
+        }
+        // SAFETY: queries and cache were written before the last barrier.
+        unsafe {
+            let (k, v) = self.kv.read(l, heads.kv_head, positions);
+            let q = self.buffers.qkv.read(q);
+            self.model.kernels.attend(q, k, v, c.head_dim, states, values);
+        }
+    }
+
+    /// Attention of a few tokens with the chunks of every KV head spread over the threads.
+    fn attend_chunks(&self, w: &mut Worker<'_>, l: usize, chunks: usize) {
+        let (c, b) = (&self.model.config, self.buffers);
+        let group = c.group();
+        let per_token = c.n_kv_heads * chunks;
+        for item in (w.ctx.index..self.tokens.len() * per_token).step_by(w.ctx.threads) {
+            let (t, kv_head, chunk) =
+                (item / per_token, item % per_token / chunks, item % chunks);
+            let positions = self.start + t + 1;
+            let range = chunk * CHUNK..positions.min((chunk + 1) * CHUNK);
+            if range.is_empty() {
+                continue;
+            }
+            let heads = Heads { kv_head, first: kv_head * group, count: group };
+            let own = row_part(w.ctx.index, c.q_dim(), 0, group * c.head_dim);
+            // SAFETY: the scratch row is this thread's.
+            let scratch = unsafe { b.chunk_values.write(own) };
+            let mut parts = [Partial::EMPTY; GROUP_MAX];
+            let parts = &mut parts[..group];
+            self.attend_chunk(w, l, t, &heads, range, parts, scratch);
+            for (h, part) in parts.iter().enumerate() {
+                let slot = self.slot(t, heads.first + h, chunk);
+                // SAFETY: each slot belongs to one item.
+                unsafe {
+                    b.split.write(slot..slot + 1)[0] = PartialSlot(*part);
+                    b.split_values
+                        .write(row(slot, c.head_dim))
+                        .copy_from_slice(&scratch[row(h, c.head_dim)]);
+                }
+            }
+        }
+    }
+
+    /// Merges the chunks of every head in the order of positions, as [`Pass::attend_whole`] does.
+    fn merge_chunks(&self, w: &mut Worker<'_>) {
+        let (c, b) = (&self.model.config, self.buffers);
+        for item in w.ctx.share(self.tokens.len() * c.n_heads) {
+            let (t, h) = (item / c.n_heads, item % c.n_heads);
+            let chunks = (self.start + t + 1).div_ceil(CHUNK);
+            let first = self.slot(t, h, 0);
+            let out = row_part(t, c.q_dim(), h * c.head_dim, c.head_dim);
+            // SAFETY: the slots were written before the last barrier; each head belongs to one thread.
+            let (out, slots, values) = unsafe {
+                (
+                    b.attn.write(out),
+                    b.split.read(first..first + chunks),
+                    b.split_values.read(first * c.head_dim..(first + chunks) * c.head_dim),
+                )
+            };
+            let mut state = slots[0].0;
+            out.copy_from_slice(&values[..c.head_dim]);
+            for (i, slot) in slots.iter().enumerate().skip(1) {
+                state.merge(out, slot.0, &values[row(i, c.head_dim)]);
+            }
+            out.iter_mut().for_each(|v| *v /= state.sum);
+        }
+    }
+
+    /// Where the state of a chunk is kept.
+    fn slot(&self, t: usize, head: usize, chunk: usize) -> usize {
+        (t * self.model.config.n_heads + head) * self.buffers.chunks_max + chunk
+    }
+}
+
+/// Query heads per KV head at most.
+pub(super) const GROUP_MAX: usize = 64;
+
+/// Row `i` of rows of `len` values.
+fn row(i: usize, len: usize) -> Range<usize> {
+    i * len..(i + 1) * len
+}
+
+/// `len` values from `from` in row `i` of rows of `width` values.
+fn row_part(i: usize, width: usize, from: usize, len: usize) -> Range<usize> {
+    i * width + from..i * width + from + len
+}
+
+/// Rotates the leading values of a head by the angles of its position.
+fn rotate_head(head: &mut [f32], angles: &[[f32; 2]], style: RopeStyle) {
+    let half = angles.len();
+    for (i, [cos, sin]) in angles.iter().enumerate() {
+        let (a, b) = match style {
+            RopeStyle::Adjacent => (2 * i, 2 * i + 1),
+            RopeStyle::Halves => (i, i + half),
+        };
+        let (x, y) = (head[a], head[b]);
+        head[a] = x * cos - y * sin;
+        head[b] = x * sin + y * cos;
+    }
+}

@@ -1,0 +1,9 @@
+//! Decoder-only models: their hyperparameters, their weights, and the one forward pass that serves all architectures.
+
+mod config;
+mod forward;
+mod weights;
+
+pub use config::{Arch, Config, Rope, RopeStyle};
+pub(crate) use forward::{Buffers, HEAD_TOKENS, Pass};
+pub use weights::Model;

@@ -1,0 +1,208 @@
+//! A sequence being processed: its KV cache, its position, and the passes that extend it.
+
+use crate::error::{Error, Result};
+use crate::kv::Kv;
+use crate::model::{Buffers, HEAD_TOKENS, Model, Pass};
+use crate::options::Options;
+use crate::pool::Pool;
+use crate::stage::{Ledger, Stage, StageTimes, Tick};
+
+/// Context capacity when none is asked for and the model would allow more.
+const CTX_DEFAULT_MAX: usize = 4096;
+/// Largest batch of prompt tokens.
+const BATCH_MAX: usize = 4096;
+
+/// Time and bytes of the passes since they were last taken.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Stats {
+    /// Time per stage, averaged over the threads: the stages add up to the wall time of the passes.
+    pub stages: StageTimes,
+    /// Bytes, summed over the threads.
+    pub ledger: Ledger,
+    /// Passes through the layers.
+    pub passes: u64,
+    /// Tokens that went through the layers.
+    pub tokens: u64,
+}
+
+/// One sequence on one model.
+pub struct Session<'a> {
+    model: &'a Model,
+    pool: &'a Pool,
+    kv: Kv,
+    buffers: Buffers,
+    batch: usize,
+    position: usize,
+    stats: Stats,
+}
+
+impl<'a> Session<'a> {
+    /// Allocates everything a sequence needs.
+    ///
+    /// # Errors
+    /// When `options.ctx` or `options.batch` is out of range.
+    pub fn new(model: &'a Model, pool: &'a Pool, options: &Options) -> Result<Session<'a>> {
+        let c = model.config();
+        let ctx = match options.ctx {
+            0 => c.n_ctx_train.min(CTX_DEFAULT_MAX),
+            ctx if ctx <= c.n_ctx_train => ctx,
+            ctx => {
+                return Err(Error::Option {
+                    option: "ctx",
+                    what: format!("{ctx} is more than the {} the model was trained for", c.n_ctx_train),
+                });
+            }
+        };
+        if !(1..=BATCH_MAX).contains(&options.batch) {
+            return Err(Error::Option {
+                option: "batch",
+                what: format!("{} is not within 1 to {BATCH_MAX}", options.batch),
+            });
+        }
+        let batch = options.batch.min(ctx);
+        let kv = Kv::new(c.n_layers, c.n_kv_heads, c.head_dim, ctx);
+        let buffers = Buffers::new(model, pool.threads(), batch, ctx, options.stage_clock);
+        Ok(Session { model, pool, kv, buffers, batch, position: 0, stats: Stats::default() })
+    }
+
+    /// Tokens in the sequence.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// Tokens there is room for.
+    pub fn capacity(&self) -> usize {
+        self.kv.capacity
+    }
+
+    /// Bytes of the KV cache.
+    pub fn kv_bytes(&self) -> u64 {
+        self.kv.bytes() as u64
+    }
+
+    /// Appends `tokens`, in batches, and gives the logits after the last one, `[n_vocab]`.
+    ///
+    /// # Errors
+    /// When there are none, one is not in the vocabulary, or the context is full; the sequence is then unchanged.
+    pub fn prefill(&mut self, tokens: &[u32]) -> Result<&[f32]> {
+        self.check(tokens)?;
+        for batch in tokens.chunks(self.batch) {
+            self.pass(batch);
+        }
+        let last = (tokens.len() - 1) % self.batch;
+        let batch = &tokens[tokens.len() - 1 - last..];
+        self.head(batch, last..last + 1);
+        self.collect();
+        Ok(&self.buffers.logits.values_mut()[..self.model.config().n_vocab])
+    }
+
+    /// Appends one token and gives the logits after it, `[n_vocab]`.
+    ///
+    /// # Errors
+    /// As [`Session::prefill`].
+    pub fn decode(&mut self, token: u32) -> Result<&[f32]> {
+        self.prefill(&[token])
+    }
+
+    /// Appends `tokens` and gives the logits after each one from the `first` on to `each(index, logits)`.
+    ///
+    /// # Errors
+    /// As [`Session::prefill`].
+    pub fn score(
+        &mut self,
+        tokens: &[u32],
+        first: usize,
+        mut each: impl FnMut(usize, &[f32]),
+    ) -> Result<()> {
+        self.check(tokens)?;
+        let n_vocab = self.model.config().n_vocab;
+        for (i, batch) in tokens.chunks(self.batch).enumerate() {
+            self.pass(batch);
+            let base = i * self.batch;
+            let wanted = first.saturating_sub(base).min(batch.len())..batch.len();
+            for from in wanted.clone().step_by(HEAD_TOKENS.min(self.batch)) {
+                let to = wanted.end.min(from + HEAD_TOKENS.min(self.batch));
+                self.head(batch, from..to);
+                let logits = self.buffers.logits.values_mut().chunks_exact(n_vocab);
+                for (t, logits) in (from..to).zip(logits) {
+                    each(base + t, logits);
+                }
+            }
+        }
+        self.collect();
+        Ok(())
+    }
+
+    /// Calls `choose` with the logits after the last token; the time is booked as sampling.
+    pub fn sample<R>(&mut self, choose: impl FnOnce(&[f32]) -> R) -> R {
+        let start = Tick::now();
+        let choice = choose(&self.buffers.logits.values_mut()[..self.model.config().n_vocab]);
+        self.stats.stages.ns[Stage::Sample as usize] += Tick::now().ns_since(start);
+        choice
+    }
+
+    /// Forgets all tokens from position `len` on. Costs nothing.
+    ///
+    /// # Panics
+    /// If the sequence is shorter.
+    pub fn truncate(&mut self, len: usize) {
+        assert!(len <= self.position, "cannot truncate {} tokens to {len}", self.position);
+        self.position = len;
+    }
+
+    /// Time and bytes since the last call.
+    pub fn take_stats(&mut self) -> Stats {
+        std::mem::take(&mut self.stats)
+    }
+
+    fn check(&self, tokens: &[u32]) -> Result<()> {
+        let c = self.model.config();
+        if tokens.is_empty() {
+            return Err(Error::Input("the prompt has no tokens: give at least one".into()));
+        }
+        if let Some(t) = tokens.iter().find(|&&t| t as usize >= c.n_vocab) {
+            return Err(Error::Input(format!(
+                "token {t} is not in the vocabulary of {} tokens: was it made with another model's tokenizer?",
+                c.n_vocab
+            )));
+        }
+        let needed = self.position + tokens.len();
+        if needed > self.kv.capacity {
+            let (capacity, trained) = (self.kv.capacity, c.n_ctx_train);
+            return Err(Error::ContextFull { needed, capacity, trained });
+        }
+        Ok(())
+    }
+
+    /// One batch through the layers.
+    fn pass(&mut self, tokens: &[u32]) {
+        let pass = self.at(tokens, self.position);
+        self.pool.run(&|ctx| pass.layers(ctx));
+        self.position += tokens.len();
+        self.stats.passes += 1;
+        self.stats.tokens += tokens.len() as u64;
+    }
+
+    /// Logits of some tokens of the batch just passed.
+    fn head(&self, batch: &[u32], outputs: std::ops::Range<usize>) {
+        let pass = self.at(batch, self.position - batch.len());
+        self.pool.run(&|ctx| pass.head(ctx, outputs.clone()));
+    }
+
+    fn at<'b>(&'b self, tokens: &'b [u32], start: usize) -> Pass<'b> {
+        Pass { model: self.model, kv: &self.kv, buffers: &self.buffers, tokens, start }
+    }
+
+    /// Adds up what the threads left.
+    fn collect(&mut self) {
+        let threads = self.pool.threads() as u64;
+        let mut times = StageTimes::default();
+        for tally in self.buffers.tallies.values_mut() {
+            times.add(&tally.times);
+            self.stats.ledger.add(&tally.ledger);
+            *tally = Default::default();
+        }
+        times.ns.iter_mut().for_each(|ns| *ns /= threads);
+        self.stats.stages.add(&times);
+    }
+}
