@@ -56,40 +56,51 @@ impl Matrix {
     }
 }
 
-/// Multiplies the panels `panels` of `N` matrices of equal shape with `n` tokens, and gives each panel's 16 outputs for
-/// each token, one array per matrix, to `sink(first row, token, outputs)`.
-pub fn multiply<const N: usize>(
-    kernels: &dyn Kernels,
-    arena: &[u8],
-    matrices: [&Matrix; N],
-    panels: Range<usize>,
-    x: &Activations,
-    tokens: usize,
-    ledger: &mut Ledger,
-    mut sink: impl FnMut(usize, usize, &mut [[f32; LANES]; N]),
-) {
-    let k = matrices[0].cols;
-    for p in panels {
-        for first in (0..tokens).step_by(TILE) {
-            let count = TILE.min(tokens - first);
-            // SAFETY: between the barrier before this stage and the one after it, activations are only read.
-            let rows: [Row<'_>; TILE] =
-                std::array::from_fn(|t| unsafe { x.row(first + t.min(count - 1), k) });
-            let mut out = [[[0.0; LANES]; TILE]; N];
-            for (m, out) in matrices.iter().zip(&mut out) {
-                kernels.dot(m.format.id, &arena[m.panel(p)], k, &rows[..count], out);
-            }
-            for t in 0..count {
-                let mut one = std::array::from_fn(|i| out[i][t]);
-                for (m, o) in matrices.iter().zip(&mut one) {
-                    m.add_bias(p, o);
+/// The packed matrices of a model and the kernels that multiply them.
+#[derive(Clone, Copy)]
+pub struct Bank<'a> {
+    /// Kernels of the instruction set chosen.
+    pub kernels: &'a dyn Kernels,
+    /// All panels.
+    pub arena: &'a [u8],
+}
+
+impl Bank<'_> {
+    /// Multiplies the panels `panels` of `N` matrices of equal shape with `tokens` rows of `x`, and gives each panel's
+    /// 16 outputs for each token, one array per matrix, to `sink(first row, token, outputs)`.
+    pub fn multiply<const N: usize>(
+        &self,
+        matrices: [&Matrix; N],
+        panels: Range<usize>,
+        x: &Activations,
+        tokens: usize,
+        ledger: &mut Ledger,
+        mut sink: impl FnMut(usize, usize, &mut [[f32; LANES]; N]),
+    ) {
+        let k = matrices[0].cols;
+        for p in panels {
+            for first in (0..tokens).step_by(TILE) {
+                let count = TILE.min(tokens - first);
+                // SAFETY: between the barrier before this stage and the one after it, activations are only read.
+                let rows: [Row<'_>; TILE] =
+                    std::array::from_fn(|t| unsafe { x.row(first + t.min(count - 1), k) });
+                let mut out = [[[0.0; LANES]; TILE]; N];
+                for (m, out) in matrices.iter().zip(&mut out) {
+                    let panel = &self.arena[m.panel(p)];
+                    self.kernels.dot(m.format.id, panel, k, &rows[..count], out);
                 }
-                sink(p * LANES, first + t, &mut one);
+                for t in first..first + count {
+                    let mut one: [[f32; LANES]; N] = std::array::from_fn(|i| out[i][t - first]);
+                    for (m, o) in matrices.iter().zip(&mut one) {
+                        m.add_bias(p, o);
+                    }
+                    sink(p * LANES, t, &mut one);
+                }
             }
-        }
-        for m in matrices {
-            ledger.weight_bytes += m.panel_bytes() as u64;
-            ledger.activation_bytes += (tokens * Activations::row_bytes(m.format, k)) as u64;
+            for m in matrices {
+                ledger.weight_bytes += m.panel_bytes() as u64;
+                ledger.activation_bytes += (tokens * Activations::row_bytes(m.format, k)) as u64;
+            }
         }
     }
 }
@@ -121,7 +132,11 @@ impl Activations {
 
     /// Bytes that a kernel of `format` reads of a row of `k` columns.
     fn row_bytes(format: &FormatInfo, k: usize) -> usize {
-        if format.block_len == 1 { 4 * k } else { k + 8 * (k / GROUP) + 4 * (k / SUM_GROUP) }
+        if format.block_len == 1 {
+            4 * k
+        } else {
+            k + 8 * (k / GROUP) + 4 * (k / SUM_GROUP)
+        }
     }
 
     fn range(&self, token: usize, k: usize, per: usize) -> Range<usize> {

@@ -49,7 +49,10 @@ impl<'a> Session<'a> {
             ctx => {
                 return Err(Error::Option {
                     option: "ctx",
-                    what: format!("{ctx} is more than the {} the model was trained for", c.n_ctx_train),
+                    what: format!(
+                        "{ctx} is more than the {} the model was trained for",
+                        c.n_ctx_train
+                    ),
                 });
             }
         };
@@ -62,7 +65,15 @@ impl<'a> Session<'a> {
         let batch = options.batch.min(ctx);
         let kv = Kv::new(c.n_layers, c.n_kv_heads, c.head_dim, ctx);
         let buffers = Buffers::new(model, pool.threads(), batch, ctx, options.stage_clock);
-        Ok(Session { model, pool, kv, buffers, batch, position: 0, stats: Stats::default() })
+        Ok(Session {
+            model,
+            pool,
+            kv,
+            buffers,
+            batch,
+            position: 0,
+            stats: Stats::default(),
+        })
     }
 
     /// Tokens in the sequence.
@@ -146,7 +157,11 @@ impl<'a> Session<'a> {
     /// # Panics
     /// If the sequence is shorter.
     pub fn truncate(&mut self, len: usize) {
-        assert!(len <= self.position, "cannot truncate {} tokens to {len}", self.position);
+        assert!(
+            len <= self.position,
+            "cannot truncate {} tokens to {len}",
+            self.position
+        );
         self.position = len;
     }
 
@@ -158,7 +173,9 @@ impl<'a> Session<'a> {
     fn check(&self, tokens: &[u32]) -> Result<()> {
         let c = self.model.config();
         if tokens.is_empty() {
-            return Err(Error::Input("the prompt has no tokens: give at least one".into()));
+            return Err(Error::Input(
+                "the prompt has no tokens: give at least one".into(),
+            ));
         }
         if let Some(t) = tokens.iter().find(|&&t| t as usize >= c.n_vocab) {
             return Err(Error::Input(format!(
@@ -169,7 +186,11 @@ impl<'a> Session<'a> {
         let needed = self.position + tokens.len();
         if needed > self.kv.capacity {
             let (capacity, trained) = (self.kv.capacity, c.n_ctx_train);
-            return Err(Error::ContextFull { needed, capacity, trained });
+            return Err(Error::ContextFull {
+                needed,
+                capacity,
+                trained,
+            });
         }
         Ok(())
     }
@@ -190,7 +211,13 @@ impl<'a> Session<'a> {
     }
 
     fn at<'b>(&'b self, tokens: &'b [u32], start: usize) -> Pass<'b> {
-        Pass { model: self.model, kv: &self.kv, buffers: &self.buffers, tokens, start }
+        Pass {
+            model: self.model,
+            kv: &self.kv,
+            buffers: &self.buffers,
+            tokens,
+            start,
+        }
     }
 
     /// Adds up what the threads left.

@@ -380,7 +380,7 @@ fn dims(cursor: &mut Cursor) -> Parsed<Vec<u64>> {
 }
 
 fn tensor_bytes(kind: &TensorType, dims: &[u64]) -> Parsed<u64> {
-    if dims[0] % kind.block_len != 0 {
+    if !dims[0].is_multiple_of(kind.block_len) {
         return Err(format!(
             "has rows of {} values, but {} stores blocks of {}: the file is damaged",
             dims[0], kind.name, kind.block_len

@@ -1,8 +1,8 @@
 //! Hyperparameters of a model, read from a file's metadata, and the architectures as data.
 
+use super::forward::GROUP_MAX;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use super::forward::GROUP_MAX;
 use crate::simd::LANES;
 
 /// Limits on what a file may ask for.
@@ -39,8 +39,14 @@ pub struct Arch {
 
 /// The architectures the forward pass serves.
 pub(crate) const ARCHS: &[Arch] = &[
-    Arch { name: "llama", rope_style: RopeStyle::Adjacent },
-    Arch { name: "phi3", rope_style: RopeStyle::Halves },
+    Arch {
+        name: "llama",
+        rope_style: RopeStyle::Adjacent,
+    },
+    Arch {
+        name: "phi3",
+        rope_style: RopeStyle::Halves,
+    },
 ];
 
 /// Rotary position embedding of a model.
@@ -104,16 +110,21 @@ impl Config {
         let key = |k: &str| format!("{name}.{k}");
         let required = |k: &str, max: usize| bounded(&key(k), gguf.require_u32(&key(k))?, max);
         let optional = |k: &str, max: usize, default: usize| {
-            gguf.u32(&key(k))?.map_or(Ok(default), |v| bounded(&key(k), v, max))
+            gguf.u32(&key(k))?
+                .map_or(Ok(default), |v| bounded(&key(k), v, max))
         };
         if gguf.u32(&key("expert_count"))?.unwrap_or(0) > 0 {
-            return Err(Error::Model("mixtures of experts are not supported: use a dense model".into()));
+            return Err(Error::Model(
+                "mixtures of experts are not supported: use a dense model".into(),
+            ));
         }
         let n_embd = required("embedding_length", limits::WIDTH)?;
         let n_heads = required("attention.head_count", limits::HEADS)?;
         let head_dim = optional("attention.key_length", limits::HEAD_DIM, n_embd / n_heads)?;
         let n_ctx_train = required("context_length", limits::CONTEXT)?;
-        let embd = gguf.tensor("token_embd.weight").ok_or_else(|| missing("token_embd.weight"))?;
+        let embd = gguf
+            .tensor("token_embd.weight")
+            .ok_or_else(|| missing("token_embd.weight"))?;
         let config = Config {
             arch,
             n_layers: required("block_count", limits::LAYERS)?,
@@ -139,7 +150,10 @@ impl Config {
             },
         };
         config.check()?;
-        let names = gguf.get("tokenizer.ggml.tokens").and_then(|v| v.as_array()).map(|a| a.len());
+        let names = gguf
+            .get("tokenizer.ggml.tokens")
+            .and_then(|v| v.as_array())
+            .map(|a| a.len());
         if let Some(names) = names.filter(|&n| n != config.n_vocab as u64) {
             return Err(Error::Model(format!(
                 "the vocabulary names {names} tokens, but \"token_embd.weight\" has {} rows: the file is damaged or was \
@@ -169,28 +183,45 @@ impl Config {
         let require = |ok: bool, what: String| if ok { Ok(()) } else { Err(Error::Model(what)) };
         require(
             self.n_heads.is_multiple_of(self.n_kv_heads),
-            format!("{} heads cannot share {} KV heads evenly", self.n_heads, self.n_kv_heads),
+            format!(
+                "{} heads cannot share {} KV heads evenly",
+                self.n_heads, self.n_kv_heads
+            ),
         )?;
         require(
             self.group() <= GROUP_MAX,
-            format!("{} heads share a KV head, at most {GROUP_MAX} can", self.group()),
+            format!(
+                "{} heads share a KV head, at most {GROUP_MAX} can",
+                self.group()
+            ),
         )?;
         require(
             self.head_dim.is_multiple_of(LANES),
-            format!("heads of {} values are not supported, only multiples of {LANES}", self.head_dim),
+            format!(
+                "heads of {} values are not supported, only multiples of {LANES}",
+                self.head_dim
+            ),
         )?;
         require(
             self.rope.dims.is_multiple_of(2) && self.rope.dims <= self.head_dim,
-            format!("{} rotated values do not fit heads of {}", self.rope.dims, self.head_dim),
+            format!(
+                "{} rotated values do not fit heads of {}",
+                self.rope.dims, self.head_dim
+            ),
         )?;
         let positive = |x: f32| x.is_finite() && x > 0.0;
         require(
-            positive(self.rope.base) && positive(self.rope.linear_factor) && positive(self.rope.magnitude),
+            positive(self.rope.base)
+                && positive(self.rope.linear_factor)
+                && positive(self.rope.magnitude),
             "the rotary embedding's base and factors must be positive numbers".into(),
         )?;
         require(
             self.rms_eps.is_finite() && self.rms_eps >= 0.0,
-            format!("the norm's epsilon is {}, expected a small positive number", self.rms_eps),
+            format!(
+                "the norm's epsilon is {}, expected a small positive number",
+                self.rms_eps
+            ),
         )
     }
 }
@@ -201,7 +232,9 @@ fn bounded(key: &str, value: u32, max: usize) -> Result<usize> {
     if (1..=max).contains(&value) {
         return Ok(value);
     }
-    Err(Error::Model(format!("\"{key}\" is {value}, expected 1 to {max}: the file is damaged")))
+    Err(Error::Model(format!(
+        "\"{key}\" is {value}, expected 1 to {max}: the file is damaged"
+    )))
 }
 
 /// The factor of linear position scaling, 1 without; other kinds of scaling that would change results are refused.
@@ -209,7 +242,9 @@ fn linear_factor(gguf: &Gguf, name: &str) -> Result<f32> {
     let kind = gguf.str(&format!("{name}.rope.scaling.type"))?;
     match kind {
         None | Some("none" | "longrope") => Ok(1.0),
-        Some("linear") => Ok(gguf.f32(&format!("{name}.rope.scaling.factor"))?.unwrap_or(1.0)),
+        Some("linear") => Ok(gguf
+            .f32(&format!("{name}.rope.scaling.factor"))?
+            .unwrap_or(1.0)),
         Some(other) => Err(Error::Model(format!(
             "position scaling \"{other}\" is not supported, only none, linear and longrope"
         ))),
@@ -218,5 +253,7 @@ fn linear_factor(gguf: &Gguf, name: &str) -> Result<f32> {
 
 /// The error for an absent tensor.
 pub(super) fn missing(tensor: &str) -> Error {
-    Error::Model(format!("tensor \"{tensor}\" is missing: the file is incomplete or of another architecture"))
+    Error::Model(format!(
+        "tensor \"{tensor}\" is missing: the file is incomplete or of another architecture"
+    ))
 }

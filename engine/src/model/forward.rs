@@ -12,7 +12,7 @@ use super::config::{Config, RopeStyle};
 use super::weights::{Layer, Model};
 use crate::kernel::{CHUNK, Partial};
 use crate::kv::Kv;
-use crate::matrix::{Activations, Matrix, multiply};
+use crate::matrix::{Activations, Bank, Matrix};
 use crate::pool::{Ctx, SharedBuf};
 use crate::simd::LANES;
 use crate::stage::{Ledger, Stage, StageClock, StageTimes};
@@ -76,10 +76,18 @@ impl Default for PartialSlot {
 }
 
 impl Buffers {
-    pub(crate) fn new(model: &Model, threads: usize, batch: usize, ctx: usize, stage_clock: bool) -> Buffers {
+    pub(crate) fn new(
+        model: &Model,
+        threads: usize,
+        batch: usize,
+        ctx: usize,
+        stage_clock: bool,
+    ) -> Buffers {
         let c = &model.config;
         let width = c.n_embd.max(c.n_ff).max(c.q_dim());
-        let split_tokens = (ITEMS_PER_THREAD * threads).div_ceil(c.n_kv_heads).min(batch);
+        let split_tokens = (ITEMS_PER_THREAD * threads)
+            .div_ceil(c.n_kv_heads)
+            .min(batch);
         let chunks_max = ctx.div_ceil(CHUNK);
         let slots = split_tokens * c.n_heads * chunks_max;
         Buffers {
@@ -89,7 +97,9 @@ impl Buffers {
             ff: SharedBuf::new(batch * c.n_ff),
             logits: SharedBuf::new(HEAD_TOKENS.min(batch) * c.n_vocab),
             batch: Activations::new(batch, width),
-            own: (0..threads).map(|_| Activations::new(REDUNDANT_TOKENS, width)).collect(),
+            own: (0..threads)
+                .map(|_| Activations::new(REDUNDANT_TOKENS, width))
+                .collect(),
             chunk_values: SharedBuf::new(threads * c.q_dim()),
             split: SharedBuf::new(slots),
             split_values: SharedBuf::new(slots * c.head_dim),
@@ -143,8 +153,10 @@ impl Worker<'_> {
     }
 }
 
-/// Heads that one attention item covers.
+/// Heads of one token in one layer that one attention item covers.
 struct Heads {
+    layer: usize,
+    token: usize,
     kv_head: usize,
     first: usize,
     count: usize,
@@ -157,7 +169,9 @@ impl Pass<'_> {
         let n_embd = self.model.config.n_embd;
         for t in ctx.share(self.tokens.len()) {
             // SAFETY: each token is written by one thread, and read after the barrier.
-            self.model.embed(self.tokens[t], unsafe { self.buffers.x.write(row(t, n_embd)) });
+            self.model.embed(self.tokens[t], unsafe {
+                self.buffers.x.write(row(t, n_embd))
+            });
         }
         w.clock.lap(Stage::Embed);
         w.barrier();
@@ -176,7 +190,9 @@ impl Pass<'_> {
         let act = self.quantise(&mut w, n, model.config.n_embd, |t, out| {
             // SAFETY: the residual stream is only read here.
             let x = unsafe { b.x.read(row(outputs.start + t, model.config.n_embd)) };
-            model.kernels.rms_norm(x, &model.output_norm, model.config.rms_eps, out);
+            model
+                .kernels
+                .rms_norm(x, &model.output_norm, model.config.rms_eps, out);
         });
         self.project(&mut w, &[&model.head], act, n, |r, t, y| {
             let at = t * model.config.n_vocab + r;
@@ -187,10 +203,21 @@ impl Pass<'_> {
         self.finish(w);
     }
 
+    fn bank(&self) -> Bank<'_> {
+        Bank {
+            kernels: &*self.model.kernels,
+            arena: self.model.arena.bytes(),
+        }
+    }
+
     fn worker<'c>(&self, ctx: Ctx<'c>) -> Worker<'c> {
         let mut clock = StageClock::new(self.buffers.stage_clock);
         clock.start();
-        Worker { ctx, clock, ledger: Ledger::default() }
+        Worker {
+            ctx,
+            clock,
+            ledger: Ledger::default(),
+        }
     }
 
     /// Leaves what the thread did where the session adds it up.
@@ -212,7 +239,11 @@ impl Pass<'_> {
         fill: impl Fn(usize, &mut [f32]),
     ) -> &Activations {
         let own = n <= REDUNDANT_TOKENS;
-        let act = if own { &self.buffers.own[w.ctx.index] } else { &self.buffers.batch };
+        let act = if own {
+            &self.buffers.own[w.ctx.index]
+        } else {
+            &self.buffers.batch
+        };
         for t in if own { 0..n } else { w.ctx.share(n) } {
             // SAFETY: own rows are this thread's; shared rows are split, and the last readers passed a barrier.
             let mut out = unsafe { act.row_mut(t, cols) };
@@ -241,11 +272,11 @@ impl Pass<'_> {
             let of_m = first_panel..first_panel + m.panels();
             let from = mine.start.clamp(of_m.start, of_m.end) - first_panel;
             let to = mine.end.clamp(of_m.start, of_m.end) - first_panel;
-            let (kernels, arena) = (&*self.model.kernels, self.model.arena.bytes());
-            multiply(kernels, arena, [m], from..to, act, n, &mut w.ledger, |r, t, [y]| {
-                let len = LANES.min(m.rows - r);
-                sink(first_row + r, t, &mut y[..len]);
-            });
+            self.bank()
+                .multiply([m], from..to, act, n, &mut w.ledger, |r, t, [y]| {
+                    let len = LANES.min(m.rows - r);
+                    sink(first_row + r, t, &mut y[..len]);
+                });
             first_panel = of_m.end;
             first_row += m.rows;
         }
@@ -273,7 +304,9 @@ impl Pass<'_> {
     fn attention_block(&self, w: &mut Worker<'_>, l: usize, layer: &Layer) {
         let (c, b, n) = (&self.model.config, self.buffers, self.tokens.len());
         let width = c.q_dim() + 2 * c.kv_dim();
-        let act = self.quantise(w, n, c.n_embd, |t, out| self.normed(t, &layer.attn_norm, out));
+        let act = self.quantise(w, n, c.n_embd, |t, out| {
+            self.normed(t, &layer.attn_norm, out)
+        });
         self.project(w, &[&layer.q, &layer.k, &layer.v], act, n, |r, t, y| {
             let at = t * width + r;
             // SAFETY: each row belongs to one thread.
@@ -298,17 +331,19 @@ impl Pass<'_> {
     fn feed_forward_block(&self, w: &mut Worker<'_>, layer: &Layer) {
         let (c, b, n) = (&self.model.config, self.buffers, self.tokens.len());
         let kernels = &*self.model.kernels;
-        let act = self.quantise(w, n, c.n_embd, |t, out| self.normed(t, &layer.ffn_norm, out));
-        let panels = w.ctx.share(layer.gate.panels());
-        let arena = self.model.arena.bytes();
-        let pair = [&layer.gate, &layer.up];
-        multiply(kernels, arena, pair, panels, act, n, &mut w.ledger, |r, t, [gate, up]| {
-            kernels.silu_mul(gate, up);
-            let len = LANES.min(c.n_ff - r);
-            let at = t * c.n_ff + r;
-            // SAFETY: each row belongs to one thread.
-            unsafe { b.ff.write(at..at + len) }.copy_from_slice(&gate[..len]);
+        let act = self.quantise(w, n, c.n_embd, |t, out| {
+            self.normed(t, &layer.ffn_norm, out)
         });
+        let panels = w.ctx.share(layer.gate.panels());
+        let pair = [&layer.gate, &layer.up];
+        self.bank()
+            .multiply(pair, panels, act, n, &mut w.ledger, |r, t, [gate, up]| {
+                kernels.silu_mul(gate, up);
+                let len = LANES.min(c.n_ff - r);
+                let at = t * c.n_ff + r;
+                // SAFETY: each row belongs to one thread.
+                unsafe { b.ff.write(at..at + len) }.copy_from_slice(&gate[..len]);
+            });
         w.clock.lap(Stage::GateUp);
         w.barrier();
         let act = self.quantise(w, n, c.n_ff, |t, out| {
@@ -369,18 +404,29 @@ impl Pass<'_> {
             let items = c.n_heads / per_item;
             for item in (w.ctx.index..n * items).step_by(w.ctx.threads) {
                 let first = item % items * per_item;
-                let heads = Heads { kv_head: first / c.group(), first, count: per_item };
-                self.attend_whole(w, l, item / items, &heads);
+                let heads = Heads {
+                    layer: l,
+                    token: item / items,
+                    kv_head: first / c.group(),
+                    first,
+                    count: per_item,
+                };
+                self.attend_whole(w, &heads);
             }
         }
         w.clock.lap(Stage::Attention);
     }
 
-    /// Attention of some heads of token `t` over all positions, chunk after chunk.
-    fn attend_whole(&self, w: &mut Worker<'_>, l: usize, t: usize, heads: &Heads) {
-        let (c, b) = (&self.model.config, self.buffers);
+    /// Attention of some heads over all positions, chunk after chunk.
+    fn attend_whole(&self, w: &mut Worker<'_>, heads: &Heads) {
+        let (c, b, t) = (&self.model.config, self.buffers, heads.token);
         let positions = self.start + t + 1;
-        let out = row_part(t, c.q_dim(), heads.first * c.head_dim, heads.count * c.head_dim);
+        let out = row_part(
+            t,
+            c.q_dim(),
+            heads.first * c.head_dim,
+            heads.count * c.head_dim,
+        );
         let own = row_part(w.ctx.index, c.q_dim(), 0, heads.count * c.head_dim);
         // SAFETY: each head of each token belongs to one thread, and the scratch row to this one.
         let (out, scratch) = unsafe { (b.attn.write(out), b.chunk_values.write(own)) };
@@ -390,10 +436,10 @@ impl Pass<'_> {
         for first in (0..positions).step_by(CHUNK) {
             let range = first..positions.min(first + CHUNK);
             if first == 0 {
-                self.attend_chunk(w, l, t, heads, range, states, out);
+                self.attend_chunk(w, heads, range, states, out);
                 continue;
             }
-            self.attend_chunk(w, l, t, heads, range, parts, scratch);
+            self.attend_chunk(w, heads, range, parts, scratch);
             for h in 0..heads.count {
                 let values = row(h, c.head_dim);
                 states[h].merge(&mut out[values.clone()], parts[h], &scratch[values]);
@@ -404,12 +450,10 @@ impl Pass<'_> {
         }
     }
 
-    /// One chunk for some heads of token `t`.
+    /// One chunk of positions for some heads.
     fn attend_chunk(
         &self,
         w: &mut Worker<'_>,
-        l: usize,
-        t: usize,
         heads: &Heads,
         positions: Range<usize>,
         states: &mut [Partial],
@@ -417,15 +461,22 @@ impl Pass<'_> {
     ) {
         let c = &self.model.config;
         let width = c.q_dim() + 2 * c.kv_dim();
-        let q = row_part(t, width, heads.first * c.head_dim, heads.count * c.head_dim);
+        let q = row_part(
+            heads.token,
+            width,
+            heads.first * c.head_dim,
+            heads.count * c.head_dim,
+        );
         if heads.first.is_multiple_of(c.group()) {
             w.ledger.kv_read_bytes += (4 * c.head_dim * positions.len()) as u64;
         }
         // SAFETY: queries and cache were written before the last barrier.
         unsafe {
-            let (k, v) = self.kv.read(l, heads.kv_head, positions);
+            let (k, v) = self.kv.read(heads.layer, heads.kv_head, positions);
             let q = self.buffers.qkv.read(q);
-            self.model.kernels.attend(q, k, v, c.head_dim, states, values);
+            self.model
+                .kernels
+                .attend(q, k, v, c.head_dim, states, values);
         }
     }
 
@@ -435,20 +486,25 @@ impl Pass<'_> {
         let group = c.group();
         let per_token = c.n_kv_heads * chunks;
         for item in (w.ctx.index..self.tokens.len() * per_token).step_by(w.ctx.threads) {
-            let (t, kv_head, chunk) =
-                (item / per_token, item % per_token / chunks, item % chunks);
+            let (t, kv_head, chunk) = (item / per_token, item % per_token / chunks, item % chunks);
             let positions = self.start + t + 1;
             let range = chunk * CHUNK..positions.min((chunk + 1) * CHUNK);
             if range.is_empty() {
                 continue;
             }
-            let heads = Heads { kv_head, first: kv_head * group, count: group };
+            let heads = Heads {
+                layer: l,
+                token: t,
+                kv_head,
+                first: kv_head * group,
+                count: group,
+            };
             let own = row_part(w.ctx.index, c.q_dim(), 0, group * c.head_dim);
             // SAFETY: the scratch row is this thread's.
             let scratch = unsafe { b.chunk_values.write(own) };
             let mut parts = [Partial::EMPTY; GROUP_MAX];
             let parts = &mut parts[..group];
-            self.attend_chunk(w, l, t, &heads, range, parts, scratch);
+            self.attend_chunk(w, &heads, range, parts, scratch);
             for (h, part) in parts.iter().enumerate() {
                 let slot = self.slot(t, heads.first + h, chunk);
                 // SAFETY: each slot belongs to one item.
@@ -475,7 +531,8 @@ impl Pass<'_> {
                 (
                     b.attn.write(out),
                     b.split.read(first..first + chunks),
-                    b.split_values.read(first * c.head_dim..(first + chunks) * c.head_dim),
+                    b.split_values
+                        .read(first * c.head_dim..(first + chunks) * c.head_dim),
                 )
             };
             let mut state = slots[0].0;

@@ -69,8 +69,12 @@ impl Model {
     pub fn from_gguf(gguf: Gguf, pool: &Pool, options: &Options) -> Result<Model> {
         let config = Config::from_gguf(&gguf)?;
         let kernels = kernel::kernels(options.isa)?;
-        let mut loader =
-            Loader { gguf: &gguf, used: HashSet::new(), arena_bytes: 0, sources: Vec::new() };
+        let mut loader = Loader {
+            gguf: &gguf,
+            used: HashSet::new(),
+            arena_bytes: 0,
+            sources: Vec::new(),
+        };
         let layers = (0..config.n_layers)
             .map(|l| loader.layer(&config, l))
             .collect::<Result<Vec<_>>>()?;
@@ -90,8 +94,16 @@ impl Model {
                 "{arena_bytes} bytes for the weights are not to be had ({e}): close other programs or use a smaller model"
             ))
         })?;
-        let mut model =
-            Model { config, kernels, arena, layers, output_norm, head, rope_factors, gguf };
+        let mut model = Model {
+            config,
+            kernels,
+            arena,
+            layers,
+            output_norm,
+            head,
+            rope_factors,
+            gguf,
+        };
         model.pack(&sources, pool);
         Ok(model)
     }
@@ -123,7 +135,10 @@ impl Model {
 
     /// The embedding of a token, decoded from the file.
     pub(crate) fn embed(&self, token: u32, out: &mut [f32]) {
-        let tensor = self.gguf.tensor("token_embd.weight").expect("checked at load");
+        let tensor = self
+            .gguf
+            .tensor("token_embd.weight")
+            .expect("checked at load");
         let format = FormatInfo::by_id(tensor.format_id).expect("checked at load");
         let row = format.row_bytes(self.config.n_embd);
         format.dequantize(&self.gguf.data(tensor)[token as usize * row..][..row], out);
@@ -180,7 +195,11 @@ fn pack_panel(matrix: &Matrix, first_row: usize, p: usize, data: &[u8], panel: &
     };
     let rows = std::array::from_fn(|r| {
         let row = p * LANES + r;
-        if row < matrix.rows { &data[(first_row + row) * row_bytes..][..row_bytes] } else { padding }
+        if row < matrix.rows {
+            &data[(first_row + row) * row_bytes..][..row_bytes]
+        } else {
+            padding
+        }
     });
     kernel::pack_panel(matrix.format.id, rows, panel);
 }
@@ -208,13 +227,26 @@ impl Loader<'_> {
         let ffn_norm = self.vector(&name("ffn_norm.weight"), embd)?;
         let (gate, up) = (name("ffn_gate.weight"), name("ffn_up.weight"));
         let [gate, up] = if self.gguf.tensor(&gate).is_some() {
-            [self.matrix(&gate, ff, 0..ff, embd), self.matrix(&up, ff, 0..ff, embd)]
+            [
+                self.matrix(&gate, ff, 0..ff, embd),
+                self.matrix(&up, ff, 0..ff, embd),
+            ]
         } else {
             [0..ff, ff..2 * ff].map(|rows| self.matrix(&up, 2 * ff, rows, embd))
         };
         let (gate, up) = (gate?, up?);
         let down = self.matrix(&name("ffn_down.weight"), embd, 0..embd, ff)?;
-        Ok(Layer { attn_norm, q: wq, k: wk, v: wv, o: wo, ffn_norm, gate, up, down })
+        Ok(Layer {
+            attn_norm,
+            q: wq,
+            k: wk,
+            v: wv,
+            o: wo,
+            ffn_norm,
+            gate,
+            up,
+            down,
+        })
     }
 
     /// A tensor of shape `[rows][cols]` in a format the engine has.
@@ -239,7 +271,13 @@ impl Loader<'_> {
     }
 
     /// Rows `rows` of the tensor `name` of `all_rows` rows, as the next matrix of the arena, with its bias if there is one.
-    fn matrix(&mut self, name: &str, all_rows: usize, rows: Range<usize>, cols: usize) -> Result<Matrix> {
+    fn matrix(
+        &mut self,
+        name: &str,
+        all_rows: usize,
+        rows: Range<usize>,
+        cols: usize,
+    ) -> Result<Matrix> {
         let format = self.format(name, all_rows, cols)?;
         let bias_name = format!("{}.bias", name.trim_end_matches(".weight"));
         let bias = match self.gguf.tensor(&bias_name) {
@@ -248,10 +286,19 @@ impl Loader<'_> {
             }
             _ => Vec::new(),
         };
-        let matrix = Matrix { format, rows: rows.len(), cols, offset: self.arena_bytes, bias };
+        let matrix = Matrix {
+            format,
+            rows: rows.len(),
+            cols,
+            offset: self.arena_bytes,
+            bias,
+        };
         self.arena_bytes += matrix.bytes();
         let tensor = self.gguf.tensor(name).expect("just found").clone();
-        self.sources.push(Source { tensor, first_row: rows.start });
+        self.sources.push(Source {
+            tensor,
+            first_row: rows.start,
+        });
         Ok(matrix)
     }
 
@@ -276,9 +323,13 @@ impl Loader<'_> {
             if self.gguf.tensor(name).is_some() {
                 let values = self.vector(name, half)?;
                 if !values.iter().all(|&v| v.is_finite() && v > 0.0) {
-                    return Err(Error::Model(format!("\"{name}\" holds values that are not positive numbers")));
+                    return Err(Error::Model(format!(
+                        "\"{name}\" holds values that are not positive numbers"
+                    )));
                 }
-                which.iter().for_each(|&i: &usize| factors[i] = values.clone());
+                which
+                    .iter()
+                    .for_each(|&i: &usize| factors[i] = values.clone());
             }
         }
         Ok(factors)
@@ -286,7 +337,12 @@ impl Loader<'_> {
 
     /// A tensor that nothing has asked for would change the model's results: refuse the file.
     fn refuse_unused(&self) -> Result<()> {
-        match self.gguf.tensors().iter().find(|t| !self.used.contains(&t.name)) {
+        match self
+            .gguf
+            .tensors()
+            .iter()
+            .find(|t| !self.used.contains(&t.name))
+        {
             None => Ok(()),
             Some(t) => Err(Error::Model(format!(
                 "tensor \"{}\" has no place in this architecture: the file needs something the engine does not have",
