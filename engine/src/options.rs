@@ -3,7 +3,10 @@
 //! A field here is at once a TOML key under `[engine]`, a sweep axis, a CSV column and a `--set engine.<field>=`:
 //! the names come from serde, there is no second list.
 
-use serde::{Deserialize, Serialize};
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{self, IntoDeserializer, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::fmt;
 
 /// Options of the engine. Unknown keys are refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,13 +49,38 @@ impl Default for Options {
 }
 
 /// Where threads are pinned.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Affinity {
     /// A named policy.
     Policy(AffinityPolicy),
     /// CPU numbers, one per thread, in thread order.
     Cpus(Vec<usize>),
+}
+
+/// Unlike the derived form, a misspelt policy is refused with the policies there are.
+impl<'de> Deserialize<'de> for Affinity {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Affinity, D::Error> {
+        struct PolicyOrCpus;
+
+        impl<'de> Visitor<'de> for PolicyOrCpus {
+            type Value = Affinity;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a policy or a list of CPU numbers")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Affinity, E> {
+                AffinityPolicy::deserialize(name.into_deserializer()).map(Affinity::Policy)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Affinity, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(seq)).map(Affinity::Cpus)
+            }
+        }
+
+        from.deserialize_any(PolicyOrCpus)
+    }
 }
 
 /// Named pinning policies.

@@ -2,8 +2,11 @@
 //!
 //! A module imports only modules that stand above it in this list.
 
+pub mod exit;
 pub mod host;
 pub mod record;
 pub mod stats;
+
+pub mod scenario;
 
 pub mod cmd;

@@ -1,0 +1,175 @@
+//! Rules about scenarios that types cannot express: limits, and combinations that are impossible.
+
+use super::problem::Problem;
+use super::wire::{Model, Prompt, Run, Sampler, Scenario};
+use engine::options::Affinity;
+
+/// Longest scenario name: it becomes a part of a folder's name.
+const NAME_CHARS_MAX: usize = 64;
+/// Most rounds, measured or warm-up.
+const ROUNDS_MAX: u32 = 1000;
+/// Most repetitions that may be run again.
+const RERUNS_MAX: u32 = 1000;
+/// Most tokens of a prompt, and most to generate.
+const TOKENS_MAX: u32 = 1 << 17;
+/// Longest time one repetition may take: a week.
+const TIMEOUT_S_MAX: u64 = 7 * 24 * 3600;
+/// Most free space a scenario may ask for, in 1e9 bytes.
+const DISK_GB_MAX: f64 = 1e6;
+/// Highest temperature that is not a mistake.
+const TEMPERATURE_MAX: f32 = 100.0;
+
+/// Checks what concerns the run as a whole.
+pub(super) fn header(scenario: &Scenario) -> Result<(), Problem> {
+    let name = &scenario.scenario.name;
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if name.is_empty()
+        || name.len() > NAME_CHARS_MAX
+        || !name.chars().all(allowed)
+        || name.starts_with('.')
+    {
+        let what = format!("\"{name}\" cannot be a scenario's name");
+        let help = format!(
+            "1 to {NAME_CHARS_MAX} letters, digits, '-', '_' and '.': it names the run's folder"
+        );
+        return Err(Problem::new("scenario.name", what).help(help));
+    }
+    range(
+        "scenario.min_disk_gb",
+        scenario.scenario.min_disk_gb,
+        0.0,
+        DISK_GB_MAX,
+    )?;
+    let Run {
+        rounds,
+        warmup,
+        reruns,
+        ..
+    } = scenario.run;
+    range("run.rounds", rounds, 1, ROUNDS_MAX)?;
+    range("run.warmup", warmup, 0, ROUNDS_MAX)?;
+    range("run.reruns", reruns, 0, RERUNS_MAX)
+}
+
+/// Checks one case.
+pub(super) fn case(scenario: &Scenario) -> Result<(), Problem> {
+    model(&scenario.model)?;
+    prompt(&scenario.prompt)?;
+    range("run.n_gen", scenario.run.n_gen, 1, TOKENS_MAX)?;
+    range("run.timeout_s", scenario.run.timeout_s, 1, TIMEOUT_S_MAX)?;
+    sampler(&scenario.sampler)?;
+    if let Some(hash) = &scenario.expect.output_sha256
+        && (hash.len() != 64 || !hash.chars().all(|c| c.is_ascii_hexdigit()))
+    {
+        let what = format!(
+            "expected 64 hexadecimal digits, found {}",
+            hash.chars().count()
+        );
+        let help = "take the output hash that a run prints";
+        return Err(Problem::new("expect.output_sha256", what).help(help));
+    }
+    engine(scenario)
+}
+
+/// Combinations of engine options that no machine can run.
+fn engine(scenario: &Scenario) -> Result<(), Problem> {
+    let options = &scenario.engine;
+    if let Affinity::Cpus(cpus) = &options.affinity
+        && options.threads != 0
+        && cpus.len() != options.threads
+    {
+        let what = format!(
+            "{} CPUs are listed for {} threads",
+            cpus.len(),
+            options.threads
+        );
+        let help =
+            "list one CPU per thread, or set engine.threads = 0 to take as many threads as CPUs";
+        return Err(Problem::new("engine.affinity", what).help(help));
+    }
+    let prompt = scenario.prompt.tokens.unwrap_or(1);
+    let needed = prompt as usize + scenario.run.n_gen as usize;
+    if options.ctx != 0 && options.ctx < needed {
+        let n_gen = scenario.run.n_gen;
+        let what = format!(
+            "a context of {} cannot hold {prompt} prompt tokens and {n_gen} generated ones",
+            options.ctx
+        );
+        let help = format!("set engine.ctx to {needed} or more, or to 0 for the model's own");
+        return Err(Problem::new("engine.ctx", what).help(help));
+    }
+    Ok(())
+}
+
+/// Exactly one source of weights.
+fn model(model: &Model) -> Result<(), Problem> {
+    let Model { name, path, synth } = model;
+    match [name.is_some(), path.is_some(), synth.is_some()] {
+        [true, false, false] | [false, true, false] | [false, false, true] => Ok(()),
+        [false, false, false] => Err(no_model()),
+        _ => Err(Problem::new("model", "[model] names more than one model")
+            .help("keep one of name, path, synth")),
+    }
+}
+
+/// No source of weights.
+pub(super) fn no_model() -> Problem {
+    let help = "add name = \"...\" (see `harness models list`), path = \"FILE.gguf\", or a section [model.synth]";
+    Problem::new("model", "[model] names no model").help(help)
+}
+
+/// Exactly one prompt.
+fn prompt(prompt: &Prompt) -> Result<(), Problem> {
+    let Prompt { text, file, tokens } = prompt;
+    match [text.is_some(), file.is_some(), tokens.is_some()] {
+        [true, false, false] | [false, true, false] | [false, false, true] => (),
+        [false, false, false] => return Err(no_prompt()),
+        _ => {
+            let problem = Problem::new("prompt", "[prompt] holds more than one prompt");
+            return Err(problem.help("keep one of text, file, tokens"));
+        }
+    }
+    if text.as_ref().is_some_and(|text| text.is_empty()) {
+        return Err(
+            Problem::new("prompt.text", "the prompt is empty").help("give at least one character")
+        );
+    }
+    match tokens {
+        Some(tokens) => range("prompt.tokens", *tokens, 1, TOKENS_MAX),
+        None => Ok(()),
+    }
+}
+
+/// No prompt.
+pub(super) fn no_prompt() -> Problem {
+    let help = "add text = \"...\", file = \"FILE\", or tokens = N for N seeded tokens";
+    Problem::new("prompt", "[prompt] holds no prompt").help(help)
+}
+
+/// Sampling settings that make sense.
+fn sampler(sampler: &Sampler) -> Result<(), Problem> {
+    range(
+        "sampler.temperature",
+        sampler.temperature,
+        0.0,
+        TEMPERATURE_MAX,
+    )?;
+    range("sampler.top_p", sampler.top_p, f32::MIN_POSITIVE, 1.0)?;
+    range("sampler.min_p", sampler.min_p, 0.0, 1.0)
+}
+
+/// A number between two others, both included.
+fn range<T: PartialOrd + std::fmt::Display>(
+    key: &str,
+    value: T,
+    low: T,
+    high: T,
+) -> Result<(), Problem> {
+    match value >= low && value <= high {
+        true => Ok(()),
+        false => {
+            let what = format!("\"{key}\": expected {low} to {high}, found {value}");
+            Err(Problem::new(key, what))
+        }
+    }
+}

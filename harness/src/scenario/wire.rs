@@ -1,0 +1,169 @@
+//! The scenario file as it is written: one struct per section, unknown keys refused.
+//!
+//! The names of keys and values come from here and from [`engine::Options`] through serde; nothing lists them again.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// A whole scenario file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Scenario {
+    /// What it is called and what it is for.
+    pub scenario: Header,
+    /// The model: exactly one key.
+    pub model: Model,
+    /// The prompt: exactly one key.
+    pub prompt: Prompt,
+    /// How often, how long, in which order.
+    #[serde(default)]
+    pub run: Run,
+    /// Options of the engine.
+    #[serde(default)]
+    pub engine: engine::Options,
+    /// How the next token is chosen.
+    #[serde(default)]
+    pub sampler: Sampler,
+    /// What must come out.
+    #[serde(default)]
+    pub expect: Expect,
+    /// Dotted keys and the values each of them takes: `engine.threads = [1, 2]`.
+    #[serde(default)]
+    pub matrix: toml::Table,
+    /// Points of the matrix that are left out: all keys of an entry must match.
+    #[serde(default)]
+    pub exclude: Vec<toml::Table>,
+}
+
+/// `[scenario]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Header {
+    /// Name: letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// What it is for, in a sentence.
+    pub description: String,
+    /// Free space the scenario needs for models, in 1e9 bytes; checked before anything starts.
+    #[serde(default)]
+    pub min_disk_gb: f64,
+}
+
+/// `[model]`: where the weights come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Model {
+    /// A name of the catalogue.
+    pub name: Option<String>,
+    /// A GGUF file, relative to the scenario's folder.
+    pub path: Option<PathBuf>,
+    /// A model of a given shape with seeded random weights.
+    pub synth: Option<Synth>,
+}
+
+/// `[model.synth]`: a model of a given shape with seeded random weights.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Synth {
+    /// A shape the engine knows, or a shape file relative to the scenario's folder.
+    pub shape: String,
+    /// Weight format: `Q4_0`.
+    pub quant: String,
+    /// Seed of the weights.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+/// `[prompt]`: what the model reads before it writes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Prompt {
+    /// The text itself.
+    pub text: Option<String>,
+    /// A UTF-8 text file, relative to the scenario's folder.
+    pub file: Option<PathBuf>,
+    /// So many seeded token ids instead of a text.
+    pub tokens: Option<u32>,
+}
+
+/// `[run]`: how often, how long, in which order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Run {
+    /// Measured rounds; every case runs once in each.
+    pub rounds: u32,
+    /// Rounds before them, recorded but not counted.
+    pub warmup: u32,
+    /// Tokens to generate.
+    pub n_gen: u32,
+    /// Goes on after an end-of-text token, so that every repetition writes `n_gen` tokens.
+    pub ignore_eos: bool,
+    /// Order of the cases within a round.
+    pub order: Order,
+    /// Time one repetition may take, model loading included, in seconds.
+    pub timeout_s: u64,
+    /// Seed of the order and of synthetic prompts.
+    pub seed: u64,
+    /// Disturbed repetitions that may be run again, over the whole run.
+    pub reruns: u32,
+}
+
+impl Default for Run {
+    fn default() -> Run {
+        Run {
+            rounds: 5,
+            warmup: 1,
+            n_gen: 128,
+            ignore_eos: true,
+            order: Order::Rotated,
+            timeout_s: 600,
+            seed: 1,
+            reruns: 0,
+        }
+    }
+}
+
+/// Order of the cases within a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// A seeded order, moved on by one place every round.
+    Rotated,
+    /// As the matrix lists them, every round.
+    Listed,
+}
+
+/// `[sampler]`: how the next token is chosen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sampler {
+    /// 0 takes the likeliest token; above, probabilities are flattened by it.
+    pub temperature: f32,
+    /// Only the so many likeliest tokens; 0 for all.
+    pub top_k: usize,
+    /// Only the likeliest tokens whose probabilities reach this sum.
+    pub top_p: f32,
+    /// Only tokens at least this likely, relative to the likeliest.
+    pub min_p: f32,
+    /// Seed of the choice.
+    pub seed: u64,
+}
+
+impl Default for Sampler {
+    fn default() -> Sampler {
+        Sampler {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            seed: 1,
+        }
+    }
+}
+
+/// `[expect]`: what must come out.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Expect {
+    /// SHA-256 of the generated token ids as little-endian 32-bit numbers, hex.
+    pub output_sha256: Option<String>,
+}
