@@ -58,6 +58,8 @@ pub const TENSOR_TYPES: &[TensorType] = &[
     t(35, "TQ2_0", 256, 66),
     t(39, "MXFP4", 32, 17),
     t(40, "NVFP4", 64, 36),
+    t(41, "Q1_0", 128, 18),
+    t(42, "Q2_0", 64, 18),
 ];
 
 /// The type with number `id`, if it is known.
