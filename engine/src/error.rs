@@ -53,6 +53,9 @@ pub enum Error {
         /// Context length the model was trained for.
         trained: usize,
     },
+    /// A model cannot be made up: its shape or format is unknown or impossible.
+    #[error("{0}")]
+    Synth(String),
     /// A token id outside the vocabulary, or an empty prompt.
     #[error("input: {0}")]
     Input(String),

@@ -16,6 +16,7 @@ pub mod quant;
 pub mod session;
 pub mod simd;
 pub mod stage;
+pub mod synth;
 pub mod topology;
 
 pub use error::{Error, Result};

@@ -1,0 +1,256 @@
+//! Writes GGUF files with seeded random weights: the same bytes per token as a real model of that shape, and a working
+//! vocabulary, for measuring where no real model is at hand.
+
+mod head;
+mod plan;
+mod rng;
+mod shape;
+mod vocab;
+mod weights;
+
+#[cfg(test)]
+mod tests;
+
+pub use shape::{Architecture, Rope, Shape};
+
+use crate::error::{Error, Result};
+use crate::gguf::limits::ALIGNMENT_DEFAULT;
+use crate::quant::{FORMATS, FormatInfo};
+use plan::{Plan, Planned};
+use rng::Rng;
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use weights::{Fill, Pool};
+
+/// Bytes written at a time.
+const CHUNK_BYTES: usize = 4 << 20;
+
+/// Bytes of a file that [`synth`] would write with the same arguments.
+///
+/// # Errors
+/// When `quant` is no format of the engine, or the sizes overflow.
+pub fn file_bytes(shape: &Shape, quant: &str, seed: u64) -> Result<u64> {
+    Ok(plan::plan(shape, format(quant)?, seed)?.total_bytes)
+}
+
+/// Writes a model of `shape` to `out`, its matrices in the format named `quant`, a stand-in where rows are not whole
+/// blocks. The same arguments give the same bytes on every machine. `progress` hears the bytes done and the bytes in all.
+///
+/// The file is written beside `out` with `.part` behind its name, and renamed when complete. Memory stays below 100 MB.
+///
+/// # Errors
+/// When `out` exists, its folder is missing or read-only, the disk has too little space, another program is writing the
+/// same file, or the format is unknown. The unfinished file is then removed.
+pub fn synth(
+    shape: &Shape,
+    quant: &str,
+    seed: u64,
+    out: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<()> {
+    let plan = plan::plan(shape, format(quant)?, seed)?;
+    if out.exists() {
+        return Err(write_error(
+            out,
+            ErrorKind::AlreadyExists,
+            "it exists already: remove it, or choose another name",
+        ));
+    }
+    require_space(out, plan.total_bytes)?;
+    let part = Part::create(out)?;
+    write(&plan, seed, &part.file, progress).map_err(|source| part.error(source))?;
+    part.finish(out)
+}
+
+/// The bytes of the file that [`synth`] would write, for models small enough to be held in memory.
+///
+/// # Errors
+/// As [`file_bytes`].
+pub fn in_memory(shape: &Shape, quant: &str, seed: u64) -> Result<Vec<u8>> {
+    let plan = plan::plan(shape, format(quant)?, seed)?;
+    let mut bytes = Vec::new();
+    write(&plan, seed, &mut bytes, &mut |_, _| ())
+        .map_err(|error| Error::Synth(error.to_string()))?;
+    Ok(bytes)
+}
+
+fn format(quant: &str) -> Result<&'static FormatInfo> {
+    FormatInfo::by_name(quant).ok_or_else(|| {
+        let names: Vec<&str> = FORMATS.iter().map(|format| format.name).collect();
+        Error::Synth(format!(
+            "format \"{quant}\" is unknown: expected one of {}",
+            names.join(", ")
+        ))
+    })
+}
+
+/// Writes a whole file, chunk by chunk.
+fn write(
+    plan: &Plan,
+    seed: u64,
+    mut out: impl Write,
+    progress: &mut dyn FnMut(u64, u64),
+) -> std::io::Result<()> {
+    let mut done = 0;
+    let mut put = |bytes: &[u8]| {
+        out.write_all(bytes)?;
+        done += bytes.len() as u64;
+        progress(done, plan.total_bytes);
+        Ok::<(), std::io::Error>(())
+    };
+    put(&plan.head)?;
+    let mut pools = HashMap::new();
+    let mut chunk = Vec::new();
+    for tensor in &plan.tensors {
+        let mut rng = Rng::of(seed, &tensor.name);
+        match tensor.fill {
+            Fill::Bell(std) => {
+                let (format, n_values) = (tensor.format, tensor.n_values());
+                let pool = pools
+                    .entry((format.id, tensor.dims[0], n_values))
+                    .or_insert_with(|| {
+                        let stream = format!("pool {} {}", format.name, tensor.dims[0]);
+                        Pool::new(format, n_values, std, &mut Rng::of(seed, &stream))
+                    });
+                write_matrix(tensor, pool, &mut rng, &mut chunk, &mut put)?;
+            }
+            _ => put(&weights::small(&tensor.fill, tensor.n_values(), &mut rng))?,
+        }
+        let padding = tensor.bytes.next_multiple_of(ALIGNMENT_DEFAULT) - tensor.bytes;
+        put(&[0; ALIGNMENT_DEFAULT as usize][..padding as usize])?;
+    }
+    out.flush()
+}
+
+fn write_matrix(
+    tensor: &Planned,
+    pool: &Pool,
+    rng: &mut Rng,
+    chunk: &mut Vec<u8>,
+    put: &mut dyn FnMut(&[u8]) -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    let chunk_bytes = CHUNK_BYTES / pool.unit_bytes() * pool.unit_bytes();
+    let mut left = tensor.bytes;
+    while left > 0 {
+        let bytes = left.min(chunk_bytes as u64);
+        chunk.resize(bytes as usize, 0);
+        pool.fill(chunk, rng);
+        put(chunk)?;
+        left -= bytes;
+    }
+    Ok(())
+}
+
+/// Folder that `out` lies in.
+fn folder_of(out: &Path) -> &Path {
+    match out.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Refuses to start what the disk has no room for.
+fn require_space(out: &Path, needed: u64) -> Result<()> {
+    let folder = folder_of(out);
+    let stat = rustix::fs::statvfs(folder).map_err(|error| Error::Io {
+        action: "write",
+        path: out.to_path_buf(),
+        source: error.into(),
+    })?;
+    let available = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if available >= needed {
+        return Ok(());
+    }
+    let mb = |bytes: u64| bytes.div_ceil(1_000_000);
+    let what = format!(
+        "it needs {} MB, but its file system has {} MB free: free some space, or choose another folder",
+        mb(needed),
+        available / 1_000_000
+    );
+    Err(write_error(out, ErrorKind::StorageFull, &what))
+}
+
+fn write_error(path: &Path, kind: ErrorKind, what: &str) -> Error {
+    Error::Io {
+        action: "write",
+        path: path.to_path_buf(),
+        source: std::io::Error::new(kind, what),
+    }
+}
+
+/// A file being written, removed unless finished. It is locked, so that nobody else writes it at the same time; one that
+/// an interrupted run left behind is written over.
+struct Part {
+    file: File,
+    path: PathBuf,
+    finished: bool,
+}
+
+impl Part {
+    fn create(out: &Path) -> Result<Part> {
+        let mut name = out.file_name().unwrap_or_default().to_os_string();
+        name.push(".part");
+        let path = folder_of(out).join(name);
+        let io = |source| Error::Io {
+            action: "write",
+            path: path.clone(),
+            source,
+        };
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(io)?;
+        let busy = || {
+            write_error(
+                &path,
+                ErrorKind::WouldBlock,
+                "another program is writing it: wait for it, or choose another name",
+            )
+        };
+        file.try_lock().map_err(|_| busy())?;
+        // Between opening and locking, another program may have finished this file and renamed it.
+        let ours = file.metadata().map_err(io)?;
+        let named = std::fs::metadata(&path).map_err(|_| busy())?;
+        if (ours.dev(), ours.ino()) != (named.dev(), named.ino()) {
+            return Err(busy());
+        }
+        file.set_len(0).map_err(io)?;
+        Ok(Part {
+            file,
+            path,
+            finished: false,
+        })
+    }
+
+    fn error(&self, source: std::io::Error) -> Error {
+        Error::Io {
+            action: "write",
+            path: self.path.clone(),
+            source,
+        }
+    }
+
+    /// Brings the bytes to the disk, so that writing them does not disturb a later measurement, and renames the file.
+    fn finish(mut self, out: &Path) -> Result<()> {
+        self.file
+            .sync_data()
+            .and_then(|()| std::fs::rename(&self.path, out))
+            .map_err(|source| self.error(source))?;
+        self.finished = true;
+        Ok(())
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if !self.finished {
+            // What fails here cannot be reported any more; the error that led here can.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}

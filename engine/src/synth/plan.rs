@@ -1,0 +1,245 @@
+//! What a file of a shape contains: metadata, and its tensors with their formats and fillings.
+
+use super::head::{self, Metadata};
+use super::shape::{Architecture, Shape};
+use super::vocab::{self, vocab};
+use super::weights::Fill;
+use crate::error::{Error, Result};
+use crate::quant::FormatInfo;
+
+/// Everything about a file but its weights.
+pub(super) struct Plan {
+    /// Bytes up to the first tensor.
+    pub(super) head: Vec<u8>,
+    /// Tensors in file order.
+    pub(super) tensors: Vec<Planned>,
+    /// Size of the whole file.
+    pub(super) total_bytes: u64,
+}
+
+/// A tensor to be written.
+#[derive(Debug)]
+pub(super) struct Planned {
+    pub(super) name: String,
+    /// Innermost first.
+    pub(super) dims: Vec<u64>,
+    pub(super) format: &'static FormatInfo,
+    pub(super) bytes: u64,
+    pub(super) fill: Fill,
+}
+
+impl Planned {
+    pub(super) fn n_values(&self) -> u64 {
+        self.dims.iter().product()
+    }
+}
+
+/// Formats that stand in where rows are not whole blocks of the one asked for, as llama.cpp chooses them.
+const STAND_IN: &[(&str, &str)] = &[("Q4_K", "Q5_0"), ("Q5_K", "Q8_0"), ("Q6_K", "Q8_0")];
+
+/// Plans a file. Errors: sizes beyond what can be counted.
+pub(super) fn plan(shape: &Shape, quant: &'static FormatInfo, seed: u64) -> Result<Plan> {
+    let overflow = || {
+        Error::Synth(format!(
+            "shape \"{}\" is too large to count its bytes",
+            shape.name
+        ))
+    };
+    let tensors = tensors(shape, quant).ok_or_else(overflow)?;
+    let metadata = metadata(shape, quant, seed);
+    let described = tensors
+        .iter()
+        .map(|t| (t.name.as_str(), t.dims.as_slice(), t.format.id, t.bytes));
+    let (head, total_bytes) = head::head(&metadata, described).ok_or_else(overflow)?;
+    Ok(Plan {
+        head,
+        tensors,
+        total_bytes,
+    })
+}
+
+fn metadata(shape: &Shape, quant: &FormatInfo, seed: u64) -> Metadata {
+    let arch = shape.architecture.name();
+    let key = |name: &str| format!("{arch}.{name}");
+    let mut m = Metadata::default();
+    m.str("general.architecture", arch);
+    m.str("general.type", "model");
+    m.str("general.name", &shape.name);
+    m.str(
+        "general.description",
+        &format!("random weights, seed {seed}: for measuring speed, not for text"),
+    );
+    m.u32(&key("block_count"), shape.layers);
+    m.u32(&key("context_length"), shape.context);
+    m.u32(&key("embedding_length"), shape.embedding);
+    m.u32(&key("feed_forward_length"), shape.feed_forward);
+    m.u32(&key("attention.head_count"), shape.heads);
+    m.u32(&key("attention.head_count_kv"), shape.kv_heads);
+    m.u32(&key("attention.key_length"), shape.head_dim);
+    m.u32(&key("attention.value_length"), shape.head_dim);
+    m.f32(&key("attention.layer_norm_rms_epsilon"), shape.norm_epsilon);
+    if shape.architecture == Architecture::Phi3 {
+        m.u32(&key("attention.sliding_window"), shape.sliding_window);
+    }
+    m.u32(&key("rope.dimension_count"), shape.rope.dims);
+    m.f32(&key("rope.freq_base"), shape.rope.base);
+    if let Some(original) = shape.rope.original_context {
+        m.u32(&key("rope.scaling.original_context_length"), original);
+        m.f32(
+            &key("rope.scaling.attn_factor"),
+            attention_factor(shape.context, original),
+        );
+    }
+    m.u32(&key("vocab_size"), shape.vocabulary);
+    if let Some(file_type) = file_type(quant) {
+        m.u32("general.file_type", file_type);
+    }
+    m.u32("general.quantization_version", 2);
+    tokenizer(&mut m, shape, seed);
+    m
+}
+
+fn tokenizer(m: &mut Metadata, shape: &Shape, seed: u64) {
+    let v = vocab(shape.vocabulary, seed);
+    m.str("tokenizer.ggml.model", "gpt2");
+    m.str("tokenizer.ggml.pre", &shape.pre_tokenizer);
+    m.strs("tokenizer.ggml.tokens", &v.tokens);
+    m.i32s("tokenizer.ggml.token_type", &v.kinds);
+    m.strs("tokenizer.ggml.merges", &v.merges);
+    m.u32("tokenizer.ggml.bos_token_id", v.end_of_text);
+    m.u32("tokenizer.ggml.eos_token_id", v.end_of_text);
+    m.u32("tokenizer.ggml.eot_token_id", v.end_of_turn);
+    m.bool("tokenizer.ggml.add_bos_token", false);
+    m.str("tokenizer.chat_template", vocab::CHAT_TEMPLATE);
+}
+
+/// Magnitude of rotated vectors under long factors: `sqrt(1 + ln(s) / ln(original))`, `s` the stretch of the context.
+fn attention_factor(context: u32, original: u32) -> f32 {
+    let original = f64::from(original);
+    let stretch = f64::from(context) / original;
+    (1.0 + stretch.ln() / original.ln()).sqrt() as f32
+}
+
+/// Number of the file type that llama.cpp names a file by.
+fn file_type(quant: &FormatInfo) -> Option<u32> {
+    const FILE_TYPES: &[(&str, u32)] = &[
+        ("F32", 0),
+        ("F16", 1),
+        ("Q4_0", 2),
+        ("Q4_1", 3),
+        ("Q8_0", 7),
+        ("Q5_0", 8),
+        ("Q4_K", 14),
+        ("Q5_K", 16),
+        ("Q6_K", 18),
+        ("BF16", 32),
+    ];
+    FILE_TYPES
+        .iter()
+        .find(|(name, _)| *name == quant.name)
+        .map(|(_, number)| *number)
+}
+
+/// The format of a matrix with rows of `row_len` values: `quant`, its stand-in, or F16.
+fn format_for(quant: &'static FormatInfo, row_len: u64) -> &'static FormatInfo {
+    let stand_in = STAND_IN
+        .iter()
+        .find(|(name, _)| *name == quant.name)
+        .and_then(|(_, other)| FormatInfo::by_name(other));
+    [Some(quant), stand_in]
+        .into_iter()
+        .flatten()
+        .find(|format| row_len % format.block_len as u64 == 0)
+        .unwrap_or_else(|| named("F16"))
+}
+
+/// A format that the engine always has.
+fn named(name: &str) -> &'static FormatInfo {
+    FormatInfo::by_name(name).expect("one of the engine's formats")
+}
+
+/// The list of tensors being made; `None` inside once a size has overflowed.
+struct List {
+    quant: &'static FormatInfo,
+    tensors: Option<Vec<Planned>>,
+}
+
+impl List {
+    fn push(&mut self, name: String, dims: Vec<u64>, format: &'static FormatInfo, fill: Fill) {
+        let values = dims.iter().try_fold(1u64, |n, &dim| n.checked_mul(dim));
+        let blocks = values.map(|n| n / format.block_len as u64);
+        let bytes = blocks.and_then(|n| n.checked_mul(format.block_bytes as u64));
+        match (bytes, &mut self.tensors) {
+            (Some(bytes), Some(tensors)) => tensors.push(Planned {
+                name,
+                dims,
+                format,
+                bytes,
+                fill,
+            }),
+            _ => self.tensors = None,
+        }
+    }
+
+    /// A matrix of `rows` rows of `row_len` values that keeps the scale of its input.
+    fn matrix(&mut self, name: String, row_len: u64, rows: u64) {
+        let std = 1.0 / (row_len as f32).sqrt();
+        let format = format_for(self.quant, row_len);
+        self.push(name, vec![row_len, rows], format, Fill::Bell(std));
+    }
+
+    fn norm(&mut self, name: String, len: u64) {
+        self.push(name, vec![len], named("F32"), Fill::AroundOne);
+    }
+
+    fn factors(&mut self, name: &str, values: Vec<f32>) {
+        let dims = vec![values.len() as u64];
+        self.push(name.to_string(), dims, named("F32"), Fill::Values(values));
+    }
+}
+
+fn tensors(shape: &Shape, quant: &'static FormatInfo) -> Option<Vec<Planned>> {
+    let mut list = List {
+        quant,
+        tensors: Some(Vec::new()),
+    };
+    let (n_embd, n_ff) = (u64::from(shape.embedding), u64::from(shape.feed_forward));
+    let (q, kv) = (shape.q_dim(), shape.kv_dim());
+    let n_vocab = u64::from(shape.vocabulary);
+    list.matrix("token_embd.weight".into(), n_embd, n_vocab);
+    if let Some(original) = shape.rope.original_context {
+        // From 1 for the fastest rotation to twice the context's stretch for the slowest, as published factors do.
+        let pairs = shape.rope.dims / 2;
+        let top = 2.0 * shape.context as f32 / original as f32;
+        let long = |i: u32| top.powf(i as f32 / (pairs - 1).max(1) as f32);
+        list.factors("rope_factors_long.weight", (0..pairs).map(long).collect());
+        list.factors("rope_factors_short.weight", vec![1.0; pairs as usize]);
+    }
+    for layer in 0..shape.layers {
+        let name = |part: &str| format!("blk.{layer}.{part}.weight");
+        list.norm(name("attn_norm"), n_embd);
+        match shape.architecture {
+            Architecture::Llama => {
+                list.matrix(name("attn_q"), n_embd, q);
+                list.matrix(name("attn_k"), n_embd, kv);
+                list.matrix(name("attn_v"), n_embd, kv);
+            }
+            Architecture::Phi3 => list.matrix(name("attn_qkv"), n_embd, q + 2 * kv),
+        }
+        list.matrix(name("attn_output"), q, n_embd);
+        list.norm(name("ffn_norm"), n_embd);
+        match shape.architecture {
+            Architecture::Llama => {
+                list.matrix(name("ffn_gate"), n_embd, n_ff);
+                list.matrix(name("ffn_up"), n_embd, n_ff);
+            }
+            Architecture::Phi3 => list.matrix(name("ffn_up"), n_embd, 2 * n_ff),
+        }
+        list.matrix(name("ffn_down"), n_ff, n_embd);
+    }
+    list.norm("output_norm.weight".into(), n_embd);
+    if !shape.tied_embeddings {
+        list.matrix("output.weight".into(), n_embd, n_vocab);
+    }
+    list.tensors
+}
