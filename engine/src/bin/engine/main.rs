@@ -1,3 +1,47 @@
-//! The `engine` command: looks into model files, runs them and times them.
+//! The `engine` command: looks into model files, makes them up, runs them and times them.
+//!
+//! Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 error, 2 wrong usage.
 
-fn main() {}
+mod info;
+mod synth;
+mod text;
+
+use std::io::ErrorKind;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use engine::Error;
+
+/// Inference of language models in GGUF files on CPUs.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Shows what a model file contains and what a token costs.
+    Info(info::InfoArgs),
+    /// Writes a model file of a given shape with random weights.
+    Synth(synth::SynthArgs),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Info(args) => info::run(&args),
+        Command::Synth(args) => synth::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the output has seen enough.
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {}", error.to_string().replace('\n', " "));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! `engine info`: what a model file contains, and what a token costs.
+
+use crate::text;
+use clap::Args;
+use engine::Result;
+use engine::gguf::types::TENSOR_TYPES;
+use engine::gguf::{Gguf, Tensor, Value};
+use engine::model::Config;
+use engine::quant::FormatInfo;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+/// Elements of an array that are shown.
+const ARRAY_SHOWN: usize = 5;
+/// Characters of a text that are shown.
+const TEXT_SHOWN: usize = 60;
+/// Bytes of a value in the KV cache.
+const KV_VALUE_BYTES: u64 = 2;
+
+/// Arguments of `engine info`.
+#[derive(Debug, Args)]
+pub(crate) struct InfoArgs {
+    /// Model file.
+    #[arg(value_name = "FILE")]
+    model: PathBuf,
+    /// Lists every tensor.
+    #[arg(long)]
+    tensors: bool,
+}
+
+/// Prints what there is to know about a file.
+pub(crate) fn run(args: &InfoArgs) -> Result<()> {
+    let gguf = Gguf::open(&args.model)?;
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    write(&gguf, args.tensors, &mut out)
+        .and_then(|()| out.flush())
+        .map_err(text::stdout_error)
+}
+
+fn write(gguf: &Gguf, all_tensors: bool, out: &mut dyn Write) -> io::Result<()> {
+    file(gguf, out)?;
+    metadata(gguf, out)?;
+    tensor_types(gguf, out)?;
+    if all_tensors {
+        tensors(gguf, out)?;
+    }
+    model(gguf, out)
+}
+
+fn file(gguf: &Gguf, out: &mut dyn Write) -> io::Result<()> {
+    let n_values = gguf.tensors().iter().map(Tensor::n_values).sum();
+    writeln!(
+        out,
+        "file \"{}\": {}, GGUF version {}, {} tensors, {} weights",
+        gguf.path().display(),
+        text::bytes(gguf.file_bytes()),
+        gguf.version(),
+        gguf.tensors().len(),
+        text::count(n_values),
+    )
+}
+
+fn metadata(gguf: &Gguf, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "\nmetadata")?;
+    let width = gguf.metadata().map(|(key, _)| key.len()).max().unwrap_or(0);
+    for (key, value) in gguf.metadata() {
+        let kind = match value {
+            Value::Array(array) => format!("{}[{}]", array.kind().name(), array.len()),
+            _ => value.kind().name().to_string(),
+        };
+        writeln!(out, "  {key:width$}  {kind:14}  {}", show(&value))?;
+    }
+    Ok(())
+}
+
+/// A value on one line; long texts and arrays are cut, control characters escaped.
+fn show(value: &Value) -> String {
+    match value {
+        Value::Bool(v) => v.to_string(),
+        Value::F32(v) => v.to_string(),
+        Value::F64(v) => v.to_string(),
+        Value::Str(bytes) => {
+            let text = String::from_utf8_lossy(bytes);
+            let shown: String = text.chars().take(TEXT_SHOWN).collect();
+            let cut = if shown.len() < text.len() { " ..." } else { "" };
+            format!("\"{}\"{cut}", shown.escape_debug())
+        }
+        Value::Array(array) => {
+            let shown: Vec<String> = array.iter().take(ARRAY_SHOWN).map(|v| show(&v)).collect();
+            let cut = if array.len() > ARRAY_SHOWN as u64 {
+                ", ..."
+            } else {
+                ""
+            };
+            format!("[{}{cut}]", shown.join(", "))
+        }
+        // All that is left are integers.
+        _ => value.as_int().unwrap_or_default().to_string(),
+    }
+}
+
+fn tensor_types(gguf: &Gguf, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "\ntensors by type")?;
+    writeln!(
+        out,
+        "  {:8}  {:>7}  {:>9}  {:>9}  {:>6}",
+        "type", "tensors", "weights", "bytes", "share"
+    )?;
+    let total: u64 = gguf.tensors().iter().map(|t| t.bytes).sum();
+    for kind in TENSOR_TYPES {
+        let of_kind = || gguf.tensors().iter().filter(|t| t.format_id == kind.id);
+        if of_kind().next().is_none() {
+            continue;
+        }
+        let bytes: u64 = of_kind().map(|t| t.bytes).sum();
+        let runs = match FormatInfo::by_id(kind.id) {
+            Some(_) => "",
+            None => "  not supported by this engine",
+        };
+        writeln!(
+            out,
+            "  {:8}  {:>7}  {:>9}  {:>9}  {:>5.1}%{runs}",
+            kind.name,
+            of_kind().count(),
+            text::count(of_kind().map(Tensor::n_values).sum()),
+            text::bytes(bytes),
+            100.0 * bytes as f64 / total.max(1) as f64,
+        )?;
+    }
+    Ok(())
+}
+
+fn tensors(gguf: &Gguf, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "\ntensors (row length first)")?;
+    let width = gguf
+        .tensors()
+        .iter()
+        .map(|t| t.name.len())
+        .max()
+        .unwrap_or(0);
+    for tensor in gguf.tensors() {
+        let dims: Vec<String> = tensor.dims.iter().map(u64::to_string).collect();
+        writeln!(
+            out,
+            "  {:width$}  {:8}  {:16}  {:>9}  at {}",
+            tensor.name,
+            tensor.format().name,
+            dims.join(" x "),
+            text::bytes(tensor.bytes),
+            tensor.offset,
+        )?;
+    }
+    Ok(())
+}
+
+fn model(gguf: &Gguf, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "\nmodel")?;
+    let c = match Config::from_gguf(gguf) {
+        Ok(config) => config,
+        Err(error) => return writeln!(out, "  cannot be run by this engine: {error}"),
+    };
+    let mut row = |name: &str, value: String| writeln!(out, "  {name:24}  {value}");
+    row("architecture", c.arch.name.to_string())?;
+    row("layers", c.n_layers.to_string())?;
+    row("embedding", c.n_embd.to_string())?;
+    row("feed-forward", c.n_ff.to_string())?;
+    row(
+        "heads",
+        format!(
+            "{} query, {} key and value, of {}",
+            c.n_heads, c.n_kv_heads, c.head_dim
+        ),
+    )?;
+    row("rotated values of a head", c.rope.dims.to_string())?;
+    row("vocabulary", c.n_vocab.to_string())?;
+    row("context", c.n_ctx_train.to_string())?;
+    let tied = gguf.tensor("output.weight").is_none();
+    row(
+        "output head",
+        if tied { "the embedding" } else { "its own" }.to_string(),
+    )?;
+    let kv = 2 * c.n_layers as u64 * c.kv_dim() as u64 * KV_VALUE_BYTES;
+    let weights = decode_bytes(gguf);
+    writeln!(out, "\nread for one decoded token")?;
+    writeln!(
+        out,
+        "  weights   {} ({weights} bytes)",
+        text::bytes(weights)
+    )?;
+    writeln!(
+        out,
+        "  KV cache  {} ({kv} bytes) for each token of the context, {} at {}",
+        text::bytes(kv),
+        text::bytes(kv * c.n_ctx_train as u64),
+        c.n_ctx_train,
+    )
+}
+
+/// Bytes of all tensors that a decoded token reads in full: all but the embedding, unless that is the output head too.
+fn decode_bytes(gguf: &Gguf) -> u64 {
+    let untied = gguf.tensor("output.weight").is_some();
+    gguf.tensors()
+        .iter()
+        .filter(|t| !(untied && t.name == "token_embd.weight"))
+        .map(|t| t.bytes)
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine::synth::{Shape, in_memory};
+    use std::path::Path;
+
+    fn shown(shape: &str) -> (Gguf, String) {
+        let bytes = in_memory(&Shape::load(shape).unwrap(), "Q4_0", 1).unwrap();
+        let gguf = Gguf::from_bytes(Path::new("m.gguf"), bytes).unwrap();
+        let mut out = Vec::new();
+        write(&gguf, true, &mut out).unwrap();
+        (gguf, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn the_page_has_metadata_types_and_bytes_per_token() {
+        let (gguf, page) = shown("tiny");
+        for part in [
+            "file \"m.gguf\": 8",
+            "GGUF version 3, 21 tensors, 1.4 M weights",
+            "llama.embedding_length                  u32             256\n",
+            "tokenizer.ggml.tokens                   string[512]     [\"Ā\", \"ā\", \"Ă\", \"ă\", \"Ą\", ...]\n",
+            "Q4_0           16",
+            "4 query, 2 key and value, of 64",
+            "blk.1.ffn_down.weight     Q4_0      512 x 256",
+            "KV cache  1.0 kB (1024 bytes) for each token",
+        ] {
+            assert!(page.contains(part), "{part:?} is not in:\n{page}");
+        }
+        let head = gguf.tensor("output.weight").unwrap().bytes;
+        let all: u64 = gguf.tensors().iter().map(|t| t.bytes).sum();
+        assert!(page.contains(&format!("({} bytes)", all - head)), "{page}");
+    }
+
+    #[test]
+    fn a_tied_embedding_is_read_as_the_head() {
+        let (gguf, page) = shown("tiny-phi3");
+        let all: u64 = gguf.tensors().iter().map(|t| t.bytes).sum();
+        assert!(page.contains(&format!("({all} bytes)")), "{page}");
+        assert!(page.contains("the embedding"));
+    }
+
+    #[test]
+    fn texts_are_cut_and_escaped() {
+        let long = "x".repeat(1000);
+        let check =
+            |text: &str, expect: &str| assert_eq!(show(&Value::Str(text.as_bytes())), expect);
+        check("a\n\u{1b}[0m\"", "\"a\\n\\u{1b}[0m\\\"\"");
+        check(&long, &format!("\"{}\" ...", &long[..TEXT_SHOWN]));
+        assert_eq!(show(&Value::Str(b"\xff")), "\"\u{fffd}\"");
+        assert_eq!(show(&Value::I8(-3)), "-3");
+    }
+}
