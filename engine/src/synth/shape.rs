@@ -216,6 +216,14 @@ impl Shape {
             positive(self.rope.base) && positive(self.norm_epsilon),
             "\"rope.base\" and \"norm_epsilon\" must be positive numbers".to_string(),
         )?;
+        let name = self.name.to_lowercase();
+        require(
+            !name.contains("phi3") && !name.contains("phi-3"),
+            format!(
+                "\"name\" is \"{}\", by which llama.cpp expects the vocabulary of Phi-3: choose another name",
+                self.name
+            ),
+        )?;
         let named = |text: &str| !text.is_empty() && text.len() <= limits::NAME_BYTES;
         require(
             named(&self.name) && named(&self.pre_tokenizer),
