@@ -17,6 +17,7 @@ pub mod session;
 pub mod simd;
 pub mod stage;
 pub mod synth;
+pub mod tokenizer;
 pub mod topology;
 
 pub use error::{Error, Result};

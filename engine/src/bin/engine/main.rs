@@ -5,6 +5,7 @@
 mod info;
 mod synth;
 mod text;
+mod tokenize;
 
 use std::io::ErrorKind;
 use std::process::ExitCode;
@@ -26,12 +27,15 @@ enum Command {
     Info(info::InfoArgs),
     /// Writes a model file of a given shape with random weights.
     Synth(synth::SynthArgs),
+    /// Shows a text as tokens.
+    Tokenize(tokenize::TokenizeArgs),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Info(args) => info::run(&args),
         Command::Synth(args) => synth::run(&args),
+        Command::Tokenize(args) => tokenize::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
