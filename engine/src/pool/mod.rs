@@ -2,7 +2,7 @@
 //!
 //! How it works:
 //! 1. [`Pool::new`] chooses a CPU for every thread and starts all but the first; the calling thread is thread 0 and is
-//!    pinned too.
+//!    pinned too, until the pool is dropped.
 //! 2. [`Pool::run`] publishes a closure and advances the `start` turnstile; every thread, the caller included, calls it
 //!    with its own [`Ctx`].
 //! 3. Inside, threads split work by [`Ctx::share`] and meet at [`Ctx::barrier`]. Data that one step writes and the next
@@ -16,10 +16,12 @@ mod sync;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::topology::Topology;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::cell::UnsafeCell;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::ThreadId;
 use sync::{Barrier, Turnstile};
 
 /// What a thread knows inside [`Pool::run`].
@@ -68,6 +70,8 @@ pub struct Pool {
     workers: Vec<std::thread::JoinHandle<()>>,
     cpus: Vec<Option<usize>>,
     running: Mutex<()>,
+    /// The thread that made the pool and the CPUs it could use before, to be given back.
+    caller: (ThreadId, Option<CpuSet>),
 }
 
 impl Pool {
@@ -91,6 +95,7 @@ impl Pool {
             workers: Vec::new(),
             cpus,
             running: Mutex::new(()),
+            caller: (std::thread::current().id(), sched_getaffinity(None).ok()),
         };
         let pinned = Arc::new(Mutex::new(Vec::new()));
         for index in 1..threads {
@@ -163,6 +168,12 @@ impl Drop for Pool {
         for worker in self.workers.drain(..) {
             // A worker that panicked has aborted the process: there is no error to pass on.
             let _ = worker.join();
+        }
+        if let (id, Some(cpus)) = &self.caller
+            && *id == std::thread::current().id()
+        {
+            // Where the system refuses, the thread stays pinned: slower, not wrong.
+            let _ = sched_setaffinity(None, cpus);
         }
     }
 }
@@ -317,6 +328,20 @@ mod tests {
                 }
             }
         });
+    }
+
+    #[test]
+    fn the_callers_cpus_are_given_back() {
+        let cpus = || Topology::detect().cpus.len();
+        let before = cpus();
+        for _ in 0..2 {
+            let pool = Pool::new(&Options {
+                threads: before,
+                ..Options::default()
+            });
+            drop(pool.expect("as many threads as CPUs"));
+        }
+        assert_eq!(cpus(), before);
     }
 
     #[test]

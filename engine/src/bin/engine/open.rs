@@ -1,0 +1,159 @@
+//! What several subcommands share: the engine's options as flags, reading texts, writing to standard output.
+
+use clap::Args;
+use engine::model::Model;
+use engine::options::{Affinity, Isa};
+use engine::{Error, Options, Result};
+use indicatif::ProgressStyle;
+use serde::de::{IntoDeserializer, value::Error as ValueError};
+use std::io::Write;
+use std::path::Path;
+
+/// Longest text file read, in bytes.
+const TEXT_BYTES_MAX: u64 = 1 << 30;
+
+/// The engine's options that subcommands take as flags; names and values are those of a scenario's `[engine]`.
+#[derive(Debug, Args)]
+pub(crate) struct EngineArgs {
+    /// Threads; 0 for one per physical core.
+    #[arg(short, long, default_value_t = 0)]
+    threads: usize,
+    #[command(flatten)]
+    tuning: TuningArgs,
+}
+
+/// All of them but the number of threads.
+#[derive(Debug, Args)]
+pub(crate) struct TuningArgs {
+    /// none, physical, compact, scatter, smt, or CPU numbers such as 0,2,4.
+    #[arg(long, default_value = "physical", value_parser = affinity)]
+    affinity: Affinity,
+    /// auto, scalar, avx2, avx512.
+    #[arg(long, default_value = "auto", value_parser = named::<Isa>)]
+    isa: Isa,
+    /// Permits more threads than CPUs.
+    #[arg(long)]
+    oversubscribe: bool,
+    /// Tokens of a prompt that go through the layers together.
+    #[arg(short, long, default_value_t = Options::default().batch)]
+    batch: usize,
+    /// Asks for no huge pages under the weights.
+    #[arg(long)]
+    no_huge_pages: bool,
+}
+
+impl EngineArgs {
+    /// The options for a context of `ctx` tokens; 0 for the engine's default.
+    pub(crate) fn options(&self, ctx: usize) -> Options {
+        self.tuning.options(self.threads, ctx)
+    }
+}
+
+impl TuningArgs {
+    /// The options with so many threads and so much context.
+    pub(crate) fn options(&self, threads: usize, ctx: usize) -> Options {
+        Options {
+            threads,
+            affinity: self.affinity.clone(),
+            isa: self.isa,
+            oversubscribe: self.oversubscribe,
+            ctx,
+            batch: self.batch,
+            huge_pages: !self.no_huge_pages,
+            ..Options::default()
+        }
+    }
+}
+
+/// A value by the name serde knows it by.
+fn named<T: serde::de::DeserializeOwned>(text: &str) -> std::result::Result<T, String> {
+    T::deserialize(text.into_deserializer()).map_err(|e: ValueError| e.to_string())
+}
+
+fn affinity(text: &str) -> std::result::Result<Affinity, String> {
+    if text.starts_with(|c: char| c.is_ascii_digit()) {
+        return match text.split(',').map(|cpu| cpu.trim().parse()).collect() {
+            Ok(cpus) => Ok(Affinity::Cpus(cpus)),
+            Err(_) => Err(format!(
+                "\"{text}\" is not a list of CPU numbers such as 0,2,4"
+            )),
+        };
+    }
+    named(text).map(Affinity::Policy)
+}
+
+/// A whole text file.
+pub(crate) fn read_text(path: &Path) -> Result<String> {
+    let io = |source| Error::Io {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    };
+    let len = std::fs::metadata(path).map_err(io)?.len();
+    if len > TEXT_BYTES_MAX {
+        return Err(Error::Input(format!(
+            "\"{}\" has {len} bytes, more than {TEXT_BYTES_MAX}",
+            path.display()
+        )));
+    }
+    let bytes = std::fs::read(path).map_err(io)?;
+    String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        Error::Input(format!(
+            "\"{}\" is not UTF-8 at byte {at}: convert it first",
+            path.display()
+        ))
+    })
+}
+
+/// Writes to standard output; a reader that went away is no error.
+pub(crate) fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(source) => Err(Error::Io {
+            action: "write",
+            path: "standard output".into(),
+            source,
+        }),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// The processor's name, or "unknown".
+pub(crate) fn cpu_name() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    name.map_or("unknown".into(), |(_, name)| name.trim().into())
+}
+
+/// Architecture, size and the format that most bytes are stored in, such as `llama 135M Q4_1`.
+pub(crate) fn model_type(model: &Model, n_params: u64) -> String {
+    let tensors = model.gguf().tensors();
+    let bytes_of = |id: u32| {
+        tensors
+            .iter()
+            .filter(|t| t.format_id == id)
+            .map(|t| t.bytes)
+            .sum::<u64>()
+    };
+    let format = tensors
+        .iter()
+        .max_by_key(|t| bytes_of(t.format_id))
+        .map_or("", |t| t.format().name);
+    let size = match n_params {
+        0..1_000_000 => format!("{:.0}K", n_params as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.0}M", n_params as f64 / 1e6),
+        _ => format!("{:.1}B", n_params as f64 / 1e9),
+    };
+    format!("{} {size} {format}", model.config().arch.name)
+}
+
+/// A progress style from a template that this program wrote.
+pub(crate) fn style(style: ProgressStyle, template: &str) -> ProgressStyle {
+    style
+        .template(template)
+        .expect("a template of this program")
+}

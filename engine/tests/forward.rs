@@ -1,0 +1,296 @@
+//! The forward pass against a plain one written here, and against itself in every batch size, thread count and
+//! instruction set.
+
+use engine::gguf::Gguf;
+use engine::kernel;
+use engine::model::Model;
+use engine::options::{Affinity, AffinityPolicy, Isa};
+use engine::pool::Pool;
+use engine::quant::FormatInfo;
+use engine::session::Session;
+use engine::synth::{Shape, in_memory};
+use engine::{Error, Options};
+use std::path::Path;
+
+fn gguf(shape: &str, quant: &str) -> Gguf {
+    let shape = Shape::load(shape).expect("built in");
+    let bytes = in_memory(&shape, quant, 7).expect("small");
+    Gguf::from_bytes(Path::new("test.gguf"), bytes).expect("valid")
+}
+
+fn options(threads: usize, isa: Isa, batch: usize) -> Options {
+    Options {
+        threads,
+        isa,
+        batch,
+        affinity: Affinity::Policy(AffinityPolicy::None),
+        oversubscribe: true,
+        ..Options::default()
+    }
+}
+
+fn prompt(len: usize) -> Vec<u32> {
+    (0..len as u32)
+        .map(|i| (i * i * 31 + 7 * i) % 512)
+        .collect()
+}
+
+/// Logits after each token from `first` on.
+fn logits(
+    shape: &str,
+    quant: &str,
+    options: &Options,
+    tokens: &[u32],
+    first: usize,
+) -> Vec<Vec<f32>> {
+    let pool = Pool::new(options).expect("pool");
+    let model = Model::from_gguf(gguf(shape, quant), &pool, options).expect("model");
+    let mut session = Session::new(&model, &pool, options).expect("session");
+    let mut all = Vec::new();
+    session
+        .score(tokens, first, |_, l| all.push(l.to_vec()))
+        .expect("fits");
+    all
+}
+
+#[test]
+fn results_do_not_depend_on_batch_threads_or_isa() {
+    // Long enough for a whole chunk of attention and a part of a second.
+    let tokens = prompt(270);
+    let first = tokens.len() - 3;
+    for (shape, quant) in [
+        ("tiny", "Q4_1"),
+        ("tiny", "Q6_K"),
+        ("tiny-phi3", "Q4_0"),
+        ("tiny-phi3", "Q5_K"),
+    ] {
+        let expect = logits(shape, quant, &options(1, Isa::Auto, 512), &tokens, first);
+        assert!(
+            expect.iter().flatten().all(|l| l.is_finite()),
+            "{shape} {quant}"
+        );
+        let mut cases = vec![
+            (1, Isa::Auto, 1),
+            (2, Isa::Auto, 1),
+            (3, Isa::Auto, 7),
+            (2, Isa::Auto, 4),
+            (5, Isa::Auto, 512),
+        ];
+        cases.extend(kernel::available().into_iter().map(|isa| (2, isa, 64)));
+        for (threads, isa, batch) in cases {
+            let got = logits(shape, quant, &options(threads, isa, batch), &tokens, first);
+            let bits =
+                |l: &[Vec<f32>]| -> Vec<u32> { l.iter().flatten().map(|x| x.to_bits()).collect() };
+            assert!(
+                bits(&got) == bits(&expect),
+                "{shape} {quant}: {threads} threads, {isa:?}, batch {batch}"
+            );
+        }
+    }
+}
+
+#[test]
+fn truncate_then_append_equals_append() {
+    let options = options(2, Isa::Auto, 16);
+    let pool = Pool::new(&options).expect("pool");
+    let model = Model::from_gguf(gguf("tiny", "Q8_0"), &pool, &options).expect("model");
+    let mut plain = Session::new(&model, &pool, &options).expect("session");
+    let tokens = prompt(40);
+    let expect = plain.prefill(&tokens).expect("fits").to_vec();
+    let mut session = Session::new(&model, &pool, &options).expect("session");
+    session.prefill(&tokens[..25]).expect("fits");
+    session.prefill(&[1, 2, 3, 500, 4, 5]).expect("fits");
+    session.truncate(25);
+    for &t in &tokens[25..39] {
+        session.decode(t).expect("fits");
+    }
+    session.decode(9).expect("fits");
+    session.truncate(39);
+    assert_eq!(session.decode(tokens[39]).expect("fits"), expect);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_and_changes_nothing() {
+    let options = Options {
+        ctx: 8,
+        ..options(1, Isa::Auto, 4)
+    };
+    let pool = Pool::new(&options).expect("pool");
+    let model = Model::from_gguf(gguf("tiny", "F16"), &pool, &options).expect("model");
+    let mut session = Session::new(&model, &pool, &options).expect("session");
+    session.prefill(&[1, 2, 3]).expect("fits");
+    let refused = |session: &mut Session<'_>, tokens: &[u32], expect: &str| {
+        let error = session.prefill(tokens).expect_err("refused").to_string();
+        assert!(error.contains(expect), "{error}");
+        assert_eq!(session.position(), 3);
+    };
+    refused(&mut session, &[], "no tokens");
+    refused(
+        &mut session,
+        &[1, 512],
+        "token 512 is not in the vocabulary of 512",
+    );
+    refused(
+        &mut session,
+        &[1; 6],
+        "9 tokens do not fit the context of 8",
+    );
+    session.prefill(&[1; 5]).expect("exactly full");
+    assert!(matches!(
+        session.decode(1),
+        Err(Error::ContextFull {
+            needed: 9,
+            capacity: 8,
+            ..
+        })
+    ));
+    for (ctx, batch) in [(5000, 4), (8, 0), (8, 1 << 20)] {
+        let options = Options {
+            ctx,
+            batch,
+            ..options.clone()
+        };
+        assert!(matches!(
+            Session::new(&model, &pool, &options),
+            Err(Error::Option { .. })
+        ));
+    }
+}
+
+/// A tensor decoded, `[rows][cols]` in one vector.
+fn tensor(gguf: &Gguf, name: &str) -> Option<Vec<f32>> {
+    let t = gguf.tensor(name)?;
+    let mut out = vec![0.0; t.n_values() as usize];
+    FormatInfo::by_id(t.format_id)
+        .expect("supported")
+        .dequantize(gguf.data(t), &mut out);
+    Some(out)
+}
+
+fn mat_vec(w: &[f32], x: &[f64]) -> Vec<f64> {
+    w.chunks_exact(x.len())
+        .map(|row| row.iter().zip(x).map(|(w, x)| f64::from(*w) * x).sum())
+        .collect()
+}
+
+fn norm(x: &[f64], weight: &[f32]) -> Vec<f64> {
+    let rms = (x.iter().map(|v| v * v).sum::<f64>() / x.len() as f64 + 1e-5).sqrt();
+    x.iter()
+        .zip(weight)
+        .map(|(v, w)| v / rms * f64::from(*w))
+        .collect()
+}
+
+/// Rotates one head; `halves` as phi3, else neighbours as llama.
+fn rotate(
+    head: &mut [f64],
+    position: usize,
+    dims: usize,
+    (factors, magnitude): (&[f32], f64),
+    halves: bool,
+) {
+    for i in 0..dims / 2 {
+        let factor = factors.get(i).map_or(1.0, |f| f64::from(*f));
+        let angle = position as f64 * 10_000f64.powf(-2.0 * i as f64 / dims as f64) / factor;
+        let (a, b) = if halves {
+            (i, i + dims / 2)
+        } else {
+            (2 * i, 2 * i + 1)
+        };
+        let (x, y) = (head[a] * magnitude, head[b] * magnitude);
+        head[a] = x * angle.cos() - y * angle.sin();
+        head[b] = x * angle.sin() + y * angle.cos();
+    }
+}
+
+/// The logits after the last token, by the textbook, in double precision.
+fn plain(gguf: &Gguf, tokens: &[u32], rope_dims: usize, halves: bool) -> Vec<f64> {
+    let (embd, heads, kv_heads, dim, ff) = (256, 4, 2, 64, 512);
+    let get = |name: &str| tensor(gguf, name);
+    let need = |name: &str| get(name).unwrap_or_else(|| panic!("{name}"));
+    let long = get("rope_factors_long.weight").unwrap_or_default();
+    let factor = gguf.f32("phi3.rope.scaling.attn_factor").expect("a number");
+    let magnitude = f64::from(factor.unwrap_or(1.0));
+    let embeddings = need("token_embd.weight");
+    let mut xs: Vec<Vec<f64>> = tokens
+        .iter()
+        .map(|&t| {
+            embeddings[t as usize * embd..][..embd]
+                .iter()
+                .map(|&v| f64::from(v))
+                .collect()
+        })
+        .collect();
+    for l in 0..2 {
+        let name = |part: &str| format!("blk.{l}.{part}.weight");
+        let qkv = get(&name("attn_qkv")).unwrap_or_else(|| {
+            ["attn_q", "attn_k", "attn_v"]
+                .map(|p| need(&name(p)))
+                .concat()
+        });
+        let gate_up = get(&name("ffn_gate")).map_or_else(
+            || need(&name("ffn_up")),
+            |g| [g, need(&name("ffn_up"))].concat(),
+        );
+        let (mut ks, mut vs) = (Vec::new(), Vec::new());
+        for (p, x) in xs.iter_mut().enumerate() {
+            let mut all = mat_vec(&qkv, &norm(x, &need(&name("attn_norm"))));
+            let v = all.split_off((heads + kv_heads) * dim);
+            all.chunks_exact_mut(dim)
+                .for_each(|h| rotate(h, p, rope_dims, (&long, magnitude), halves));
+            ks.push(all.split_off(heads * dim));
+            vs.push(v);
+            let mut attn = Vec::new();
+            for (h, q) in all.chunks_exact(dim).enumerate() {
+                let at = h / (heads / kv_heads) * dim;
+                let score = |k: &Vec<f64>| {
+                    q.iter().zip(&k[at..]).map(|(a, b)| a * b).sum::<f64>() / (dim as f64).sqrt()
+                };
+                let weights: Vec<f64> = ks.iter().map(|k| score(k).exp()).collect();
+                let total: f64 = weights.iter().sum();
+                attn.extend((0..dim).map(|d| {
+                    weights
+                        .iter()
+                        .zip(&vs)
+                        .map(|(w, v)| w / total * v[at + d])
+                        .sum::<f64>()
+                }));
+            }
+            let add = |x: &mut [f64], y: Vec<f64>| x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+            add(x, mat_vec(&need(&name("attn_output")), &attn));
+            let gu = mat_vec(&gate_up, &norm(x, &need(&name("ffn_norm"))));
+            let act: Vec<f64> = (0..ff)
+                .map(|i| gu[i] / (1.0 + (-gu[i]).exp()) * gu[ff + i])
+                .collect();
+            add(x, mat_vec(&need(&name("ffn_down")), &act));
+        }
+    }
+    let head = get("output.weight").unwrap_or(embeddings);
+    mat_vec(
+        &head,
+        &norm(xs.last().expect("tokens"), &need("output_norm.weight")),
+    )
+}
+
+#[test]
+fn the_pass_computes_what_the_textbook_says() {
+    let tokens = prompt(30);
+    for (shape, rope_dims, halves) in [("tiny", 64, false), ("tiny-phi3", 48, true)] {
+        let expect = plain(&gguf(shape, "F32"), &tokens, rope_dims, halves);
+        let got = logits(
+            shape,
+            "F32",
+            &options(2, Isa::Auto, 16),
+            &tokens,
+            tokens.len() - 1,
+        );
+        let scale = expect.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+        for (i, (g, e)) in got[0].iter().zip(&expect).enumerate() {
+            // The cache holds half precision: 11 bits.
+            assert!(
+                (f64::from(*g) - e).abs() < 2e-3 * scale,
+                "{shape} logit {i}: {g} for {e}"
+            );
+        }
+    }
+}
