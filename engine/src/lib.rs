@@ -4,21 +4,36 @@
 //! allocates nothing per token. A module imports only modules that stand above it in this list.
 
 pub mod error;
-pub mod gguf;
-pub mod kernel;
-pub mod kv;
-pub mod matrix;
-pub mod mmap;
-pub mod model;
+
 pub mod options;
-pub mod pool;
-pub mod quant;
-pub mod session;
-pub mod simd;
+
 pub mod stage;
-pub mod synth;
-pub mod tokenizer;
+
 pub mod topology;
+
+pub mod mmap;
+
+pub mod gguf;
+
+pub mod simd;
+
+pub mod quant;
+
+pub mod kernel;
+
+pub mod pool;
+
+pub mod matrix;
+
+pub mod kv;
+
+pub mod model;
+
+pub mod session;
+
+pub mod tokenizer;
+
+pub mod synth;
 
 pub use error::{Error, Result};
 pub use options::Options;

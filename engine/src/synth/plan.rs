@@ -149,7 +149,7 @@ fn format_for(quant: &'static FormatInfo, row_len: u64) -> &'static FormatInfo {
     [Some(quant), stand_in]
         .into_iter()
         .flatten()
-        .find(|format| row_len % format.block_len as u64 == 0)
+        .find(|format| row_len.is_multiple_of(format.block_len as u64))
         .unwrap_or_else(|| named("F16"))
 }
 

@@ -2,7 +2,10 @@
 //!
 //! Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 error, 2 wrong usage.
 
+mod bench;
 mod info;
+mod open;
+mod perplexity;
 mod synth;
 mod text;
 mod tokenize;
@@ -23,8 +26,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Times prefill and decode, with llama-bench's meanings and field names.
+    Bench(bench::BenchArgs),
     /// Shows what a model file contains and what a token costs.
     Info(info::InfoArgs),
+    /// Measures how well a model predicts a text.
+    Perplexity(perplexity::PerplexityArgs),
     /// Writes a model file of a given shape with random weights.
     Synth(synth::SynthArgs),
     /// Shows a text as tokens.
@@ -33,7 +40,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Bench(args) => bench::run(&args),
         Command::Info(args) => info::run(&args),
+        Command::Perplexity(args) => perplexity::run(&args),
         Command::Synth(args) => synth::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
     };

@@ -106,18 +106,11 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
     })
 }
 
-/// Writes to standard output; a reader that went away is no error.
+/// Writes to standard output at once.
 pub(crate) fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(source) => Err(Error::Io {
-            action: "write",
-            path: "standard output".into(),
-            source,
-        }),
-        Ok(()) => Ok(()),
-    }
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.map_err(crate::text::stdout_error)
 }
 
 /// The processor's name, or "unknown".
