@@ -38,7 +38,7 @@ pub struct Fail {
 
 impl Fail {
     /// An error that ends the program with `exit`.
-    pub fn new(exit: Exit, text: impl Into<String>) -> anyhow::Error {
+    pub fn with(exit: Exit, text: impl Into<String>) -> anyhow::Error {
         Fail {
             exit,
             text: text.into(),
@@ -48,7 +48,7 @@ impl Fail {
 
     /// An error in what the user gave: exit code 2.
     pub fn usage(text: impl Into<String>) -> anyhow::Error {
-        Fail::new(Exit::Usage, text)
+        Fail::with(Exit::Usage, text)
     }
 }
 

@@ -2,11 +2,15 @@
 //!
 //! A module imports only modules that stand above it in this list.
 
+pub mod clock;
 pub mod exit;
 pub mod host;
+pub mod interrupt;
 pub mod record;
 pub mod stats;
 
 pub mod scenario;
+
+pub mod runner;
 
 pub mod cmd;

@@ -5,6 +5,10 @@
 //! `samples.jsonl` ([`Sample`], one line per finished repetition) and `failures.jsonl` ([`Failure`], one line per
 //! repetition that gave no result). A number that nobody measured is `None`, never 0.
 
+mod folder;
+
+pub use folder::{Run, RunFolder};
+
 use crate::host::HostFacts;
 use engine::stage::{Ledger, StageTimes};
 use serde::{Deserialize, Serialize};
@@ -460,9 +464,153 @@ mod stage_map {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use engine::stage::Stage;
+
+    /// A manifest of one case.
+    pub(crate) fn manifest() -> Manifest {
+        Manifest {
+            schema_version: SCHEMA_VERSION,
+            created_at: "2026-01-31T12:00:00.000Z".into(),
+            scenario: ScenarioRecord {
+                name: "trial".into(),
+                description: "a trial".into(),
+                path: "trial.toml".into(),
+                text: "[scenario]".into(),
+                sha256: "00".into(),
+                overrides: vec![],
+            },
+            binary: BinaryRecord {
+                version: "0.1.0".into(),
+                sha256: "11".into(),
+                git_commit: None,
+                compiler: None,
+                profile: "debug".into(),
+            },
+            models: vec![ModelRecord {
+                name: "tiny".into(),
+                path: "tiny.gguf".into(),
+                file_bytes: 1000,
+                sha256: "22".into(),
+                licence: None,
+            }],
+            host: HostFacts::default(),
+            rounds: 5,
+            warmup: 1,
+            order_seed: 1,
+            cases: vec![CaseRecord {
+                index: 0,
+                name: "trial".into(),
+                swept: Swept::new(),
+                model: 0,
+                engine: engine::Options::default(),
+                n_gen: 4,
+                prompt: Some("Hello".into()),
+                prompt_tokens: None,
+                expect_sha256: None,
+                repeat: vec![],
+            }],
+        }
+    }
+
+    /// A repetition of that case: 10 prompt tokens in 20 ms, then 3 more tokens in 10, 20 and 30 ms.
+    pub(crate) fn sample() -> Sample {
+        let decode = PassStats {
+            passes: 3,
+            ledger: Ledger {
+                weight_bytes: 3_000_000,
+                kv_read_bytes: 600,
+                kv_write_bytes: 300,
+                activation_bytes: 99,
+            },
+            ..PassStats::default()
+        };
+        let output_ids = vec![5, 6, 7, 8];
+        Sample {
+            schema_version: SCHEMA_VERSION,
+            case: "trial".into(),
+            case_index: 0,
+            swept: Swept::new(),
+            round: 0,
+            position: 0,
+            phase: Phase::Measured,
+            attempt: 0,
+            runner: "engine".into(),
+            started_at: "2026-01-31T12:00:01.000Z".into(),
+            n_prompt: 10,
+            n_gen: 4,
+            load_ms: Some(5.0),
+            arrival_ns: vec![20_000_000, 30_000_000, 50_000_000, 80_000_000],
+            prefill: Some(PassStats::default()),
+            decode: Some(decode),
+            threads: Some(2),
+            cpus: vec![0, 1],
+            isa: Some("avx2".into()),
+            model: ModelFacts::default(),
+            kv_capacity_bytes: None,
+            usage: Usage::default(),
+            output_sha256: tokens_sha256(&output_ids),
+            output_ids,
+            output_text: "text".into(),
+            taint: vec![],
+        }
+    }
+
+    #[track_caller]
+    fn check(found: Option<f64>, expect: Option<f64>) {
+        match (found, expect) {
+            (Some(a), Some(b)) => assert!((a - b).abs() < 1e-9 * b.abs(), "{a} is not {b}"),
+            _ => assert_eq!(found, expect),
+        }
+    }
+
+    #[test]
+    fn rates_follow_their_definitions() {
+        let sample = sample();
+        check(sample.ttft_ms(), Some(20.0));
+        check(sample.e2e_ms(), Some(80.0));
+        check(sample.prefill_tok_s(), Some(500.0));
+        check(sample.decode_tok_s(), Some(50.0));
+        check(sample.tpot_ms(), Some(20.0));
+        check(sample.decode_bytes_per_token(), Some(1_000_300.0));
+        check(sample.decode_gb_s(), Some(1_000_300.0 * 50.0 / 1e9));
+        assert_eq!(sample.gaps_ms(), [10.0, 20.0, 30.0]);
+    }
+
+    #[test]
+    fn what_cannot_be_known_is_none() {
+        let one = Sample {
+            arrival_ns: vec![7_000_000],
+            ..sample()
+        };
+        check(one.ttft_ms(), Some(7.0));
+        for unknown in [
+            one.decode_tok_s(),
+            one.tpot_ms(),
+            one.decode_bytes_per_token(),
+            one.decode_gb_s(),
+        ] {
+            check(unknown, None);
+        }
+        let none = Sample {
+            arrival_ns: vec![],
+            ..sample()
+        };
+        for unknown in [
+            none.ttft_ms(),
+            none.e2e_ms(),
+            none.prefill_tok_s(),
+            none.decode_tok_s(),
+        ] {
+            check(unknown, None);
+        }
+        let silent = Sample {
+            decode: None,
+            ..sample()
+        };
+        check(silent.decode_gb_s(), None);
+    }
 
     #[test]
     fn stages_survive_the_wire_by_name() {

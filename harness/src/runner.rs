@@ -1,0 +1,338 @@
+//! Runs one repetition of a case in a fresh process and reads its answer.
+//!
+//! The worker gets a [`Job`] as JSON on stdin and answers with one [`Answer`] per line on stdout. It times itself and
+//! says what it wrote, so that a fast wrong result cannot pass; the process around it is watched from outside.
+
+mod child;
+mod disturbance;
+
+pub use child::Program;
+
+use crate::record::{FailureKind, ModelFacts, PassStats, Taint, Usage};
+use crate::scenario::Sampler;
+use child::{Ended, Ending};
+use disturbance::Disturbance;
+use serde::{Deserialize, Serialize};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Version of [`Job`] and [`Answer`].
+pub const PROTOCOL_VERSION: u32 = 1;
+/// Share of the child's life that the hypervisor may take before the repetition is marked.
+const STEAL_SHARE_MAX: f64 = 0.01;
+/// Involuntary switches per second of timed work before the repetition is marked.
+const INVOLUNTARY_PER_S_MAX: f64 = 20.0;
+/// Involuntary switches that never mark a repetition.
+const INVOLUNTARY_FREE: u64 = 5;
+
+/// One repetition, as the worker is told about it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Job {
+    /// [`PROTOCOL_VERSION`].
+    pub protocol: u32,
+    /// The model file.
+    pub model: PathBuf,
+    /// What the model reads.
+    pub prompt: JobPrompt,
+    /// Tokens to generate.
+    pub n_gen: u32,
+    /// Whether an end-of-text token is never chosen.
+    pub ignore_eos: bool,
+    /// Options of the engine.
+    pub engine: ::engine::Options,
+    /// How the next token is chosen.
+    pub sampler: Sampler,
+    /// Process that must live for the worker to go on; the worker ends with it.
+    #[serde(default)]
+    pub parent: Option<i32>,
+}
+
+/// What the model reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobPrompt {
+    /// A text, with the special tokens around it that the model's file asks for.
+    Text(String),
+    /// Seeded token ids.
+    Random {
+        /// How many.
+        tokens: u32,
+        /// Seed.
+        seed: u64,
+    },
+}
+
+/// One line of the worker's answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Answer {
+    /// The job was understood.
+    Started {
+        /// [`PROTOCOL_VERSION`] of the worker.
+        protocol: u32,
+    },
+    /// The model is in memory.
+    Loaded {
+        /// Time to open, repack and place it.
+        load_ms: f64,
+    },
+    /// The tokens are written.
+    Done(Box<Outcome>),
+    /// It cannot be done.
+    Error {
+        /// What happened and what to do.
+        message: String,
+    },
+}
+
+/// What a repetition gave.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outcome {
+    /// Tokens of the prompt.
+    pub n_prompt: u32,
+    /// Time to open, repack and place the model.
+    pub load_ms: Option<f64>,
+    /// Arrival of each token in nanoseconds since the prompt was handed over.
+    pub arrival_ns: Vec<u64>,
+    /// The passes over the prompt.
+    pub prefill: Option<PassStats>,
+    /// The passes that generated tokens 2..N.
+    pub decode: Option<PassStats>,
+    /// Threads that worked.
+    pub threads: Option<u32>,
+    /// CPUs they were pinned to; empty if not pinned.
+    pub cpus: Vec<u32>,
+    /// Instruction set of the kernels.
+    pub isa: Option<String>,
+    /// What the model is.
+    pub model: ModelFacts,
+    /// Bytes the KV cache can hold.
+    pub kv_capacity_bytes: Option<u64>,
+    /// Memory on huge pages.
+    pub huge_pages_bytes: Option<u64>,
+    /// Page faults and switches during the timed part.
+    pub timed: TimedUse,
+    /// Generated token ids.
+    pub output_ids: Vec<u32>,
+    /// Generated text.
+    pub output_text: String,
+}
+
+/// What happened to the worker's threads between handing over the prompt and the last token.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TimedUse {
+    /// Page faults served without I/O.
+    pub minor_faults: Option<u64>,
+    /// Page faults that waited for I/O.
+    pub major_faults: Option<u64>,
+    /// Times a thread gave up its CPU.
+    pub voluntary_switches: Option<u64>,
+    /// Times a thread was made to give up its CPU.
+    pub involuntary_switches: Option<u64>,
+    /// Times a thread moved to another CPU.
+    pub migrations: Option<u64>,
+}
+
+/// A repetition that gave a result.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finished {
+    /// The worker's answer.
+    pub outcome: Outcome,
+    /// What the operating system says.
+    pub usage: Usage,
+    /// What disturbed it.
+    pub taint: Vec<Taint>,
+}
+
+/// A repetition that gave none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// The harness was asked to stop.
+    Interrupted,
+    /// It failed.
+    Failed {
+        /// How.
+        kind: FailureKind,
+        /// What happened and what to do.
+        message: String,
+        /// The end of the child's standard error.
+        stderr: String,
+    },
+}
+
+/// Runs one repetition in a fresh process.
+///
+/// # Errors
+/// When it gave no result, or the harness was asked to stop.
+pub fn repetition(worker: &Program, job: &Job, limit: Duration) -> Result<Finished, Trouble> {
+    let failed = |kind, message: String, stderr: &str| Trouble::Failed {
+        kind,
+        message,
+        stderr: stderr.to_owned(),
+    };
+    let mut input = serde_json::to_vec(job).map_err(|e| {
+        failed(
+            FailureKind::Spawn,
+            format!("job cannot be written: {e}"),
+            "",
+        )
+    })?;
+    input.push(b'\n');
+    let before = Disturbance::read();
+    let ended = child::run(worker, input, limit).map_err(|e| {
+        let message = format!("cannot start \"{}\": {e}", worker.path.display());
+        failed(FailureKind::Spawn, message, "")
+    })?;
+    let outside = Disturbance::read().since(&before);
+    let outcome = outcome(&ended, job, limit).map_err(|trouble| match trouble {
+        None => Trouble::Interrupted,
+        Some((kind, message)) => failed(kind, message, &ended.stderr),
+    })?;
+    let usage = usage(&ended, &outcome, &outside);
+    let taint = taint(&outcome, &usage);
+    Ok(Finished {
+        outcome,
+        usage,
+        taint,
+    })
+}
+
+/// The outcome a child reported, or how it failed; `None` if the harness was asked to stop.
+fn outcome(
+    ended: &Ended,
+    job: &Job,
+    limit: Duration,
+) -> Result<Outcome, Option<(FailureKind, String)>> {
+    match ended.ending {
+        Ending::Interrupted => return Err(None),
+        Ending::TimedOut => {
+            let limit_s = limit.as_secs_f64();
+            let message = format!(
+                "no result within {limit_s} s, killed: raise run.timeout_s, or see what it waits for in its standard error"
+            );
+            return Err(Some((FailureKind::Timeout, message)));
+        }
+        Ending::Flooded => {
+            let message = "wrote more than any answer needs, killed".to_owned();
+            return Err(Some((FailureKind::Protocol, message)));
+        }
+        Ending::Exited => {}
+    }
+    let answer = answer(&ended.stdout);
+    if let Ok(Some(Answer::Error { message })) = answer {
+        return Err(Some((FailureKind::Error, message)));
+    }
+    if let Some(signal) = ended.status.signal() {
+        let hint = match signal {
+            9 => ": was it out of memory?",
+            _ => "",
+        };
+        let message = format!("killed by {}{hint}", child::status_text(ended.status));
+        return Err(Some((FailureKind::Signal, message)));
+    }
+    if !ended.status.success() {
+        let last = ended.stderr.lines().last().unwrap_or("no message");
+        let message = format!("{}: {last}", child::status_text(ended.status));
+        return Err(Some((FailureKind::Error, message)));
+    }
+    let protocol = |message: String| Some((FailureKind::Protocol, message));
+    match answer.map_err(protocol)? {
+        Some(Answer::Done(outcome)) => {
+            check(&outcome, job).map_err(protocol)?;
+            Ok(*outcome)
+        }
+        _ => Err(protocol("ended without a result".into())),
+    }
+}
+
+/// The last line of an answer; every line must be one.
+fn answer(stdout: &[u8]) -> Result<Option<Answer>, String> {
+    let mut last = None;
+    for line in stdout.split(|&b| b == b'\n').filter(|l| !l.is_empty()) {
+        let read = serde_json::from_slice::<Answer>(line);
+        last = Some(read.map_err(|e| {
+            let shown: String = String::from_utf8_lossy(line).chars().take(80).collect();
+            format!(
+                "expected a line of JSON, found \"{}\": {e}",
+                shown.escape_debug()
+            )
+        })?);
+        if let Some(Answer::Started { protocol }) = last
+            && protocol != PROTOCOL_VERSION
+        {
+            return Err(format!(
+                "the worker speaks protocol {protocol}, expected {PROTOCOL_VERSION}: is it another version's?"
+            ));
+        }
+    }
+    Ok(last)
+}
+
+/// Whether an outcome can be true.
+fn check(outcome: &Outcome, job: &Job) -> Result<(), String> {
+    let (times, ids) = (outcome.arrival_ns.len(), outcome.output_ids.len());
+    if times != ids {
+        return Err(format!("{times} arrival times for {ids} tokens"));
+    }
+    if ids == 0 || ids > job.n_gen as usize || (job.ignore_eos && ids != job.n_gen as usize) {
+        return Err(format!("{ids} tokens where {} were asked for", job.n_gen));
+    }
+    if outcome.n_prompt == 0 {
+        return Err("a prompt without tokens".into());
+    }
+    match outcome.arrival_ns.is_sorted() && outcome.arrival_ns[0] > 0 {
+        true => Ok(()),
+        false => Err("arrival times that do not rise".into()),
+    }
+}
+
+/// What the operating system says about a child, from outside and from inside.
+fn usage(ended: &Ended, outcome: &Outcome, outside: &Disturbance) -> Usage {
+    let timed = outcome.timed;
+    Usage {
+        peak_rss_bytes: Some(ended.peak_rss_bytes),
+        huge_pages_bytes: outcome.huge_pages_bytes,
+        minor_faults: timed.minor_faults,
+        major_faults: timed.major_faults,
+        voluntary_switches: timed.voluntary_switches,
+        involuntary_switches: timed.involuntary_switches,
+        migrations: timed.migrations,
+        user_ms: Some(ended.user_ms),
+        system_ms: Some(ended.system_ms),
+        wall_ms: Some(ended.wall_ms),
+        steal_ms: outside.steal_ms,
+        throttled_ms: outside.throttled_ms,
+    }
+}
+
+/// What disturbed a repetition enough to be marked.
+fn taint(outcome: &Outcome, usage: &Usage) -> Vec<Taint> {
+    let mut taint = Vec::new();
+    let wall_ms = usage.wall_ms.unwrap_or(f64::INFINITY);
+    if let Some(ms) = usage.steal_ms.filter(|&ms| ms > wall_ms * STEAL_SHARE_MAX) {
+        taint.push(Taint::Steal { ms });
+    }
+    if let Some(ms) = usage.throttled_ms.filter(|&ms| ms > 0.0) {
+        taint.push(Taint::Throttled { ms });
+    }
+    let timed_s = outcome.arrival_ns.last().map_or(0.0, |&ns| ns as f64 / 1e9);
+    let switches_max = INVOLUNTARY_FREE + (timed_s * INVOLUNTARY_PER_S_MAX) as u64;
+    if let Some(count) = usage.involuntary_switches.filter(|&n| n > switches_max) {
+        taint.push(Taint::InvoluntarySwitches { count });
+    }
+    if let Some(count) = usage.major_faults.filter(|&n| n > 0) {
+        taint.push(Taint::MajorFaults { count });
+    }
+    let pinned = !outcome.cpus.is_empty();
+    if let Some(count) = usage.migrations.filter(|&n| n > 0 && pinned) {
+        taint.push(Taint::Migrations { count });
+    }
+    taint
+}
+
+#[cfg(test)]
+mod tests;
