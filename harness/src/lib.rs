@@ -10,6 +10,7 @@ pub mod record;
 pub mod stats;
 
 pub mod scenario;
+pub mod report;
 
 pub mod runner;
 

@@ -23,10 +23,12 @@ pub struct Interval {
 /// Quantile by linear interpolation between order statistics: position `p * (n - 1)` counted from 0
 /// (Hyndman and Fan's type 7, the default of R and NumPy). `p` is from 0 to 1.
 pub fn quantile(values: &[f64], p: f64) -> Option<f64> {
-    let sorted = sorted(values);
-    let position = p.clamp(0.0, 1.0) * sorted.len().checked_sub(1)? as f64;
+    let position = p.clamp(0.0, 1.0) * values.len().checked_sub(1)? as f64;
     let below = position.floor();
-    let (low, high) = (sorted[below as usize], sorted[position.ceil() as usize]);
+    let mut list = values.to_vec();
+    let (_, low, above) = list.select_nth_unstable_by(below as usize, f64::total_cmp);
+    let low = *low;
+    let high = above.iter().copied().min_by(f64::total_cmp).unwrap_or(low);
     Some(low + (high - low) * (position - below))
 }
 

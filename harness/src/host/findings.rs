@@ -5,8 +5,10 @@ use Status::{Good, Note, Unknown, Warn};
 
 /// Share of CPU time above which other work disturbs a measurement, in percent.
 const BUSY_PERCENT_MAX: f64 = 10.0;
-/// Share of CPU time above which steal disturbs a measurement, in percent.
-const STEAL_PERCENT_MAX: f64 = 0.5;
+/// Share of CPU time above which steal now disturbs a measurement, in percent; one tick of the sample is about 2 %.
+const STEAL_NOW_PERCENT_MAX: f64 = 3.0;
+/// Share of CPU time above which steal since boot is worth a note, in percent.
+const STEAL_BOOT_PERCENT_MAX: f64 = 0.5;
 /// Free disk below which a run may not be able to keep its records, in bytes.
 const DISK_FREE_BYTES_MIN: u64 = 1 << 30;
 /// Available memory below which small models already fight for it, in bytes.
@@ -161,7 +163,7 @@ fn steal(sampled: Option<CpuTimes>, since_boot: Option<CpuTimes>) -> Finding {
         );
     };
     let found = format!("{now:.1} % of CPU time now, {boot:.1} % since boot");
-    match (now > STEAL_PERCENT_MAX, boot > STEAL_PERCENT_MAX) {
+    match (now > STEAL_NOW_PERCENT_MAX, boot > STEAL_BOOT_PERCENT_MAX) {
         (false, false) => finding(
             topic,
             Good,

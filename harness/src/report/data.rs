@@ -1,0 +1,341 @@
+//! What a report says, as numbers: samples grouped by case and runner, and estimates over their repetitions.
+
+use crate::record::{CaseRecord, Failure, Manifest, PassStats, Sample};
+use crate::stats::{self, Interval};
+use engine::stage::{Ledger, Stage, StageTimes};
+use std::collections::BTreeMap;
+
+/// Confidence asked of every interval; few repetitions give less, and the report says how much.
+pub(super) const CONFIDENCE: f64 = 0.95;
+/// Draws of the bootstrap.
+const BOOTSTRAP_DRAWS: usize = 500;
+/// Seed of the bootstrap, so that the same records always give the same report.
+const BOOTSTRAP_SEED: u64 = 2024;
+
+/// A run as it was recorded.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// What was run.
+    pub manifest: Manifest,
+    /// Repetitions that gave a result, in the order of the journal.
+    pub samples: Vec<Sample>,
+    /// Repetitions that gave none.
+    pub failures: Vec<Failure>,
+}
+
+/// All repetitions of one case by one runner.
+#[derive(Debug)]
+pub(super) struct Group<'a> {
+    /// Name of the case; the runner is added where there are several.
+    pub label: String,
+    /// The case.
+    pub case: &'a CaseRecord,
+    /// Everything recorded, in the order of the journal.
+    pub all: Vec<&'a Sample>,
+    /// What counts: of each measured round the last attempt.
+    pub counted: Vec<&'a Sample>,
+    /// Failures of this case and runner.
+    pub failures: usize,
+    /// Gaps between tokens of each repetition that counts, in milliseconds.
+    pub gaps: Vec<Vec<f64>>,
+    /// p50, p90 and p99 of all gaps.
+    pub quantiles: Vec<Quantile>,
+}
+
+/// A quantity over repetitions.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Estimate {
+    /// One value per repetition.
+    pub values: Vec<f64>,
+    /// Their median.
+    pub median: f64,
+    /// Median absolute deviation.
+    pub mad: f64,
+    /// Interval of the median; `None` below two values.
+    pub interval: Option<Interval>,
+}
+
+impl Estimate {
+    fn new(values: Vec<f64>) -> Option<Estimate> {
+        Some(Estimate {
+            median: stats::median(&values)?,
+            mad: stats::mad(&values)?,
+            interval: stats::median_interval(&values, CONFIDENCE),
+            values,
+        })
+    }
+}
+
+/// One quantile of the gaps between tokens.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Quantile {
+    /// From 0 to 1.
+    pub p: f64,
+    /// Milliseconds; `None` if there are too few gaps for this quantile.
+    pub ms: Option<f64>,
+    /// Interval by bootstrap over repetitions, where there are at least two.
+    pub interval: Option<Interval>,
+}
+
+/// Bytes of one decoded token, mean over repetitions.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct TokenBytes {
+    pub weights: f64,
+    pub kv_read: f64,
+    pub kv_write: f64,
+    pub activations: f64,
+}
+
+/// Where the time of one token goes, mean over repetitions, in milliseconds.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct TokenTime {
+    /// Each stage, in the order of a pass.
+    pub stages: Vec<(Stage, f64)>,
+    /// Time of a token that lies outside all stages.
+    pub outside: f64,
+}
+
+impl TokenTime {
+    /// Whole time of a token.
+    pub(super) fn total(&self) -> f64 {
+        self.outside + self.stages.iter().map(|(_, ms)| ms).sum::<f64>()
+    }
+}
+
+impl Run {
+    /// Samples by case and runner, in the order of the cases. A case with nothing but failures has its group too.
+    pub(super) fn groups(&self) -> Vec<Group<'_>> {
+        let mut keys: BTreeMap<(u32, &str), Group<'_>> = BTreeMap::new();
+        let ran = self
+            .samples
+            .iter()
+            .map(|s| (s.case_index, s.runner.as_str()));
+        let failed = self
+            .failures
+            .iter()
+            .map(|f| (f.case_index, f.runner.as_str()));
+        let runners: std::collections::BTreeSet<&str> =
+            ran.clone().chain(failed.clone()).map(|(_, r)| r).collect();
+        for (index, runner) in ran.chain(failed) {
+            let Some(case) = self.manifest.cases.iter().find(|c| c.index == index) else {
+                continue;
+            };
+            keys.entry((index, runner)).or_insert_with(|| {
+                let label = match runners.len() {
+                    0 | 1 => case.name.clone(),
+                    _ => format!("{} · {runner}", case.name),
+                };
+                self.group(label, case, runner)
+            });
+        }
+        keys.into_values().collect()
+    }
+
+    fn group<'a>(&'a self, label: String, case: &'a CaseRecord, runner: &str) -> Group<'a> {
+        let here = |index: u32, name: &str| index == case.index && name == runner;
+        let all: Vec<&Sample> = self
+            .samples
+            .iter()
+            .filter(|s| here(s.case_index, &s.runner))
+            .collect();
+        let counted = counted(&all);
+        let gaps: Vec<Vec<f64>> = counted
+            .iter()
+            .map(|s| s.gaps_ms())
+            .filter(|g| !g.is_empty())
+            .collect();
+        Group {
+            label,
+            case,
+            all,
+            counted,
+            failures: self
+                .failures
+                .iter()
+                .filter(|f| here(f.case_index, &f.runner))
+                .count(),
+            quantiles: quantiles(&gaps),
+            gaps,
+        }
+    }
+}
+
+/// p50, p90 and p99 of all gaps; intervals are over repetitions.
+fn quantiles(gaps: &[Vec<f64>]) -> Vec<Quantile> {
+    let pooled = gaps.concat();
+    let at = |p: f64, values: &[f64]| match p > 0.985 {
+        true => stats::p99(values),
+        false => stats::quantile(values, p),
+    };
+    [0.5, 0.9, 0.99]
+        .into_iter()
+        .map(|p| Quantile {
+            p,
+            ms: at(p, &pooled),
+            interval: stats::bootstrap_interval(
+                gaps,
+                |values| at(p, values),
+                CONFIDENCE,
+                BOOTSTRAP_DRAWS,
+                BOOTSTRAP_SEED,
+            ),
+        })
+        .collect()
+}
+
+/// Of each measured round the last attempt, in the order of rounds.
+fn counted<'a>(all: &[&'a Sample]) -> Vec<&'a Sample> {
+    let mut rounds: BTreeMap<u32, &Sample> = BTreeMap::new();
+    for sample in all.iter().filter(|s| s.is_measured()) {
+        let kept = rounds.entry(sample.round).or_insert(sample);
+        if sample.attempt >= kept.attempt {
+            *kept = sample;
+        }
+    }
+    rounds.into_values().collect()
+}
+
+impl Group<'_> {
+    /// Estimate of any quantity over the repetitions that count and have it.
+    pub(super) fn estimate(&self, of: impl Fn(&Sample) -> Option<f64>) -> Option<Estimate> {
+        Estimate::new(self.counted.iter().filter_map(|s| of(s)).collect())
+    }
+
+    /// Decode rate in tokens a second.
+    pub(super) fn decode(&self) -> Option<Estimate> {
+        self.estimate(Sample::decode_tok_s)
+    }
+
+    /// Prompt rate in tokens a second.
+    pub(super) fn prefill(&self) -> Option<Estimate> {
+        self.estimate(Sample::prefill_tok_s)
+    }
+
+    /// Time to first token in milliseconds.
+    pub(super) fn ttft(&self) -> Option<Estimate> {
+        self.estimate(Sample::ttft_ms)
+    }
+
+    /// Achieved bandwidth while decoding in 1e9 bytes a second.
+    pub(super) fn bandwidth(&self) -> Option<Estimate> {
+        self.estimate(Sample::decode_gb_s)
+    }
+
+    /// Largest resident set over the repetitions, in bytes.
+    pub(super) fn peak_rss_bytes(&self) -> Option<u64> {
+        self.counted
+            .iter()
+            .filter_map(|s| s.usage.peak_rss_bytes)
+            .max()
+    }
+
+    /// Whether a repetition that counts carries a taint.
+    pub(super) fn tainted(&self) -> usize {
+        self.counted.iter().filter(|s| !s.taint.is_empty()).count()
+    }
+
+    /// Median gap at each position, over repetitions, in milliseconds.
+    pub(super) fn median_gap_by_position(&self) -> Vec<f64> {
+        let gaps = &self.gaps;
+        let longest = gaps.iter().map(Vec::len).max().unwrap_or(0);
+        (0..longest)
+            .filter_map(|i| {
+                let here: Vec<f64> = gaps.iter().filter_map(|g| g.get(i).copied()).collect();
+                stats::median(&here)
+            })
+            .collect()
+    }
+
+    /// Bytes of a decoded token.
+    pub(super) fn decode_bytes(&self) -> Option<TokenBytes> {
+        let mut ledger = Ledger::default();
+        let mut tokens = 0;
+        for sample in self.counted.iter().filter(|s| s.n_out() > 1) {
+            if let Some(stats) = used(sample.decode) {
+                ledger.add(&stats.ledger);
+                tokens += sample.n_out() - 1;
+            }
+        }
+        let per_token = |bytes: u64| bytes as f64 / tokens as f64;
+        (tokens > 0).then(|| TokenBytes {
+            weights: per_token(ledger.weight_bytes),
+            kv_read: per_token(ledger.kv_read_bytes),
+            kv_write: per_token(ledger.kv_write_bytes),
+            activations: per_token(ledger.activation_bytes),
+        })
+    }
+
+    /// Where the time of a decoded token goes; `None` if the stage clock was off.
+    pub(super) fn decode_time(&self) -> Option<TokenTime> {
+        self.token_time(|s| {
+            Some((
+                used(s.decode)?,
+                s.n_out().checked_sub(1)?,
+                s.decode_s()? * 1e3,
+            ))
+        })
+    }
+
+    /// Where the time of a prompt token goes; `None` if the stage clock was off.
+    pub(super) fn prefill_time(&self) -> Option<TokenTime> {
+        self.token_time(|s| Some((used(s.prefill)?, s.n_prompt as usize, s.ttft_ms()?)))
+    }
+
+    /// `of` gives a phase's stages, its tokens and its wall time in milliseconds.
+    fn token_time(
+        &self,
+        of: impl Fn(&Sample) -> Option<(PassStats, usize, f64)>,
+    ) -> Option<TokenTime> {
+        let (mut times, mut tokens, mut wall_ms) = (StageTimes::default(), 0, 0.0);
+        for (stats, n, ms) in self.counted.iter().filter_map(|s| of(s)) {
+            times.add(&stats.stages);
+            tokens += n;
+            wall_ms += ms;
+        }
+        if tokens == 0 || times.total_ns() == 0 {
+            return None;
+        }
+        let per_token = |ms: f64| ms / tokens as f64;
+        Some(TokenTime {
+            stages: Stage::ALL
+                .iter()
+                .map(|&s| (s, per_token(times.get(s) as f64 / 1e6)))
+                .collect(),
+            outside: per_token((wall_ms - times.total_ns() as f64 / 1e6).max(0.0)),
+        })
+    }
+
+    /// Whether all repetitions that count gave the same tokens; `None` without any.
+    pub(super) fn same_output(&self) -> Option<bool> {
+        let first = self.counted.first()?;
+        Some(
+            self.counted
+                .iter()
+                .all(|s| s.output_sha256 == first.output_sha256),
+        )
+    }
+}
+
+/// Statistics of a phase that had passes.
+fn used(stats: Option<PassStats>) -> Option<PassStats> {
+    stats.filter(|s| s.passes > 0)
+}
+
+/// The swept key that makes the best horizontal axis: numeric, with the most values; and what the others are.
+pub(super) fn sweep_axis(groups: &[Group<'_>]) -> Option<String> {
+    let mut best: Option<(usize, String)> = None;
+    let keys = groups.first()?.case.swept.keys();
+    for key in keys {
+        let values: Option<Vec<f64>> = groups
+            .iter()
+            .map(|g| g.case.swept.get(key)?.as_f64())
+            .collect();
+        let Some(mut values) = values else { continue };
+        values.sort_by(f64::total_cmp);
+        values.dedup();
+        if values.len() >= 2 && best.as_ref().is_none_or(|(n, _)| values.len() > *n) {
+            best = Some((values.len(), key.clone()));
+        }
+    }
+    best.map(|(_, key)| key)
+}

@@ -1,0 +1,93 @@
+use super::*;
+
+fn axes() -> Axes {
+    Axes {
+        x: 0.0..10.0,
+        y: 0.0..10.0,
+        x_unit: "x".to_owned(),
+        y_unit: "<y>".to_owned(),
+        x_tick: tick_whole,
+        y_ticks: true,
+        height: 200,
+    }
+}
+
+#[test]
+fn colours_are_variables_and_text_is_escaped() {
+    let title = "a < b & \"c\"".to_owned();
+    let marks: Vec<Mark> = Role::all()
+        .map(|role| Mark::Dot {
+            x: 1.0,
+            y: 1.0,
+            role,
+            hollow: false,
+            title: title.clone(),
+        })
+        .chain([
+            Mark::Bar {
+                x: 0.0..9.0,
+                y: 0.0..9.0,
+                role: Role::Band,
+                label: "<b>".to_owned(),
+                title: title.clone(),
+            },
+            Mark::Line {
+                points: vec![(0.0, 0.0), (1.0, 1.0)],
+                role: Role::Accent,
+                width: 1,
+            },
+        ])
+        .collect();
+    let svg = svg(&axes(), &marks, WIDE_PX).expect("drawn");
+    for role in Role::all() {
+        assert!(svg.contains(&format!("var(--{})", role.name())), "{role:?}");
+    }
+    assert!(!svg.contains('#'), "a fixed colour is left");
+    assert!(
+        !svg.contains("xmlns")
+            && !svg.contains("sans-serif")
+            && !svg.contains("<b>")
+            && !svg.contains("<y>")
+    );
+    assert!(
+        svg.contains("<title>a &lt; b &amp; &quot;c&quot;</title>"),
+        "{svg}"
+    );
+}
+
+#[test]
+fn roles_are_drawn_in_different_colours() {
+    let mut drawn: Vec<u8> = Role::all().map(|r| r.drawn().2).collect();
+    let n = drawn.len();
+    drawn.dedup();
+    assert_eq!(drawn.len(), n);
+}
+
+#[test]
+fn labels_appear_only_where_they_fit() {
+    let bar = |width| Mark::Bar {
+        x: 0.0..width,
+        y: 0.0..5.0,
+        role: Role::Accent,
+        label: "attention".to_owned(),
+        title: String::new(),
+    };
+    let drawn = |width| {
+        svg(&axes(), &[bar(width)], NARROW_PX)
+            .expect("drawn")
+            .contains("attention")
+    };
+    assert!(drawn(9.0) && !drawn(1.0));
+}
+
+#[test]
+fn ticks_are_plain() {
+    assert_eq!(
+        (tick_number(140.0), tick_number(0.25), tick_number(-0.0)),
+        ("140".into(), "0.25".into(), "0".into())
+    );
+    assert_eq!(
+        (tick_whole(3.0), tick_whole(2.5)),
+        ("3".into(), String::new())
+    );
+}

@@ -1,0 +1,409 @@
+//! The tables of the report, shared by its HTML and its markdown.
+
+use super::data::{Group, Run, TokenTime};
+use super::format::{
+    self, MISSING, count, decimal_bytes, interval, maybe, median, number, percent,
+};
+use crate::host::binary_bytes;
+use crate::record::{Phase, Sample};
+
+/// A table; the first column names the row.
+pub(super) struct Table {
+    pub caption: String,
+    pub columns: Vec<String>,
+    pub rows: Vec<Vec<Cell>>,
+}
+
+/// A cell's text, and the number it sorts by.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Cell {
+    pub text: String,
+    pub sort: Option<f64>,
+}
+
+impl Cell {
+    fn text(text: impl Into<String>) -> Cell {
+        Cell {
+            text: text.into(),
+            sort: None,
+        }
+    }
+
+    fn number(x: Option<f64>) -> Cell {
+        Cell {
+            text: maybe(x),
+            sort: x,
+        }
+    }
+
+    fn shown(text: String, x: Option<f64>) -> Cell {
+        Cell { text, sort: x }
+    }
+
+    fn count(n: Option<u64>) -> Cell {
+        Cell {
+            text: n.map_or_else(|| MISSING.to_owned(), count),
+            sort: n.map(|n| n as f64),
+        }
+    }
+
+    fn bytes(n: Option<u64>) -> Cell {
+        Cell {
+            text: n.map_or_else(|| MISSING.to_owned(), binary_bytes),
+            sort: n.map(|n| n as f64),
+        }
+    }
+}
+
+fn table(caption: &str, columns: &[&str], rows: Vec<Vec<Cell>>) -> Table {
+    Table {
+        caption: caption.to_owned(),
+        columns: columns.iter().map(|c| (*c).to_owned()).collect(),
+        rows,
+    }
+}
+
+/// One row per case: the numbers that are compared.
+pub(super) fn cases(groups: &[Group<'_>]) -> Table {
+    let columns = [
+        "case",
+        "decode tok/s",
+        "interval",
+        "MAD",
+        "N",
+        "prefill tok/s",
+        "first token ms",
+        "p50 ms",
+        "p90 ms",
+        "p99 ms",
+        "GB/s",
+        "peak memory",
+        "tainted",
+        "failed",
+    ];
+    let rows = groups.iter().map(|group| {
+        let decode = group.decode();
+        let quantiles = &group.quantiles;
+        let of =
+            |e: Option<super::data::Estimate>| Cell::shown(median(e.as_ref()), e.map(|e| e.median));
+        vec![
+            Cell::text(&group.label),
+            Cell::shown(median(decode.as_ref()), decode.as_ref().map(|e| e.median)),
+            Cell::shown(
+                interval(decode.as_ref()),
+                decode.as_ref().and_then(|e| Some(e.interval?.low)),
+            ),
+            Cell::number(decode.as_ref().map(|e| e.mad)),
+            Cell::count(Some(group.counted.len() as u64)),
+            of(group.prefill()),
+            of(group.ttft()),
+            Cell::number(quantiles[0].ms),
+            Cell::number(quantiles[1].ms),
+            Cell::number(quantiles[2].ms),
+            of(group.bandwidth()),
+            Cell::bytes(group.peak_rss_bytes()),
+            Cell::count(Some(group.tainted() as u64)),
+            Cell::count(Some(group.failures as u64)),
+        ]
+    });
+    table(
+        "Medians over repetitions, one row per case",
+        &columns,
+        rows.collect(),
+    )
+}
+
+/// Every repetition, in the order they ran.
+pub(super) fn repetitions(group: &Group<'_>) -> Table {
+    let columns = [
+        "repetition",
+        "decode tok/s",
+        "prefill tok/s",
+        "first token ms",
+        "load ms",
+        "involuntary switches",
+        "steal ms",
+        "disturbed by",
+    ];
+    let rows = group.all.iter().map(|sample| {
+        vec![
+            Cell::text(repetition_name(group, sample)),
+            Cell::number(sample.decode_tok_s()),
+            Cell::number(sample.prefill_tok_s()),
+            Cell::number(sample.ttft_ms()),
+            Cell::number(sample.load_ms),
+            Cell::count(sample.usage.involuntary_switches),
+            Cell::number(sample.usage.steal_ms),
+            Cell::text(taints(sample)),
+        ]
+    });
+    table(
+        "Every repetition, in the order they ran",
+        &columns,
+        rows.collect(),
+    )
+}
+
+fn repetition_name(group: &Group<'_>, sample: &Sample) -> String {
+    let replaced = sample.is_measured() && !group.counted.iter().any(|s| std::ptr::eq(*s, sample));
+    match (sample.phase, replaced) {
+        (Phase::Warmup, _) => format!("warm-up {}", sample.round + 1),
+        (Phase::Measured, true) => format!("round {}, replaced", sample.round + 1),
+        (Phase::Measured, false) => format!("round {}", sample.round + 1),
+    }
+}
+
+fn taints(sample: &Sample) -> String {
+    let words: Vec<String> = sample.taint.iter().map(ToString::to_string).collect();
+    if words.is_empty() {
+        MISSING.to_owned()
+    } else {
+        words.join(", ")
+    }
+}
+
+/// Quantiles of the gaps between tokens.
+pub(super) fn quantiles(group: &Group<'_>) -> Table {
+    let gaps = group.gaps.concat();
+    let mut rows: Vec<Vec<Cell>> = group
+        .quantiles
+        .iter()
+        .map(|q| {
+            let between = q
+                .interval
+                .map(|i| format!("{} to {}", number(i.low), number(i.high)));
+            vec![
+                Cell::text(format!("p{:.0}", q.p * 100.0)),
+                Cell::number(q.ms),
+                Cell::text(between.unwrap_or_else(|| MISSING.to_owned())),
+            ]
+        })
+        .collect();
+    let extreme = |of: fn(f64, f64) -> f64| gaps.iter().copied().reduce(of);
+    rows.insert(
+        0,
+        vec![
+            Cell::text("shortest"),
+            Cell::number(extreme(f64::min)),
+            Cell::text(MISSING),
+        ],
+    );
+    rows.push(vec![
+        Cell::text("longest"),
+        Cell::number(extreme(f64::max)),
+        Cell::text(MISSING),
+    ]);
+    let caption = format!(
+        "Time per token over {} gaps; 95 % interval by bootstrap of repetitions",
+        count(gaps.len() as u64)
+    );
+    table(&caption, &["quantile", "ms per token", "interval"], rows)
+}
+
+/// Median time of each token, by position.
+pub(super) fn positions(group: &Group<'_>) -> Table {
+    let gaps = &group.gaps;
+    let rows = group
+        .median_gap_by_position()
+        .into_iter()
+        .enumerate()
+        .map(|(i, ms)| {
+            let here = || gaps.iter().filter_map(|g| g.get(i).copied());
+            vec![
+                Cell::shown(format!("{}", i + 2), Some((i + 2) as f64)),
+                Cell::number(Some(ms)),
+                Cell::number(here().reduce(f64::min)),
+                Cell::number(here().reduce(f64::max)),
+            ]
+        });
+    table(
+        "Time of each token over the repetitions",
+        &["token", "median ms", "shortest ms", "longest ms"],
+        rows.collect(),
+    )
+}
+
+/// Stages of one or more phases, side by side.
+pub(super) fn stages(phases: &[(String, TokenTime)]) -> Table {
+    let mut columns = vec!["stage".to_owned()];
+    for (name, _) in phases {
+        columns.push(format!("{name}, ms per token"));
+        columns.push(format!("{name}, share"));
+    }
+    let names = phases
+        .first()
+        .map(|(_, t)| t.stages.iter().map(|(s, _)| s.name()).collect::<Vec<_>>());
+    let row = |name: &str, of: &dyn Fn(&TokenTime) -> f64| {
+        let mut cells = vec![Cell::text(name)];
+        for (_, time) in phases {
+            let ms = of(time);
+            let share = ms / time.total();
+            cells.push(Cell::number(Some(ms)));
+            cells.push(Cell::shown(percent(share), Some(share)));
+        }
+        cells
+    };
+    let mut rows: Vec<Vec<Cell>> = names
+        .unwrap_or_default()
+        .iter()
+        .enumerate()
+        .map(|(i, name)| row(name, &|t| t.stages[i].1))
+        .collect();
+    rows.push(row("outside", &|t| t.outside));
+    rows.push(row("all", &TokenTime::total));
+    Table {
+        caption: "Time of a token by stage, mean over the repetitions that count".to_owned(),
+        columns,
+        rows,
+    }
+}
+
+/// Bytes of a decoded token by where they lie, and the bandwidth that results.
+pub(super) fn bytes(groups: &[Group<'_>]) -> Table {
+    let columns = [
+        "case",
+        "weights",
+        "KV read",
+        "KV written",
+        "weights + KV",
+        "activations (cached)",
+        "achieved GB/s",
+    ];
+    let rows = groups.iter().map(|group| {
+        let token = group.decode_bytes();
+        let of =
+            |x: Option<f64>| Cell::shown(x.map_or_else(|| MISSING.to_owned(), decimal_bytes), x);
+        let bandwidth = group.bandwidth();
+        vec![
+            Cell::text(&group.label),
+            of(token.map(|t| t.weights)),
+            of(token.map(|t| t.kv_read)),
+            of(token.map(|t| t.kv_write)),
+            of(token.map(|t| t.weights + t.kv_read + t.kv_write)),
+            of(token.map(|t| t.activations)),
+            Cell::shown(median(bandwidth.as_ref()), bandwidth.map(|e| e.median)),
+        ]
+    });
+    table(
+        "Bytes moved for one decoded token, as counted where they are read",
+        &columns,
+        rows.collect(),
+    )
+}
+
+/// Memory and loading, worst over repetitions.
+pub(super) fn memory(groups: &[Group<'_>]) -> Table {
+    let columns = [
+        "case",
+        "peak memory",
+        "on huge pages",
+        "weights in file",
+        "KV cache room",
+        "load ms",
+        "major faults",
+    ];
+    let rows = groups.iter().map(|group| {
+        let most =
+            |of: &dyn Fn(&Sample) -> Option<u64>| group.counted.iter().filter_map(|s| of(s)).max();
+        let load = group.estimate(|s| s.load_ms);
+        vec![
+            Cell::text(&group.label),
+            Cell::bytes(group.peak_rss_bytes()),
+            Cell::bytes(most(&|s| s.usage.huge_pages_bytes)),
+            Cell::bytes(most(&|s| s.model.weight_bytes)),
+            Cell::bytes(most(&|s| s.kv_capacity_bytes)),
+            Cell::shown(median(load.as_ref()), load.map(|e| e.median)),
+            Cell::count(most(&|s| s.usage.major_faults)),
+        ]
+    });
+    table(
+        "Largest value over the repetitions that count; loading: median",
+        &columns,
+        rows.collect(),
+    )
+}
+
+/// Repetitions that something disturbed; `None` if none was.
+pub(super) fn tainted(groups: &[Group<'_>]) -> Option<Table> {
+    let mut rows = Vec::new();
+    for group in groups {
+        for sample in group.all.iter().filter(|s| !s.taint.is_empty()) {
+            rows.push(vec![
+                Cell::text(&group.label),
+                Cell::text(repetition_name(group, sample)),
+                Cell::text(taints(sample)),
+                Cell::number(sample.decode_tok_s()),
+            ]);
+        }
+    }
+    let columns = ["case", "repetition", "disturbed by", "decode tok/s"];
+    (!rows.is_empty()).then(|| table("Disturbed repetitions: kept, but marked", &columns, rows))
+}
+
+/// Repetitions that gave no result; `None` if all did.
+pub(super) fn failures(run: &Run) -> Option<Table> {
+    let rows: Vec<Vec<Cell>> = run
+        .failures
+        .iter()
+        .map(|f| {
+            let round = match f.phase {
+                Phase::Warmup => format!("warm-up {}", f.round + 1),
+                Phase::Measured => format!("round {}", f.round + 1),
+            };
+            let what = match f.stderr.trim() {
+                "" => f.message.clone(),
+                stderr => format!("{}\n{stderr}", f.message),
+            };
+            vec![
+                Cell::text(&f.case),
+                Cell::text(round),
+                Cell::text(f.kind.name()),
+                Cell::text(what),
+            ]
+        })
+        .collect();
+    let columns = ["case", "repetition", "failure", "what happened"];
+    (!rows.is_empty()).then(|| table("Repetitions that gave no result", &columns, rows))
+}
+
+/// The quantities of one case with their intervals.
+pub(super) fn results(group: &Group<'_>) -> Table {
+    let row = |name: &str, unit: &str, estimate: Option<super::data::Estimate>| {
+        let values = || estimate.iter().flat_map(|e| e.values.iter().copied());
+        vec![
+            Cell::text(name),
+            Cell::text(unit),
+            Cell::number(estimate.as_ref().map(|e| e.median)),
+            Cell::text(interval(estimate.as_ref())),
+            Cell::number(estimate.as_ref().map(|e| e.mad)),
+            Cell::number(values().reduce(f64::min)),
+            Cell::number(values().reduce(f64::max)),
+            Cell::count(estimate.as_ref().map(|e| e.values.len() as u64)),
+        ]
+    };
+    let rows = vec![
+        row("decode rate", "tok/s", group.decode()),
+        row("prefill rate", "tok/s", group.prefill()),
+        row("time to first token", "ms", group.ttft()),
+        row(
+            "time per output token",
+            "ms",
+            group.estimate(Sample::tpot_ms),
+        ),
+        row("end to end", "ms", group.estimate(Sample::e2e_ms)),
+        row("bandwidth while decoding", "GB/s", group.bandwidth()),
+        row("loading", "ms", group.estimate(|s| s.load_ms)),
+    ];
+    let kind = group.decode().map_or_else(
+        || "nothing measured".to_owned(),
+        |e| format::interval_kind(&e),
+    );
+    let columns = [
+        "quantity", "unit", "median", "interval", "MAD", "least", "most", "N",
+    ];
+    table(
+        &format!("Over the repetitions that count; {kind}"),
+        &columns,
+        rows,
+    )
+}

@@ -1,0 +1,157 @@
+//! The run in sentences.
+
+use super::data::{Group, Run};
+use super::format::{interval, number};
+use crate::host::plural;
+use crate::record::FailureKind;
+
+/// What came out, in one or two sentences.
+pub(super) fn summary(run: &Run, groups: &[Group<'_>]) -> String {
+    match groups {
+        [group] if group.decode().is_some() => one_case(run, group),
+        _ => many_cases(run, groups),
+    }
+}
+
+fn one_case(run: &Run, group: &Group<'_>) -> String {
+    let Some(decode) = group.decode() else {
+        return nothing(run);
+    };
+    let model = run
+        .manifest
+        .models
+        .get(group.case.model)
+        .map_or("The model", |m| m.name.as_str());
+    let threads = group.counted.iter().find_map(|s| s.threads);
+    let threads = threads.map_or_else(String::new, |n| {
+        format!(" on {}", plural(n as usize, "thread"))
+    });
+    let mut text = format!(
+        "{model} decodes {} tokens a second{threads}",
+        number(decode.median)
+    );
+    text += &match decode.interval {
+        Some(i) => format!(
+            ": the median of {}, {:.0} % interval {}.",
+            plural(decode.values.len(), "repetition"),
+            i.confidence * 100.0,
+            interval(Some(&decode))
+        ),
+        None => ", measured once.".to_owned(),
+    };
+    if let (Some(prefill), Some(ttft), Some(sample)) =
+        (group.prefill(), group.ttft(), group.counted.first())
+    {
+        text += &format!(
+            " A prompt of {} goes in at {} tokens a second; the first token comes after {} ms.",
+            plural(sample.n_prompt as usize, "token"),
+            number(prefill.median),
+            number(ttft.median)
+        );
+    }
+    text
+}
+
+fn many_cases(run: &Run, groups: &[Group<'_>]) -> String {
+    let mut rates: Vec<(f64, &str)> = groups
+        .iter()
+        .filter_map(|g| Some((g.decode()?.median, g.label.as_str())))
+        .collect();
+    rates.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (Some(slowest), Some(fastest)) = (rates.first(), rates.last()) else {
+        return nothing(run);
+    };
+    if rates.len() == 1 {
+        return format!(
+            "Of {} only \"{}\" gave a decode rate: {} tokens a second.",
+            plural(run.manifest.cases.len(), "case"),
+            fastest.1,
+            number(fastest.0)
+        );
+    }
+    format!(
+        "Over {} the decode rate goes from {} tokens a second ({}) to {} ({}).",
+        plural(rates.len(), "case"),
+        number(slowest.0),
+        slowest.1,
+        number(fastest.0),
+        fastest.1
+    )
+}
+
+fn nothing(run: &Run) -> String {
+    match (run.samples.is_empty(), run.failures.len()) {
+        (true, 0) => "Nothing was measured: the run ended before its first repetition.".to_owned(),
+        (true, n) => format!("Nothing was measured: {} gave no result.", plural(n, "repetition")),
+        (false, _) => "No decode rate was measured: fewer than two tokens came in every repetition that counts.".to_owned(),
+    }
+}
+
+/// What readers must know before they trust a number; empty if nothing.
+pub(super) fn problems(run: &Run, groups: &[Group<'_>]) -> Vec<String> {
+    let mut list = Vec::new();
+    let wrong = run
+        .failures
+        .iter()
+        .filter(|f| f.kind == FailureKind::Mismatch)
+        .count();
+    if wrong > 0 {
+        list.push(format!(
+            "{} gave wrong output.",
+            plural(wrong, "repetition")
+        ));
+    }
+    let other = run.failures.len() - wrong;
+    if other > 0 {
+        list.push(format!("{} gave no result.", plural(other, "repetition")));
+    }
+    for group in groups.iter().filter(|g| g.same_output() == Some(false)) {
+        list.push(format!(
+            "The repetitions of \"{}\" differ in their output.",
+            group.label
+        ));
+    }
+    let tainted: usize = groups.iter().map(Group::tainted).sum();
+    let counted: usize = groups.iter().map(|g| g.counted.len()).sum();
+    if tainted > 0 {
+        list.push(format!(
+            "{tainted} of {counted} repetitions that count were disturbed."
+        ));
+    }
+    let (planned, cases) = (run.manifest.rounds as usize, run.manifest.cases.len());
+    if counted < planned * cases {
+        list.push(format!(
+            "{counted} of {} planned repetitions count.",
+            planned * cases
+        ));
+    }
+    if run.manifest.binary.profile == "debug" {
+        list.push("The program was built without optimisation.".to_owned());
+    }
+    for finding in run.manifest.host.warnings() {
+        list.push(format!(
+            "{}: {} ({}).",
+            finding.topic, finding.found, finding.means
+        ));
+    }
+    list
+}
+
+/// The command that repeats the run.
+pub(super) fn own_command(run: &Run) -> String {
+    let scenario = &run.manifest.scenario;
+    let mut command = format!("cargo run --release -- run {}", quoted(&scenario.path));
+    for text in &scenario.overrides {
+        command += &format!(" --set {}", quoted(text));
+    }
+    command
+}
+
+/// Quoted for a POSIX shell, where it needs to be.
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:+@%".contains(c);
+    match !text.is_empty() && text.chars().all(plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}

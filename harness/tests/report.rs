@@ -1,0 +1,220 @@
+//! Reports of seeded fake runs. The folders stay in cargo's temporary folder, where a browser can open them.
+
+mod fake;
+
+use fake::{FakeRun, HOSTILE};
+use harness::record::{Phase, SCHEMA_VERSION};
+use std::fs;
+use std::path::PathBuf;
+
+/// Writes the run and its reports; gives the folder and both texts.
+fn report(name: &str, run: &FakeRun) -> (PathBuf, String, String) {
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+        .join("reports")
+        .join(name);
+    run.write(&dir);
+    let paths = harness::report::write(&dir).expect("a report");
+    let read = |path| fs::read_to_string(path).expect("readable");
+    (dir, read(paths.html), read(paths.markdown))
+}
+
+/// What holds for every page: whole, self-contained, and hostile text is text.
+fn check_page(page: &str) {
+    assert!(page.starts_with("<!DOCTYPE html>") && page.trim_end().ends_with("</html>"));
+    for forbidden in [
+        "http:",
+        "https:",
+        "//cdn",
+        "@import",
+        "url(",
+        "<img",
+        "alert(1)</script>",
+        "fetch(",
+        "NaN",
+        "inf ",
+    ] {
+        assert!(!page.contains(forbidden), "\"{forbidden}\" in the page");
+    }
+    for open in ["section", "table", "details", "figure", "svg"] {
+        let count = |text: &str| page.matches(text).count();
+        let opened = count(&format!("<{open} ")) + count(&format!("<{open}>"));
+        assert_eq!(opened, count(&format!("</{open}>")), "{open}");
+    }
+}
+
+#[test]
+fn one_case_has_everything() {
+    let (_, page, markdown) = report("strict", &FakeRun::strict());
+    check_page(&page);
+    for text in [
+        "decodes ",
+        "tokens a second on 2 threads",
+        "94 % interval, N = 5",
+        "warm-up 1",
+        "round 3, replaced",
+        "steal 214 ms, 611 involuntary switches",
+        "p99",
+        "gate_up",
+        "outside",
+        "achieved GB/s",
+        "MiB",
+        "llama-completion -m SmolLM2",
+        "generates from an empty context",
+        "--set 'prompt.text",
+        "Some CPU 9000",
+        "SHA-256 of the ids",
+        "in all 5 repetitions",
+    ] {
+        assert!(page.contains(text), "\"{text}\" is missing");
+    }
+    assert!(
+        page.contains("&lt;script&gt;alert(1)"),
+        "the output text is shown, escaped"
+    );
+    assert!(
+        markdown.contains("| decode rate | tok/s | 13"),
+        "{markdown}"
+    );
+    assert!(!markdown.contains("<script>"));
+    assert!(markdown.contains(
+        "cargo run --release -- run scenarios/strict.toml --set 'prompt.text=It'\\''s a test'"
+    ));
+}
+
+#[test]
+fn a_matrix_compares_its_cases() {
+    let (_, page, markdown) = report("matrix", &FakeRun::matrix());
+    check_page(&page);
+    for text in [
+        "Over 7 cases the decode rate goes from",
+        "Over <code>engine.threads</code>",
+        "engine.ctx=4096",
+        "7 repetitions gave no result",
+        "timeout",
+        "killed",
+        "41 major faults",
+        "governor: powersave",
+        "1 of 41 repetitions that count were disturbed",
+        "41 of 48 planned repetitions count",
+        "cpupower",
+    ] {
+        assert!(page.contains(text), "\"{text}\" is missing");
+    }
+    let row = markdown
+        .lines()
+        .find(|l| l.starts_with("| engine.threads=8 engine.ctx=4096 |"))
+        .expect("a row");
+    assert!(
+        row.contains("| – |") && row.ends_with("| 6 |"),
+        "a case that failed has a row with no numbers: {row}"
+    );
+}
+
+#[test]
+fn a_run_without_results_says_so() {
+    let (_, page, markdown) = report("nothing", &FakeRun::nothing());
+    check_page(&page);
+    assert!(page.contains("Nothing was measured: 2 repetitions gave no result."));
+    assert!(page.contains("&lt;script&gt;alert(1)") && !page.contains(HOSTILE));
+    assert!(markdown.contains("Nothing was measured") && !markdown.contains("<script>"));
+
+    let mut empty = FakeRun::nothing();
+    empty.failures.clear();
+    let (_, page, _) = report("empty", &empty);
+    check_page(&page);
+    assert!(page.contains("the run ended before its first repetition"));
+}
+
+#[test]
+fn unusual_samples_make_a_page() {
+    type Change = (&'static str, fn(&mut FakeRun));
+    let changes: [Change; 7] = [
+        ("no tokens", |r| {
+            r.samples.iter_mut().for_each(|s| s.arrival_ns.clear())
+        }),
+        ("one token", |r| {
+            r.samples.iter_mut().for_each(|s| s.arrival_ns.truncate(1))
+        }),
+        ("two tokens at once", |r| {
+            r.samples.iter_mut().for_each(|s| s.arrival_ns = vec![5, 5])
+        }),
+        ("no stages and no ledger", |r| {
+            r.samples
+                .iter_mut()
+                .for_each(|s| (s.prefill, s.decode) = (None, None))
+        }),
+        ("stage clock off", |r| {
+            r.samples.iter_mut().for_each(|s| {
+                s.decode = s.decode.map(|mut d| {
+                    d.stages = Default::default();
+                    d
+                })
+            })
+        }),
+        ("one repetition", |r| r.samples.truncate(2)),
+        ("warm-up alone", |r| {
+            r.samples.retain(|s| s.phase == Phase::Warmup)
+        }),
+    ];
+    for (name, change) in changes {
+        let mut run = FakeRun::strict();
+        change(&mut run);
+        let (_, page, _) = report("unusual", &run);
+        check_page(&page);
+        assert!(page.contains("Tokenlab report"), "{name}");
+    }
+}
+
+#[test]
+fn differing_outputs_are_told() {
+    let mut run = FakeRun::strict();
+    run.samples[1].output_sha256 = "0".repeat(64);
+    let (_, page, _) = report("differing", &run);
+    assert!(
+        page.contains("The repetitions of \"strict\" differ in their output.")
+            || page.contains("&quot;strict&quot; differ")
+    );
+    assert!(!page.contains("The same </span>"));
+}
+
+#[test]
+fn a_torn_last_line_is_forgiven_and_others_are_not() {
+    let run = FakeRun::strict();
+    let (dir, whole, _) = report("torn", &run);
+    let journal = dir.join("samples.jsonl");
+    let text = fs::read_to_string(&journal).expect("readable");
+    fs::write(&journal, format!("{text}{{\"schema_version\":1,\"ca")).expect("written");
+    harness::report::write(&dir).expect("a torn last line is left out");
+    assert_eq!(
+        fs::read_to_string(dir.join("report.html")).expect("readable"),
+        whole
+    );
+    fs::write(&journal, format!("{{\"torn\n{text}")).expect("written");
+    let error = format!("{:#}", harness::report::write(&dir).unwrap_err());
+    assert!(
+        error.contains("samples.jsonl\", line 1, is damaged"),
+        "{error}"
+    );
+}
+
+#[test]
+fn folders_that_are_no_runs_are_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let error = |text: Option<&str>| {
+        if let Some(text) = text {
+            fs::write(dir.path().join("manifest.json"), text).expect("written");
+        }
+        format!("{:#}", harness::report::write(dir.path()).unwrap_err())
+    };
+    assert!(error(None).contains("holds no manifest.json: is it the folder of a run?"));
+    assert!(error(Some("{")).contains("is not valid JSON"));
+    assert!(error(Some("{}")).contains("has schema version none"));
+    assert!(
+        error(Some("{\"schema_version\": 99}"))
+            .contains("has schema version 99, this program reads 1")
+    );
+    assert!(
+        error(Some(&format!("{{\"schema_version\": {SCHEMA_VERSION}}}")))
+            .contains("is not a manifest")
+    );
+}

@@ -1,0 +1,157 @@
+// Opens reports in headless Chromium and checks what a reader would notice: overflow at phone and desktop width,
+// requests that leave the page, console messages, text contrast, overlapping texts in plots, sorting, the page
+// without scripts, and print. Keeps a screenshot of each state.
+//
+//   npm install --no-save --prefix target/browser playwright-core
+//   NODE_PATH=target/browser/node_modules node scripts/check-report.mjs SCREENSHOTS REPORT.html...
+//
+// CHROMIUM names the browser, "chromium" from PATH otherwise.
+import { createRequire } from "node:module";
+import { execFileSync } from "node:child_process";
+import { mkdirSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
+
+const { chromium } = createRequire(import.meta.url)("playwright-core");
+const WIDTHS = [1280, 390];
+const CONTRAST_MIN = 4.5;
+
+const [shots, ...reports] = process.argv.slice(2);
+if (!shots || reports.length === 0) {
+  console.error("usage: check-report.mjs SCREENSHOTS REPORT.html...");
+  process.exit(2);
+}
+mkdirSync(shots, { recursive: true });
+
+const failures = [];
+const executablePath = process.env.CHROMIUM ?? execFileSync("which", ["chromium"], { encoding: "utf8" }).trim();
+const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
+for (const report of reports) {
+  const url = pathToFileURL(resolve(report)).href;
+  const name = basename(dirname(resolve(report)));
+  for (const width of WIDTHS) {
+    for (const colorScheme of ["light", "dark"]) {
+      await check(url, `${name}-${width}-${colorScheme}`, { viewport: { width, height: 900 }, colorScheme });
+    }
+  }
+  await check(url, `${name}-no-script`, { viewport: { width: 1280, height: 900 }, javaScriptEnabled: false });
+  await check(url, `${name}-print`, { viewport: { width: 760, height: 1000 } }, "print");
+}
+await browser.close();
+for (const failure of failures) console.error(`FAILED ${failure}`);
+console.log(`${reports.length} reports, ${failures.length} failures, screenshots in ${shots}`);
+process.exit(failures.length === 0 ? 0 : 1);
+
+async function check(url, state, options, media) {
+  const fail = (what) => failures.push(`${state}: ${what}`);
+  const context = await browser.newContext(options);
+  const page = await context.newPage();
+  page.on("console", (message) => fail(`console: ${message.text()}`));
+  page.on("pageerror", (error) => fail(`error in the page: ${error.message}`));
+  page.on("request", (request) => {
+    if (request.url() !== url && !request.url().startsWith("data:")) fail(`request to ${request.url()}`);
+  });
+  await page.goto(url);
+  if (media) await page.emulateMedia({ media });
+  await page.screenshot({ path: join(shots, `${state}.png`), fullPage: true });
+  if (options.javaScriptEnabled === false) {
+    if ((await page.locator("section").count()) === 0) fail("nothing to read without scripts");
+    await context.close();
+    return;
+  }
+  for (const what of await page.evaluate(sortTables)) fail(what);
+  await page.evaluate(() => document.querySelectorAll("details").forEach((d) => (d.open = true)));
+  for (const what of await page.evaluate(overflow)) fail(what);
+  for (const what of await page.evaluate(plotTexts)) fail(what);
+  if (!media) for (const what of await page.evaluate(contrast, CONTRAST_MIN)) fail(what);
+  if (media) await page.pdf({ path: join(shots, `${state}.pdf`), format: "A4" });
+  await page.screenshot({ path: join(shots, `${state}-open.png`), fullPage: true });
+  await context.close();
+}
+
+/** Elements that stick out of the page, unless they lie in a box of their own that scrolls. */
+function overflow() {
+  const found = [];
+  const width = document.documentElement.clientWidth;
+  if (document.documentElement.scrollWidth > width) {
+    found.push(`the page is ${document.documentElement.scrollWidth} px wide, the window ${width}`);
+  }
+  for (const element of document.body.querySelectorAll("*")) {
+    if (element.closest(".scroll > *, pre, svg") || !element.checkVisibility()) continue;
+    const { left, right } = element.getBoundingClientRect();
+    if (right > width + 1 || left < -1) found.push(`<${element.tagName} class="${element.className}"> ends at ${right} px`);
+  }
+  return found;
+}
+
+/** Texts of plots that leave their plot or lie on each other. */
+function plotTexts() {
+  const found = [];
+  for (const svg of document.querySelectorAll(".plot svg")) {
+    if (!svg.checkVisibility()) continue;
+    const frame = svg.getBoundingClientRect();
+    const texts = [...svg.querySelectorAll("text")].map((t) => [t.textContent.trim(), t.getBoundingClientRect()]);
+    texts.forEach(([text, a], i) => {
+      if (text === "") return;
+      if (a.left < frame.left - 2 || a.right > frame.right + 2) found.push(`"${text}" leaves its plot`);
+      for (const [other, b] of texts.slice(i + 1)) {
+        const apart = a.right <= b.left || b.right <= a.left || a.bottom - 3 <= b.top || b.bottom - 3 <= a.top;
+        if (other !== "" && !apart) found.push(`"${text}" lies on "${other}"`);
+      }
+    });
+  }
+  return found;
+}
+
+/** Texts whose colour is too near to what lies behind them. */
+function contrast(least) {
+  const channels = (colour) => {
+    const canvas = document.createElement("canvas").getContext("2d");
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    return canvas.getImageData(0, 0, 1, 1).data;
+  };
+  const light = (colour) => {
+    const [r, g, b] = [...channels(colour)].map((c) => c / 255).map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ratio = (a, b) => (Math.max(light(a), light(b)) + 0.05) / (Math.min(light(a), light(b)) + 0.05);
+  const behind = (element) => {
+    for (let e = element; e; e = e.parentElement) {
+      const colour = getComputedStyle(e).backgroundColor;
+      if (channels(colour)[3] === 255) return colour;
+    }
+    return "white";
+  };
+  const found = new Set();
+  for (const element of document.body.querySelectorAll("*")) {
+    const own = [...element.childNodes].some((n) => n.nodeType === Node.TEXT_NODE && n.textContent.trim() !== "");
+    if (!own || element.closest("script") || !element.checkVisibility()) continue;
+    const style = getComputedStyle(element);
+    const svg = element.closest("svg");
+    const fill = element.getAttribute("fill");
+    const stage = fill?.match(/^var\(--on-(.*)\)$/);
+    const root = getComputedStyle(document.documentElement);
+    const back = stage ? root.getPropertyValue(`--${stage[1]}`) : behind(svg ? svg.parentElement : element);
+    const r = ratio(svg ? style.fill : style.color, back);
+    if (r < least) found.add(`contrast ${r.toFixed(2)} of <${element.tagName.toLowerCase()} class="${element.getAttribute("class") ?? ""}"> "${element.textContent.trim().slice(0, 30)}"`);
+  }
+  return [...found];
+}
+
+/** Clicks every column of every sortable table twice, and compares the order. */
+function sortTables() {
+  const found = [];
+  for (const table of document.querySelectorAll("table.sortable")) {
+    [...table.tHead.rows[0].cells].forEach((head, column) => {
+      for (const direction of ["ascending", "descending"]) {
+        head.querySelector("button").click();
+        const keys = [...table.tBodies[0].rows].map((r) => r.cells[column].dataset.sort).filter((k) => k !== undefined).map(Number);
+        const sign = direction === "ascending" ? 1 : -1;
+        const sorted = keys.every((k, i) => i === 0 || sign * (k - keys[i - 1]) >= 0);
+        if (!sorted || head.getAttribute("aria-sort") !== direction) found.push(`column "${head.textContent}" is not sorted ${direction}`);
+      }
+    });
+  }
+  return found;
+}
