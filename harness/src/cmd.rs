@@ -1,3 +1,4 @@
 //! One file per subcommand, all of one shape: `Args`, and `run` that gives the exit code.
 
 pub mod doctor;
+pub mod report;

@@ -9,8 +9,8 @@ pub mod interrupt;
 pub mod record;
 pub mod stats;
 
-pub mod scenario;
 pub mod report;
+pub mod scenario;
 
 pub mod runner;
 

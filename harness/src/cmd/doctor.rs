@@ -1,13 +1,11 @@
 //! `harness doctor`: what this machine is, what on it will disturb a measurement, and what to do about each.
 
+use crate::exit::Exit;
 use crate::host::{Finding, HostFacts, Status};
 use anstyle::{AnsiColor, Style};
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::process::ExitCode;
 
-/// Exit code of `--strict` on a machine that will disturb a measurement.
-const EXIT_UNFIT: u8 = 5;
 /// Widest text, in columns.
 const COLUMNS_MAX: usize = 100;
 
@@ -23,7 +21,7 @@ pub struct Args {
 }
 
 /// Looks at the machine and prints the findings to stdout.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let facts = HostFacts::read();
     let text = match args.json {
         true => serde_json::to_string_pretty(&facts)? + "\n",
@@ -32,8 +30,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // Colours are stripped where stdout is no terminal, or NO_COLOR is set.
     anstream::stdout().write_all(text.as_bytes())?;
     Ok(match args.strict && facts.warnings().next().is_some() {
-        true => ExitCode::from(EXIT_UNFIT),
-        false => ExitCode::SUCCESS,
+        true => Exit::Unfit,
+        false => Exit::Ok,
     })
 }
 
