@@ -12,6 +12,12 @@ pub mod stats;
 pub mod report;
 pub mod scenario;
 
+pub mod repeat;
 pub mod runner;
+
+pub mod measure;
+
+pub mod export;
+pub mod summary;
 
 pub mod cmd;

@@ -171,7 +171,7 @@ pub fn bootstrap_interval(
     if repetitions.len() < 2 {
         return None;
     }
-    let mut random = SplitMix64(seed);
+    let mut random = SplitMix64::new(seed);
     let mut pooled = Vec::new();
     let estimates: Option<Vec<f64>> = (0..draws)
         .map(|_| {
@@ -272,9 +272,14 @@ fn normal_cdf(z: f64) -> f64 {
 }
 
 /// Steele, Lea and Flood's SplitMix64: small, seedable, and the same on every machine.
-struct SplitMix64(u64);
+pub(crate) struct SplitMix64(u64);
 
 impl SplitMix64 {
+    /// The sequence that `seed` begins.
+    pub(crate) fn new(seed: u64) -> SplitMix64 {
+        SplitMix64(seed)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -284,7 +289,7 @@ impl SplitMix64 {
     }
 
     /// A number from 0 to `n` exclusive; the bias is below `n` / 2^64.
-    fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         ((u128::from(self.next()) * n as u128) >> 64) as usize
     }
 }

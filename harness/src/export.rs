@@ -1,0 +1,222 @@
+//! `results.csv` and `tokens.csv`: the records as flat tables. An unknown number is an empty field, never 0.
+
+use crate::record::{Run, SCHEMA_VERSION, Sample};
+use crate::stats;
+use crate::summary::{Summary, summaries};
+use anyhow::Context as _;
+use std::fmt::Display;
+
+/// One row a case. Where a column means what it means in `llama-bench -o csv`, it has its name there; `avg_ts` and
+/// `stddev_ts` are the decode rate. Engine options follow as `engine.<option>`, swept keys as `case` has them.
+///
+/// # Errors
+/// When a record cannot be put into a row.
+pub fn results_csv(run: &Run) -> anyhow::Result<Vec<u8>> {
+    let mut csv = csv::Writer::from_writer(Vec::new());
+    let rows = summaries(run);
+    let rows = rows.iter().map(|summary| result_row(run, summary));
+    let rows: Vec<Vec<(String, String)>> = rows.collect::<anyhow::Result<_>>()?;
+    if let Some(first) = rows.first() {
+        csv.write_record(first.iter().map(|(name, _)| name))?;
+    }
+    for row in &rows {
+        csv.write_record(row.iter().map(|(_, value)| value))?;
+    }
+    csv.into_inner().context("results.csv")
+}
+
+/// The columns of one case.
+fn result_row(run: &Run, summary: &Summary<'_>) -> anyhow::Result<Vec<(String, String)>> {
+    let case = summary.case;
+    let model = &run.manifest.models.get(case.model);
+    let first = summary.counted.first();
+    let rates = summary.values(Sample::decode_tok_s);
+    let gaps = summary.gaps_ms();
+    let median = |quantity: fn(&Sample) -> Option<f64>| text(summary.median(quantity));
+    let mut row: Vec<(String, String)> = [
+        ("schema_version", SCHEMA_VERSION.to_string()),
+        ("case", case.name.clone()),
+        ("runner", summary.runner.to_owned()),
+        ("test_time", text(first.map(|s| &s.started_at))),
+        ("model_filename", text(model.map(|m| &m.path))),
+        ("model_sha256", text(model.map(|m| &m.sha256))),
+        ("model_type", text(first.map(|s| &s.model.description))),
+        ("model_size", text(first.and_then(|s| s.model.weight_bytes))),
+        ("model_n_params", text(first.and_then(|s| s.model.n_params))),
+        ("n_prompt", text(first.map(|s| s.n_prompt))),
+        ("n_gen", case.n_gen.to_string()),
+        ("n_threads", text(first.and_then(|s| s.threads))),
+        ("isa", text(first.and_then(|s| s.isa.as_ref()))),
+        ("repetitions", summary.counted.len().to_string()),
+        ("tainted", summary.tainted().to_string()),
+        ("failures", summary.failures.to_string()),
+        ("mismatches", summary.mismatches.to_string()),
+        ("avg_ts", text(mean(&rates))),
+        ("stddev_ts", text(standard_deviation(&rates))),
+        ("decode_tok_s_median", text(stats::median(&rates))),
+        ("decode_tok_s_mad", text(stats::mad(&rates))),
+        ("decode_tok_s_min", text(stats::quantile(&rates, 0.0))),
+        ("decode_tok_s_max", text(stats::quantile(&rates, 1.0))),
+        ("prefill_tok_s_median", median(Sample::prefill_tok_s)),
+        ("ttft_ms_median", median(Sample::ttft_ms)),
+        ("tpot_ms_median", median(Sample::tpot_ms)),
+        ("itl_ms_p50", text(stats::quantile(&gaps, 0.5))),
+        ("itl_ms_p90", text(stats::quantile(&gaps, 0.9))),
+        ("itl_ms_p99", text(stats::p99(&gaps))),
+        ("e2e_ms_median", median(Sample::e2e_ms)),
+        (
+            "decode_bytes_per_token",
+            median(Sample::decode_bytes_per_token),
+        ),
+        ("decode_gb_s_median", median(Sample::decode_gb_s)),
+        ("load_ms_median", median(|s| s.load_ms)),
+        (
+            "peak_rss_bytes_median",
+            median(|s| s.usage.peak_rss_bytes.map(|b| b as f64)),
+        ),
+        ("output_sha256", text(summary.output_sha256())),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into();
+    // The names of the options come from serde, as everywhere.
+    if let serde_json::Value::Object(options) = serde_json::to_value(&case.engine)? {
+        for (name, value) in options {
+            let plain = value.as_str().map(str::to_owned);
+            row.push((
+                format!("engine.{name}"),
+                plain.unwrap_or_else(|| value.to_string()),
+            ));
+        }
+    }
+    Ok(row)
+}
+
+/// One row a generated token.
+///
+/// # Errors
+/// When a record cannot be put into a row.
+pub fn tokens_csv(run: &Run) -> anyhow::Result<Vec<u8>> {
+    let mut csv = csv::Writer::from_writer(Vec::new());
+    csv.write_record([
+        "schema_version",
+        "case",
+        "runner",
+        "phase",
+        "round",
+        "attempt",
+        "token",
+        "id",
+        "arrival_ns",
+        "gap_ns",
+    ])?;
+    for s in &run.samples {
+        let phase = if s.is_measured() {
+            "measured"
+        } else {
+            "warmup"
+        };
+        let mut before = None;
+        for (i, (&arrival, id)) in s.arrival_ns.iter().zip(&s.output_ids).enumerate() {
+            let gap = before.map(|ns| arrival.saturating_sub(ns));
+            csv.write_record([
+                &SCHEMA_VERSION.to_string(),
+                &s.case,
+                &s.runner,
+                phase,
+                &s.round.to_string(),
+                &s.attempt.to_string(),
+                &i.to_string(),
+                &id.to_string(),
+                &arrival.to_string(),
+                &text(gap),
+            ])?;
+            before = Some(arrival);
+        }
+    }
+    csv.into_inner().context("tokens.csv")
+}
+
+/// A value, or nothing if it is unknown.
+fn text(value: Option<impl Display>) -> String {
+    value.map(|v| v.to_string()).unwrap_or_default()
+}
+
+fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+/// Of a sample, with n - 1, as llama-bench computes it; unknown below two values.
+fn standard_deviation(values: &[f64]) -> Option<f64> {
+    let mean = mean(values).filter(|_| values.len() > 1)?;
+    let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
+    Some((squares / (values.len() - 1) as f64).sqrt())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::{manifest, sample};
+
+    fn run() -> Run {
+        let mut second = Sample {
+            round: 1,
+            ..sample()
+        };
+        second.arrival_ns = vec![20_000_000, 40_000_000, 60_000_000, 120_000_000];
+        Run {
+            manifest: manifest(),
+            samples: vec![sample(), second],
+            failures: vec![],
+        }
+    }
+
+    /// Header and rows.
+    fn rows(bytes: &[u8]) -> Vec<Vec<String>> {
+        let mut reader = csv::ReaderBuilder::new()
+            .has_headers(false)
+            .from_reader(bytes);
+        let records = reader.records().map(|r| r.expect("csv"));
+        records
+            .map(|r| r.iter().map(str::to_owned).collect())
+            .collect()
+    }
+
+    #[test]
+    fn a_case_is_a_row() {
+        let rows = rows(&results_csv(&run()).expect("csv"));
+        assert_eq!(rows.len(), 2);
+        let cell = |name: &str| {
+            let at = rows[0]
+                .iter()
+                .position(|n| n == name)
+                .unwrap_or_else(|| panic!("column {name}"));
+            rows[1][at].as_str()
+        };
+        assert_eq!(rows[0][0], "schema_version");
+        assert_eq!(
+            (cell("n_prompt"), cell("n_gen"), cell("repetitions")),
+            ("10", "4", "2")
+        );
+        // 50 and 30 tokens a second.
+        assert_eq!((cell("avg_ts"), cell("decode_tok_s_max")), ("40", "50"));
+        assert!(cell("stddev_ts").starts_with("14.142"));
+        assert_eq!(cell("engine.affinity"), "physical");
+        // Nobody measured these.
+        assert_eq!(
+            (
+                cell("peak_rss_bytes_median"),
+                cell("model_n_params"),
+                cell("itl_ms_p99")
+            ),
+            ("", "", "")
+        );
+    }
+
+    #[test]
+    fn a_token_is_a_row() {
+        let rows = rows(&tokens_csv(&run()).expect("csv"));
+        assert_eq!(rows.len(), 1 + 8);
+        assert_eq!(rows[1][6..], ["0", "5", "20000000", ""]);
+        assert_eq!(rows[2][6..], ["1", "6", "30000000", "10000000"]);
+    }
+}

@@ -1,0 +1,357 @@
+//! Runs the repetitions of a scenario, in rounds, and writes each into the run folder the moment it ends.
+
+use crate::clock;
+use crate::interrupt;
+use crate::record::{
+    CaseRecord, Failure, FailureKind, Manifest, Phase, Run, RunFolder, SCHEMA_VERSION, Sample,
+    tokens_sha256,
+};
+use crate::runner::{self, Finished, Job, Program, Trouble};
+use crate::scenario::Order;
+use crate::stats::SplitMix64;
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// Name of the runner in records.
+pub const ENGINE: &str = "engine";
+/// A case that failed so often in a row is given up for this run.
+const FAILURES_IN_A_ROW_MAX: u32 = 2;
+/// Attempts one repetition may take, re-runs of disturbed ones included.
+const ATTEMPTS_MAX: u32 = 3;
+
+/// One repetition to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Slot {
+    /// Whether it counts.
+    pub phase: Phase,
+    /// Round, from 0; warm-up rounds count on their own.
+    pub round: u32,
+    /// Place in the round, from 0.
+    pub position: u32,
+    /// Index of the case.
+    pub case: u32,
+}
+
+/// All repetitions, in order: each round holds each case once. In a rotated order the cases are shuffled once and move on
+/// by one place every round, so that drift of the machine and the place in the round meet all cases alike.
+pub fn schedule(cases: u32, warmup: u32, rounds: u32, order: Order, seed: u64) -> Vec<Slot> {
+    let mut base: Vec<u32> = (0..cases).collect();
+    if order == Order::Rotated {
+        let mut random = SplitMix64::new(seed);
+        for i in (1..base.len()).rev() {
+            base.swap(i, random.below(i + 1));
+        }
+    }
+    let warmup = (0..warmup).map(|round| (Phase::Warmup, round, round));
+    let measured = (0..rounds).map(|round| (Phase::Measured, round, warmup.len() as u32 + round));
+    let mut slots = Vec::new();
+    for (phase, round, turn) in warmup.clone().chain(measured) {
+        for position in 0..cases {
+            let step = match order {
+                Order::Rotated => (position + turn) % cases,
+                Order::Listed => position,
+            };
+            let case = base[step as usize];
+            slots.push(Slot {
+                phase,
+                round,
+                position,
+                case,
+            });
+        }
+    }
+    slots
+}
+
+/// What a run needs.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// What was promised.
+    pub manifest: &'a Manifest,
+    /// The job of each case.
+    pub jobs: &'a [Job],
+    /// The time limit of each case.
+    pub limits: &'a [Duration],
+    /// The program that works.
+    pub worker: &'a Program,
+    /// The repetitions, in order.
+    pub slots: &'a [Slot],
+    /// Disturbed repetitions that may be run again.
+    pub reruns: u32,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Everything was tried.
+    Complete,
+    /// A signal stopped it.
+    Interrupted,
+}
+
+/// Runs what `done` lacks. `tell` hears of every repetition before it starts, and at the end of each.
+///
+/// # Errors
+/// When a record cannot be written. A repetition that fails is a record, not an error.
+pub fn run(
+    plan: &Plan<'_>,
+    folder: &mut RunFolder,
+    done: &mut Run,
+    tell: &mut dyn FnMut(Told<'_>),
+) -> anyhow::Result<End> {
+    let mut measuring = Measuring {
+        outputs: first_outputs(&done.samples),
+        failed: HashMap::new(),
+        reruns_left: plan.reruns.saturating_sub(reruns_used(&done.samples)),
+        plan,
+        folder,
+        done,
+        tell,
+    };
+    for &slot in plan.slots {
+        if measuring.is_done(slot) {
+            (measuring.tell)(Told::Skipped);
+            continue;
+        }
+        if interrupt::requested() {
+            return Ok(End::Interrupted);
+        }
+        if measuring.given_up(slot) {
+            (measuring.tell)(Told::Skipped);
+            continue;
+        }
+        if measuring.slot(slot)? == End::Interrupted {
+            return Ok(End::Interrupted);
+        }
+    }
+    Ok(End::Complete)
+}
+
+/// What happens during a run.
+#[derive(Debug)]
+pub enum Told<'a> {
+    /// A repetition of this case begins.
+    Begins(&'a CaseRecord),
+    /// A repetition gave a result.
+    Result(&'a Sample),
+    /// A repetition gave none, or a wrong one.
+    Failed(&'a Failure),
+    /// The repetition is over, whatever it gave.
+    Over,
+    /// The repetition was done before, or its case is given up.
+    Skipped,
+}
+
+/// Output of the first repetition of each case.
+fn first_outputs(samples: &[Sample]) -> HashMap<u32, String> {
+    let mut outputs = HashMap::new();
+    for sample in samples {
+        let first = outputs.entry(sample.case_index);
+        first.or_insert_with(|| sample.output_sha256.clone());
+    }
+    outputs
+}
+
+/// Re-runs that an interrupted run has used.
+fn reruns_used(samples: &[Sample]) -> u32 {
+    samples.iter().filter(|s| s.attempt > 0).count() as u32
+}
+
+/// A run in progress.
+struct Measuring<'a, 'p> {
+    plan: &'a Plan<'p>,
+    folder: &'a mut RunFolder,
+    done: &'a mut Run,
+    tell: &'a mut dyn FnMut(Told<'_>),
+    /// Output hash of the first repetition of each case.
+    outputs: HashMap<u32, String>,
+    /// Failures in a row of each case.
+    failed: HashMap<u32, u32>,
+    reruns_left: u32,
+}
+
+impl Measuring<'_, '_> {
+    fn is_done(&self, slot: Slot) -> bool {
+        let same = |s: &Sample| s.phase == slot.phase && s.round == slot.round;
+        self.done
+            .samples
+            .iter()
+            .any(|s| s.case_index == slot.case && same(s))
+    }
+
+    fn given_up(&self, slot: Slot) -> bool {
+        self.failed
+            .get(&slot.case)
+            .is_some_and(|&n| n >= FAILURES_IN_A_ROW_MAX)
+    }
+
+    /// One repetition, and re-runs of it while it is disturbed and there is a budget.
+    fn slot(&mut self, slot: Slot) -> anyhow::Result<End> {
+        let case = slot.case as usize;
+        (self.tell)(Told::Begins(&self.plan.manifest.cases[case]));
+        for attempt in 0..ATTEMPTS_MAX {
+            let started_at = clock::timestamp();
+            let (job, limit) = (&self.plan.jobs[case], self.plan.limits[case]);
+            match runner::repetition(self.plan.worker, job, limit) {
+                Err(Trouble::Interrupted) => return Ok(End::Interrupted),
+                Err(Trouble::Failed {
+                    kind,
+                    message,
+                    stderr,
+                }) => {
+                    let failure = self.failure(slot, started_at, kind, message, stderr);
+                    *self.failed.entry(slot.case).or_default() += 1;
+                    self.keep_failure(failure)?;
+                    break;
+                }
+                Ok(finished) => {
+                    self.failed.remove(&slot.case);
+                    let sample = self.sample(slot, attempt, started_at, finished);
+                    let again = slot.phase == Phase::Measured && !sample.taint.is_empty();
+                    self.keep(slot, sample)?;
+                    if !again || self.reruns_left == 0 || attempt + 1 == ATTEMPTS_MAX {
+                        break;
+                    }
+                    self.reruns_left -= 1;
+                }
+            }
+        }
+        (self.tell)(Told::Over);
+        Ok(End::Complete)
+    }
+
+    /// Writes a result, and compares its output with what was expected and with the case's first one.
+    fn keep(&mut self, slot: Slot, sample: Sample) -> anyhow::Result<()> {
+        self.folder.add_sample(&sample)?;
+        (self.tell)(Told::Result(&sample));
+        let found = sample.output_sha256.clone();
+        let case = &self.plan.manifest.cases[slot.case as usize];
+        let first = self
+            .outputs
+            .entry(slot.case)
+            .or_insert_with(|| found.clone());
+        let wrong = match &case.expect_sha256 {
+            Some(expect) if *expect != found => Some(format!(
+                "output {found}, expected {expect}: is it the same model, and is the kernel right?"
+            )),
+            _ if *first != found => Some(format!(
+                "output {found}, but the first repetition gave {first}"
+            )),
+            _ => None,
+        };
+        if let Some(message) = wrong {
+            let started_at = sample.started_at.clone();
+            let text = sample.output_text.clone();
+            let failure = self.failure(slot, started_at, FailureKind::Mismatch, message, text);
+            self.keep_failure(failure)?;
+        }
+        self.done.samples.push(sample);
+        Ok(())
+    }
+
+    fn keep_failure(&mut self, failure: Failure) -> anyhow::Result<()> {
+        self.folder.add_failure(&failure)?;
+        (self.tell)(Told::Failed(&failure));
+        self.done.failures.push(failure);
+        Ok(())
+    }
+
+    fn failure(
+        &self,
+        slot: Slot,
+        started_at: String,
+        kind: FailureKind,
+        message: String,
+        stderr: String,
+    ) -> Failure {
+        Failure {
+            schema_version: SCHEMA_VERSION,
+            case: self.plan.manifest.cases[slot.case as usize].name.clone(),
+            case_index: slot.case,
+            round: slot.round,
+            position: slot.position,
+            phase: slot.phase,
+            runner: ENGINE.into(),
+            started_at,
+            kind,
+            message,
+            stderr,
+        }
+    }
+
+    fn sample(&self, slot: Slot, attempt: u32, started_at: String, finished: Finished) -> Sample {
+        let case = &self.plan.manifest.cases[slot.case as usize];
+        let outcome = finished.outcome;
+        Sample {
+            schema_version: SCHEMA_VERSION,
+            case: case.name.clone(),
+            case_index: slot.case,
+            swept: case.swept.clone(),
+            round: slot.round,
+            position: slot.position,
+            phase: slot.phase,
+            attempt,
+            runner: ENGINE.into(),
+            started_at,
+            n_prompt: outcome.n_prompt,
+            n_gen: case.n_gen,
+            load_ms: outcome.load_ms,
+            arrival_ns: outcome.arrival_ns,
+            prefill: outcome.prefill,
+            decode: outcome.decode,
+            threads: outcome.threads,
+            cpus: outcome.cpus,
+            isa: outcome.isa,
+            model: outcome.model,
+            kv_capacity_bytes: outcome.kv_capacity_bytes,
+            usage: finished.usage,
+            output_sha256: tokens_sha256(&outcome.output_ids),
+            output_ids: outcome.output_ids,
+            output_text: outcome.output_text,
+            taint: finished.taint,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_round_holds_every_case_once() {
+        let slots = schedule(5, 2, 3, Order::Rotated, 7);
+        assert_eq!(slots.len(), 5 * 5);
+        for (i, round) in slots.chunks(5).enumerate() {
+            let mut cases: Vec<u32> = round.iter().map(|s| s.case).collect();
+            cases.sort_unstable();
+            assert_eq!(cases, [0, 1, 2, 3, 4]);
+            let warmup = i < 2;
+            let expect = if warmup {
+                (Phase::Warmup, i as u32)
+            } else {
+                (Phase::Measured, i as u32 - 2)
+            };
+            assert!(round.iter().all(|s| (s.phase, s.round) == expect));
+            assert!(round.iter().map(|s| s.position).eq(0..5));
+        }
+    }
+
+    #[test]
+    fn a_rotated_order_meets_every_place_once() {
+        let slots = schedule(4, 0, 4, Order::Rotated, 3);
+        for case in 0..4 {
+            let places = slots.iter().filter(|s| s.case == case);
+            let mut places: Vec<u32> = places.map(|s| s.position).collect();
+            places.sort_unstable();
+            assert_eq!(places, [0, 1, 2, 3], "case {case}");
+        }
+        assert_eq!(slots, schedule(4, 0, 4, Order::Rotated, 3));
+        let orders: std::collections::HashSet<Vec<u32>> = (0..20)
+            .map(|seed| schedule(4, 0, 1, Order::Rotated, seed))
+            .map(|slots| slots.iter().map(|s| s.case).collect())
+            .collect();
+        assert!(orders.len() > 3, "the seed decides the order");
+        let listed = schedule(3, 0, 2, Order::Listed, 3);
+        assert!(listed.iter().map(|s| s.case).eq([0, 1, 2, 0, 1, 2]));
+    }
+}

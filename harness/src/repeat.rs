@@ -1,0 +1,236 @@
+//! Command lines that repeat a case 1:1 with llama.cpp: the same file, threads, CPUs, context, prompt, number of tokens.
+
+use crate::record::RepeatCommand;
+use crate::scenario::{Case, PromptSpec};
+use engine::options::Isa;
+use std::path::Path;
+
+/// What a command line needs to know beyond the case.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// The model file.
+    pub model: &'a Path,
+    /// The CPU of each thread, as the engine will plan it.
+    pub cpus: &'a [Option<usize>],
+    /// Tokens of the prompt, if they have been counted.
+    pub n_prompt: Option<u32>,
+    /// Measured rounds.
+    pub rounds: u32,
+}
+
+/// The command lines that repeat a case.
+pub fn commands(case: &Case, facts: &Facts<'_>) -> Vec<RepeatCommand> {
+    let mut all = Vec::new();
+    all.extend(completion(case, facts));
+    all.extend(bench(case, facts));
+    all
+}
+
+/// `llama-completion`: the same text to the same number of tokens. It takes no token ids.
+fn completion(case: &Case, facts: &Facts<'_>) -> Option<RepeatCommand> {
+    let mut line = Line::new("llama-completion", facts.model);
+    match &case.prompt {
+        // Without --no-escape, backslashes of the prompt would be taken for escapes.
+        PromptSpec::Text(text) => line.arg("-p", text).flag("--no-escape"),
+        // -f would drop a newline at the end.
+        PromptSpec::File(path, _) => line.arg("-bf", path.display()),
+        PromptSpec::Tokens(_) => return None,
+    };
+    line.arg("-n", case.n_gen).arg("-c", case.engine.ctx);
+    line.threads(facts.cpus, true);
+    line.arg("-b", case.engine.batch.max(32))
+        .arg("-ub", case.engine.batch);
+    line.arg("-ctk", "f16").arg("-ctv", "f16");
+    line.arg("--temp", case.sampler.temperature);
+    line.arg("-s", case.sampler.seed);
+    if case.sampler.temperature > 0.0 {
+        let s = &case.sampler;
+        line.arg("--top-k", s.top_k)
+            .arg("--top-p", s.top_p)
+            .arg("--min-p", s.min_p);
+    }
+    if case.ignore_eos {
+        line.flag("--ignore-eos");
+    }
+    for flag in ["-no-cnv", "--simple-io", "--no-display-prompt", "--perf"] {
+        line.flag(flag);
+    }
+    let mut notes = notes(case);
+    if case.sampler.temperature > 0.0 {
+        notes.push("its random numbers are its own, so the tokens differ");
+    }
+    if case.engine.ctx == 0 {
+        notes.push("-c 0 is the model's own context; the engine takes at most 4096 of it");
+    }
+    Some(line.finish(&notes))
+}
+
+/// `llama-bench`: the prompt alone, then as many tokens after a prompt of that length.
+fn bench(case: &Case, facts: &Facts<'_>) -> Vec<RepeatCommand> {
+    let Some(n_prompt) = facts.n_prompt else {
+        return Vec::new();
+    };
+    let tests = [
+        (n_prompt, 0, 0, "reading the prompt"),
+        (0, case.n_gen, n_prompt, "writing after it"),
+    ];
+    let lines = tests.map(|(prompt, n_gen, depth, what)| {
+        let mut line = Line::new("llama-bench", facts.model);
+        line.arg("-p", prompt).arg("-n", n_gen).arg("-d", depth);
+        line.threads(facts.cpus, false);
+        line.arg("-b", case.engine.batch.max(32))
+            .arg("-ub", case.engine.batch);
+        line.arg("-ctk", "f16")
+            .arg("-ctv", "f16")
+            .arg("-r", facts.rounds)
+            .arg("-o", "md");
+        let mut notes = notes(case);
+        notes.insert(0, what);
+        notes.push("its tokens are random, and all repetitions share one process");
+        line.finish(&notes)
+    });
+    lines.into()
+}
+
+/// What llama.cpp cannot be told.
+fn notes(case: &Case) -> Vec<&'static str> {
+    let mut notes = Vec::new();
+    if case.engine.isa != Isa::Auto {
+        notes.push("it uses the instruction set it was built for");
+    }
+    notes
+}
+
+/// A command line being put together.
+struct Line {
+    tool: &'static str,
+    words: Vec<String>,
+}
+
+impl Line {
+    fn new(tool: &'static str, model: &Path) -> Line {
+        let mut line = Line {
+            tool,
+            words: vec![tool.into()],
+        };
+        line.arg("-m", model.display());
+        line
+    }
+
+    fn flag(&mut self, flag: &str) -> &mut Line {
+        self.words.push(flag.into());
+        self
+    }
+
+    fn arg(&mut self, flag: &str, value: impl std::fmt::Display) -> &mut Line {
+        self.words.extend([flag.into(), value.to_string()]);
+        self
+    }
+
+    /// Threads and CPUs; for prompts too where the tool tells them apart.
+    fn threads(&mut self, cpus: &[Option<usize>], batch: bool) -> &mut Line {
+        self.arg("-t", cpus.len());
+        if let Some(mask) = cpu_mask(cpus) {
+            self.arg("-C", mask).arg("--cpu-strict", 1);
+        }
+        match batch {
+            true => self.arg("-tb", cpus.len()),
+            false => self,
+        }
+    }
+
+    fn finish(self, notes: &[&str]) -> RepeatCommand {
+        let words: Vec<String> = self.words.iter().map(|word| quote(word)).collect();
+        RepeatCommand {
+            tool: self.tool.into(),
+            line: words.join(" "),
+            note: (!notes.is_empty()).then(|| notes.join("; ")),
+        }
+    }
+}
+
+/// A word quoted for a POSIX shell.
+pub fn quote(word: &str) -> String {
+    // Only a NUL cannot be quoted, and no argument can hold one.
+    shlex::try_quote(word).map_or_else(|_| word.replace('\0', ""), |quoted| quoted.into_owned())
+}
+
+/// CPUs as a hexadecimal mask, CPU 0 its lowest bit; `None` if nothing is pinned.
+fn cpu_mask(cpus: &[Option<usize>]) -> Option<String> {
+    let pinned: Vec<usize> = cpus.iter().flatten().copied().collect();
+    let highest = *pinned.iter().max()?;
+    let mut digits = vec![0u8; highest / 4 + 1];
+    for cpu in pinned {
+        digits[cpu / 4] |= 1 << (cpu % 4);
+    }
+    let digits = digits.iter().rev().map(|d| format!("{d:x}"));
+    Some(format!("0x{}", digits.collect::<String>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario;
+
+    fn case(text: &str) -> Case {
+        let head = "[scenario]\nname = \"t\"\ndescription = \"d\"\n[model]\npath = \"m.gguf\"\n";
+        let scenario = scenario::parse(&format!("{head}{text}"), Path::new("t.toml"), &[]);
+        scenario.expect("valid").cases.remove(0)
+    }
+
+    fn lines(text: &str, cpus: &[Option<usize>], n_prompt: Option<u32>) -> Vec<String> {
+        let facts = Facts {
+            model: Path::new("/m/a b.gguf"),
+            cpus,
+            n_prompt,
+            rounds: 5,
+        };
+        commands(&case(text), &facts)
+            .into_iter()
+            .map(|c| c.line)
+            .collect()
+    }
+
+    #[test]
+    fn the_same_work_in_other_words() {
+        let text = "[prompt]\ntext = \"it's\\n\"\n[run]\nn_gen = 16\n[engine]\nctx = 64\n";
+        assert_eq!(
+            lines(text, &[Some(0), Some(5)], Some(3)),
+            [
+                "llama-completion -m '/m/a b.gguf' -p \"it's\n\" --no-escape -n 16 -c 64 -t 2 -C 0x21 --cpu-strict 1 -tb 2 \
+                 -b 512 -ub 512 -ctk f16 -ctv f16 --temp 0 -s 1 --ignore-eos -no-cnv --simple-io --no-display-prompt --perf",
+                "llama-bench -m '/m/a b.gguf' -p 3 -n 0 -d 0 -t 2 -C 0x21 --cpu-strict 1 -b 512 -ub 512 -ctk f16 -ctv f16 \
+                 -r 5 -o md",
+                "llama-bench -m '/m/a b.gguf' -p 0 -n 16 -d 3 -t 2 -C 0x21 --cpu-strict 1 -b 512 -ub 512 -ctk f16 -ctv f16 \
+                 -r 5 -o md",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_repeated_is_left_out() {
+        let random = "[prompt]\ntokens = 8\n";
+        let tools = lines(random, &[None], Some(8));
+        assert!(
+            tools
+                .iter()
+                .all(|l| l.starts_with("llama-bench ") && !l.contains("-C")),
+            "{tools:?}"
+        );
+        assert_eq!(lines("[prompt]\ntext = \"a\"\n", &[None], None).len(), 1);
+    }
+
+    #[test]
+    fn masks_are_hexadecimal() {
+        let rows: [(&[Option<usize>], Option<&str>); 5] = [
+            (&[Some(0)], Some("0x1")),
+            (&[Some(0), Some(1), Some(2), Some(3)], Some("0xf")),
+            (&[Some(4)], Some("0x10")),
+            (&[Some(64), Some(1)], Some("0x10000000000000002")),
+            (&[None, None], None),
+        ];
+        for (cpus, expect) in rows {
+            assert_eq!(cpu_mask(cpus).as_deref(), expect, "{cpus:?}");
+        }
+    }
+}

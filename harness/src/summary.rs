@@ -1,0 +1,134 @@
+//! A case at a glance: which repetitions count, and the middle of what they measured.
+
+use crate::record::{CaseRecord, FailureKind, Run, Sample};
+use crate::stats;
+
+/// One case of a run by one runner.
+#[derive(Debug)]
+pub struct Summary<'a> {
+    /// The case.
+    pub case: &'a CaseRecord,
+    /// What ran.
+    pub runner: &'a str,
+    /// Repetitions that count: of each measured round the last attempt, in the order of the rounds.
+    pub counted: Vec<&'a Sample>,
+    /// Repetitions that gave no result.
+    pub failures: usize,
+    /// Repetitions that wrote something else than expected, or than the first one.
+    pub mismatches: usize,
+}
+
+/// Summaries of all cases, in their order, those without a single result included.
+pub fn summaries(run: &Run) -> Vec<Summary<'_>> {
+    let mut all = Vec::new();
+    for case in &run.manifest.cases {
+        let samples = run.samples.iter().filter(|s| s.case_index == case.index);
+        let failures = run.failures.iter().filter(|f| f.case_index == case.index);
+        let ran = samples.clone().map(|s| s.runner.as_str());
+        let mut runners: Vec<&str> = ran
+            .chain(failures.clone().map(|f| f.runner.as_str()))
+            .collect();
+        runners.sort_unstable();
+        runners.dedup();
+        for runner in runners {
+            let failures = failures.clone().filter(|f| f.runner == runner);
+            let wrong = failures.clone().filter(|f| f.kind == FailureKind::Mismatch);
+            let mismatches = wrong.count();
+            all.push(Summary {
+                case,
+                runner,
+                counted: counted(samples.clone().filter(|s| s.runner == runner)),
+                failures: failures.count() - mismatches,
+                mismatches,
+            });
+        }
+    }
+    all
+}
+
+/// Of each measured round the last attempt.
+fn counted<'a>(samples: impl Iterator<Item = &'a Sample>) -> Vec<&'a Sample> {
+    let mut counted: Vec<&Sample> = samples.filter(|s| s.is_measured()).collect();
+    counted.sort_by_key(|s| (s.round, std::cmp::Reverse(s.attempt)));
+    counted.dedup_by_key(|s| s.round);
+    counted
+}
+
+impl Summary<'_> {
+    /// A quantity of every repetition that counts and knows it.
+    pub fn values(&self, quantity: impl Fn(&Sample) -> Option<f64>) -> Vec<f64> {
+        self.counted.iter().filter_map(|s| quantity(s)).collect()
+    }
+
+    /// Median of a quantity; `None` if no repetition knows it.
+    pub fn median(&self, quantity: impl Fn(&Sample) -> Option<f64>) -> Option<f64> {
+        stats::median(&self.values(quantity))
+    }
+
+    /// Gaps between tokens of all repetitions that count, in milliseconds.
+    pub fn gaps_ms(&self) -> Vec<f64> {
+        self.counted.iter().flat_map(|s| s.gaps_ms()).collect()
+    }
+
+    /// The output hash, if all repetitions agree on one.
+    pub fn output_sha256(&self) -> Option<&str> {
+        let mut hashes = self.counted.iter().map(|s| s.output_sha256.as_str());
+        let first = hashes.next()?;
+        hashes.all(|hash| hash == first).then_some(first)
+    }
+
+    /// Repetitions that count although something disturbed them.
+    pub fn tainted(&self) -> usize {
+        self.counted.iter().filter(|s| !s.taint.is_empty()).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Phase;
+    use crate::record::tests::{manifest, sample};
+
+    #[test]
+    fn the_last_attempt_of_each_measured_round_counts() {
+        let at = |round, attempt, phase, load_ms| Sample {
+            round,
+            attempt,
+            phase,
+            load_ms: Some(load_ms),
+            ..sample()
+        };
+        let run = Run {
+            manifest: manifest(),
+            samples: vec![
+                at(0, 0, Phase::Warmup, 100.0),
+                at(1, 0, Phase::Measured, 2.0),
+                at(0, 0, Phase::Measured, 50.0),
+                at(0, 1, Phase::Measured, 1.0),
+            ],
+            failures: vec![],
+        };
+        let summaries = summaries(&run);
+        assert_eq!(summaries.len(), 1);
+        assert_eq!(summaries[0].values(|s| s.load_ms), [1.0, 2.0]);
+        assert_eq!(summaries[0].median(|s| s.load_ms), Some(1.5));
+        assert_eq!(
+            summaries[0].median(|s| s.kv_capacity_bytes.map(|b| b as f64)),
+            None
+        );
+    }
+
+    #[test]
+    fn a_hash_stands_only_for_repetitions_that_agree() {
+        let mut run = Run {
+            manifest: manifest(),
+            samples: vec![sample(), sample()],
+            failures: vec![],
+        };
+        run.samples[1].round = 1;
+        let hash = sample().output_sha256;
+        assert_eq!(summaries(&run)[0].output_sha256(), Some(hash.as_str()));
+        run.samples[1].output_sha256 = "other".into();
+        assert_eq!(summaries(&run)[0].output_sha256(), None);
+    }
+}
