@@ -12,6 +12,7 @@ pub mod stats;
 pub mod report;
 pub mod scenario;
 
+pub mod models;
 pub mod repeat;
 pub mod runner;
 
