@@ -500,3 +500,21 @@ fn a_mapped_file_reads_like_one_in_memory() {
     assert_eq!(file.path(), path);
     assert!(Gguf::open(folder.path()).is_err());
 }
+
+#[test]
+fn the_seeds_of_the_fuzzer_are_what_their_names_say() {
+    let check = |name: &str, bytes: &[u8], readable: bool| {
+        assert_eq!(open(bytes.to_vec()).is_ok(), readable, "{name}");
+    };
+    macro_rules! seed {
+        ($name:literal) => {
+            include_bytes!(concat!("../../fuzz/seeds/gguf/", $name, ".gguf"))
+        };
+    }
+    check("sample", seed!("sample"), true);
+    check("empty", seed!("empty"), true);
+    check("version-2", seed!("version-2"), true);
+    check("aligned-8", seed!("aligned-8"), true);
+    check("model", seed!("model"), true);
+    check("split", seed!("split"), false);
+}
