@@ -1,3 +1,51 @@
 //! The `harness` command: usage and one `match`.
 
-fn main() {}
+use clap::{Parser, Subcommand};
+use harness::cmd::{doctor, report, run};
+use harness::exit::{self, Exit};
+use std::process::ExitCode;
+
+/// Measures how fast language models run on this machine's CPUs: scenarios in, records and reports out.
+///
+/// The command everybody needs:
+///
+///     harness run scenarios/strict.toml
+///
+/// It fetches the model if need be, runs every repetition in a fresh process pinned to the physical cores, checks that
+/// all of them write the same text, prints a table and the llama.cpp command lines that repeat the same work, and leaves
+/// records and a report in a folder below results/.
+#[derive(Debug, Parser)]
+#[command(name = "harness", version, verbatim_doc_comment, max_term_width = 100, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 ok, 1 error, 2 usage or invalid scenario, 5 environment unfit (with --strict), \
+6 wrong output, 130 interrupted (go on with --resume).";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Args),
+    Doctor(doctor::Args),
+    Report(report::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Report(args) => report::run(&args),
+    };
+    let exit = result.unwrap_or_else(|error| tell(&error));
+    exit.into()
+}
+
+/// Prints an error on one line, or as a chain where a backtrace is asked for.
+fn tell(error: &anyhow::Error) -> Exit {
+    match error.backtrace().status() {
+        std::backtrace::BacktraceStatus::Captured => eprintln!("error: {error:?}"),
+        _ => eprintln!("error: {error:#}"),
+    }
+    exit::of(error)
+}

@@ -109,3 +109,30 @@ pub fn sha256(reader: &mut impl Read) -> anyhow::Result<String> {
         }
     }
 }
+
+/// Refuses to go on unless `bytes` are free where `dir` is or will be.
+///
+/// # Errors
+/// When there is less, or nobody knows.
+pub fn require_space(dir: &Path, bytes: u64) -> anyhow::Result<()> {
+    let there = dir
+        .ancestors()
+        .find(|dir| dir.exists())
+        .unwrap_or(Path::new("."));
+    let there = if there.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        there
+    };
+    let disk = rustix::fs::statvfs(there)
+        .with_context(|| format!("cannot ask for the free space of \"{}\"", there.display()))?;
+    let free = disk.f_bavail * disk.f_frsize;
+    if free < bytes {
+        let (need, free) = (bytes as f64 / 1e9, free as f64 / 1e9);
+        bail!(
+            "\"{}\" has {free:.1} GB free, {need:.1} GB are needed: make room, or choose another place with --models-dir",
+            dir.display()
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,254 @@
+//! A scenario made ready to run: models, jobs, manifest, and what is said before anything starts.
+
+use super::table;
+use crate::clock;
+use crate::host::HostFacts;
+use crate::measure::Slot;
+use crate::models::{self, ModelStore};
+use crate::record::{
+    BinaryRecord, CaseRecord, Manifest, ModelRecord, Phase, RepeatCommand, SCHEMA_VERSION,
+    ScenarioRecord,
+};
+use crate::repeat::{self, Facts};
+use crate::runner::{Job, JobPrompt, PROTOCOL_VERSION, Program};
+use crate::scenario::{Case, ModelSpec, PromptSpec, Scenario};
+use anyhow::Context as _;
+use engine::topology::Topology;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::path::Path;
+
+/// A scenario as `--list` and `--dry-run` show it: nothing is fetched.
+pub(super) struct Shown {
+    /// The cases.
+    pub(super) cases: Vec<CaseRecord>,
+    /// The model of each case.
+    pub(super) model_names: Vec<String>,
+    jobs: Vec<Job>,
+}
+
+impl Shown {
+    pub(super) fn new(scenario: &Scenario, store: &ModelStore) -> anyhow::Result<Shown> {
+        let mut shown = Shown {
+            cases: vec![],
+            model_names: vec![],
+            jobs: vec![],
+        };
+        for (index, case) in scenario.cases.iter().enumerate() {
+            let found = store.find(&case.model)?;
+            shown
+                .cases
+                .push(case_record(scenario, case, index, 0, &found.path));
+            shown.jobs.push(job(scenario, case, &found.path, None));
+            shown.model_names.push(match found.present {
+                true => found.name,
+                false => format!("{} (to be fetched)", found.name),
+            });
+        }
+        Ok(shown)
+    }
+
+    /// The exact command lines, case by case.
+    pub(super) fn commands(&self, worker: &Program) -> anyhow::Result<String> {
+        let mut text = String::new();
+        let words = std::iter::once(worker.path.as_os_str())
+            .chain(worker.args.iter().map(|a| a.as_os_str()));
+        let words: Vec<String> = words.map(|w| repeat::quote(&w.to_string_lossy())).collect();
+        for (case, job) in self.cases.iter().zip(&self.jobs) {
+            let job = repeat::quote(&serde_json::to_string(job)?);
+            let _ = writeln!(text, "{}", case.name);
+            let _ = writeln!(text, "  printf %s {job} | {}", words.join(" "));
+            text.push_str(&table::commands(&case.repeat));
+        }
+        Ok(text)
+    }
+}
+
+/// Fetches or makes the models of all cases; each distinct one once, in the order of the cases.
+pub(super) fn models(
+    scenario: &Scenario,
+    store: &ModelStore,
+) -> anyhow::Result<Vec<(ModelSpec, ModelRecord)>> {
+    let mut specs: Vec<&ModelSpec> = Vec::new();
+    for case in &scenario.cases {
+        if !specs.contains(&&case.model) {
+            specs.push(&case.model);
+        }
+    }
+    let found = specs.iter().map(|spec| store.find(spec));
+    let found = found.collect::<anyhow::Result<Vec<_>>>()?;
+    if found.iter().any(|f| !f.present) {
+        let need = scenario.disk_bytes_min;
+        let dir = store.dir();
+        if need > 0 {
+            let gb = need as f64 / 1e9;
+            eprintln!(
+                "this scenario needs {gb:.1} GB of disk in \"{}\"",
+                dir.display()
+            );
+        }
+        models::require_space(dir, need)?;
+    }
+    specs
+        .into_iter()
+        .map(|spec| Ok((spec.clone(), store.ensure(spec)?)))
+        .collect()
+}
+
+/// The manifest of a run that starts now.
+pub(super) fn manifest(
+    scenario: &Scenario,
+    models: &[(ModelSpec, ModelRecord)],
+    worker: &Program,
+) -> anyhow::Result<Manifest> {
+    let cases = scenario.cases.iter().enumerate().map(|(index, case)| {
+        let model = models.iter().position(|(spec, _)| *spec == case.model);
+        let model = model.context("a case without its model")?;
+        let path = models[model].1.path.clone();
+        Ok(case_record(scenario, case, index, model, Path::new(&path)))
+    });
+    Ok(Manifest {
+        schema_version: SCHEMA_VERSION,
+        created_at: clock::timestamp(),
+        scenario: ScenarioRecord {
+            name: scenario.name.clone(),
+            description: scenario.description.clone(),
+            path: scenario.path.display().to_string(),
+            text: scenario.text.clone(),
+            sha256: scenario.sha256.clone(),
+            overrides: scenario.overrides.clone(),
+        },
+        binary: binary(worker)?,
+        host: HostFacts::read(),
+        rounds: scenario.run.rounds,
+        warmup: scenario.run.warmup,
+        order_seed: scenario.run.seed,
+        cases: cases.collect::<anyhow::Result<_>>()?,
+        models: models.iter().map(|(_, record)| record.clone()).collect(),
+    })
+}
+
+/// What this program is, and the hash of the one that works.
+fn binary(worker: &Program) -> anyhow::Result<BinaryRecord> {
+    let path = &worker.path;
+    let file =
+        File::open(path).with_context(|| format!("cannot open worker \"{}\"", path.display()));
+    let known = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    Ok(BinaryRecord {
+        version: env!("CARGO_PKG_VERSION").into(),
+        sha256: models::sha256(&mut file?)?,
+        git_commit: known(env!("HARNESS_COMMIT")),
+        compiler: known(env!("HARNESS_COMPILER")),
+        profile: env!("HARNESS_PROFILE").into(),
+    })
+}
+
+fn case_record(
+    scenario: &Scenario,
+    case: &Case,
+    index: usize,
+    model: usize,
+    path: &Path,
+) -> CaseRecord {
+    let (prompt, prompt_tokens) = match &case.prompt {
+        PromptSpec::Text(text) | PromptSpec::File(_, text) => (Some(text.clone()), None),
+        PromptSpec::Tokens(tokens) => (None, Some(*tokens)),
+    };
+    CaseRecord {
+        index: index as u32,
+        name: case.name.clone(),
+        swept: case.swept.clone(),
+        model,
+        engine: case.engine.clone(),
+        n_gen: case.n_gen,
+        prompt,
+        prompt_tokens,
+        expect_sha256: case.expect_sha256.clone(),
+        repeat: repeat_commands(scenario, case, path),
+    }
+}
+
+/// llama.cpp's command lines; none where this machine cannot run the case, which the engine will then refuse itself.
+fn repeat_commands(scenario: &Scenario, case: &Case, model: &Path) -> Vec<RepeatCommand> {
+    let e = &case.engine;
+    let cpus = Topology::detect().plan(&e.affinity, e.threads, e.oversubscribe);
+    let n_prompt = match case.prompt {
+        PromptSpec::Tokens(tokens) => Some(tokens),
+        PromptSpec::Text(_) | PromptSpec::File(..) => None,
+    };
+    let Ok(cpus) = cpus else {
+        return Vec::new();
+    };
+    let facts = Facts {
+        model,
+        cpus: &cpus,
+        n_prompt,
+        rounds: scenario.run.rounds,
+    };
+    repeat::commands(case, &facts)
+}
+
+/// The job of each case.
+pub(super) fn jobs(scenario: &Scenario, manifest: &Manifest) -> Vec<Job> {
+    let parent = Some(std::process::id() as i32);
+    let cases = scenario.cases.iter().zip(&manifest.cases);
+    let jobs = cases.map(|(case, record)| {
+        let path = &manifest.models[record.model].path;
+        job(scenario, case, Path::new(path), parent)
+    });
+    jobs.collect()
+}
+
+fn job(scenario: &Scenario, case: &Case, model: &Path, parent: Option<i32>) -> Job {
+    Job {
+        protocol: PROTOCOL_VERSION,
+        model: model.to_owned(),
+        prompt: match &case.prompt {
+            PromptSpec::Text(text) | PromptSpec::File(_, text) => JobPrompt::Text(text.clone()),
+            PromptSpec::Tokens(tokens) => JobPrompt::Random {
+                tokens: *tokens,
+                seed: scenario.run.seed,
+            },
+        },
+        n_gen: case.n_gen,
+        ignore_eos: case.ignore_eos,
+        engine: case.engine.clone(),
+        sampler: case.sampler.clone(),
+        parent,
+    }
+}
+
+/// What differs between a run that began and one that would go on with it.
+pub(super) fn differences(began: &Manifest, now: &Manifest) -> Vec<&'static str> {
+    let hashes = |m: &Manifest| {
+        m.models
+            .iter()
+            .map(|m| m.sha256.clone())
+            .collect::<Vec<_>>()
+    };
+    let prompts = |m: &Manifest| m.cases.iter().map(|c| c.prompt.clone()).collect::<Vec<_>>();
+    let rows = [
+        ("the scenario", began.scenario.sha256 == now.scenario.sha256),
+        ("--set", began.scenario.overrides == now.scenario.overrides),
+        ("a prompt file", prompts(began) == prompts(now)),
+        ("a model file", hashes(began) == hashes(now)),
+        ("the program", began.binary.sha256 == now.binary.sha256),
+    ];
+    rows.into_iter()
+        .filter(|(_, same)| !same)
+        .map(|(what, _)| what)
+        .collect()
+}
+
+/// What a run is going to do, in a line.
+pub(super) fn promise(scenario: &Scenario, slots: &[Slot]) -> String {
+    let warmup = slots.iter().filter(|s| s.phase == Phase::Warmup).count();
+    let cases = match scenario.cases.len() {
+        1 => "1 case".to_owned(),
+        n => format!("{n} cases"),
+    };
+    let measured = slots.len() - warmup;
+    format!(
+        "{cases}, {measured} measured repetitions after {warmup} warm-ups, each in a fresh process"
+    )
+}

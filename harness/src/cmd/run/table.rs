@@ -1,0 +1,167 @@
+//! What a run says in the terminal: one row a case.
+
+use crate::record::{CaseRecord, RepeatCommand, Run, Sample};
+use crate::stats;
+use crate::summary::{Summary, summaries};
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{CellAlignment, ContentArrangement, Table};
+use std::fmt::Write as _;
+
+/// Shown for what nobody measured.
+const UNKNOWN: &str = "unknown";
+/// Digits of a hash that are shown.
+const HASH_CHARS: usize = 12;
+
+/// The table of results. Quantities are medians over the repetitions that count.
+pub(super) fn results(run: &Run) -> String {
+    let mut table = new_table();
+    table.set_header([
+        "case",
+        "decode\ntok/s",
+        "± MAD\nmin..max",
+        "prefill\ntok/s",
+        "TTFT\nms",
+        "TPOT ms\np50 / p90",
+        "decode\nGB/s",
+        "peak\nMB",
+        "output\nSHA-256",
+        "runs",
+    ]);
+    for summary in summaries(run) {
+        table.add_row(row(&summary));
+    }
+    align_numbers(&mut table, 8);
+    table.to_string()
+}
+
+fn row(summary: &Summary<'_>) -> [String; 10] {
+    let rates = summary.values(Sample::decode_tok_s);
+    let tpot = summary.values(Sample::tpot_ms);
+    let low_high = stats::quantile(&rates, 0.0).zip(stats::quantile(&rates, 1.0));
+    let spread = low_high
+        .zip(stats::mad(&rates))
+        .map_or(UNKNOWN.to_owned(), |((low, high), mad)| {
+            format!("{mad:.2}\n{low:.1}..{high:.1}")
+        });
+    let median =
+        |quantity: fn(&Sample) -> Option<f64>, digits| number(summary.median(quantity), digits);
+    [
+        summary.case.name.replace(' ', "\n"),
+        number(stats::median(&rates), 2),
+        spread,
+        median(Sample::prefill_tok_s, 1),
+        median(Sample::ttft_ms, 1),
+        format!(
+            "{} / {}",
+            number(stats::quantile(&tpot, 0.5), 2),
+            number(stats::quantile(&tpot, 0.9), 2)
+        ),
+        median(Sample::decode_gb_s, 2),
+        median(|s| s.usage.peak_rss_bytes.map(|b| b as f64 / 1e6), 0),
+        hash(summary),
+        runs(summary),
+    ]
+}
+
+/// The output hash, or that there is not one.
+fn hash(summary: &Summary<'_>) -> String {
+    let expected = summary.case.expect_sha256.is_some();
+    match (summary.output_sha256(), summary.mismatches) {
+        (Some(hash), 0) => {
+            let short: String = hash.chars().take(HASH_CHARS).collect();
+            let verdict = if expected { "as expected" } else { "all agree" };
+            format!("{short}\n{verdict}")
+        }
+        (None, 0) => UNKNOWN.into(),
+        (_, wrong) => format!("WRONG\n{wrong} differ"),
+    }
+}
+
+/// How many repetitions there are, and what is wrong with some.
+fn runs(summary: &Summary<'_>) -> String {
+    let mut text = summary.counted.len().to_string();
+    for (count, word) in [
+        (summary.failures, "failed"),
+        (summary.tainted(), "disturbed"),
+    ] {
+        if count > 0 {
+            let _ = write!(text, "\n{count} {word}");
+        }
+    }
+    text
+}
+
+/// The cases of a scenario.
+pub(super) fn cases(cases: &[CaseRecord], models: &[String]) -> String {
+    let mut table = new_table();
+    table.set_header([
+        "", "case", "model", "prompt", "n_gen", "threads", "affinity", "isa", "ctx",
+    ]);
+    for case in cases {
+        let prompt = match (&case.prompt, case.prompt_tokens) {
+            (Some(text), _) => format!("{} characters", text.chars().count()),
+            (None, Some(tokens)) => format!("{tokens} random tokens"),
+            (None, None) => UNKNOWN.into(),
+        };
+        let threads = case.engine.threads;
+        table.add_row([
+            case.index.to_string(),
+            case.name.clone(),
+            models[case.index as usize].clone(),
+            prompt,
+            case.n_gen.to_string(),
+            if threads == 0 {
+                "all cores".into()
+            } else {
+                threads.to_string()
+            },
+            word(&case.engine.affinity),
+            word(&case.engine.isa),
+            if case.engine.ctx == 0 {
+                "the model's".into()
+            } else {
+                case.engine.ctx.to_string()
+            },
+        ]);
+    }
+    table.to_string()
+}
+
+/// Command lines with what they cannot repeat.
+pub(super) fn commands(commands: &[RepeatCommand]) -> String {
+    let mut text = String::new();
+    for command in commands {
+        if let Some(note) = &command.note {
+            let _ = writeln!(text, "  # {note}");
+        }
+        let _ = writeln!(text, "  {}", command.line);
+    }
+    text
+}
+
+/// A setting as the scenario spells it.
+fn word(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(text)) => text,
+        Ok(value) => value.to_string(),
+        Err(_) => UNKNOWN.into(),
+    }
+}
+
+fn new_table() -> Table {
+    let mut table = Table::new();
+    table
+        .load_preset(UTF8_HORIZONTAL_ONLY)
+        .set_content_arrangement(ContentArrangement::Dynamic);
+    table
+}
+
+fn align_numbers(table: &mut Table, columns: usize) {
+    for column in table.column_iter_mut().take(columns).skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+}
+
+fn number(value: Option<f64>, digits: usize) -> String {
+    value.map_or(UNKNOWN.into(), |v| format!("{v:.digits$}"))
+}
