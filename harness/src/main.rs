@@ -1,7 +1,7 @@
 //! The `harness` command: usage and one `match`.
 
 use clap::{Parser, Subcommand};
-use harness::cmd::{doctor, report, run};
+use harness::cmd::{doctor, report, run, worker};
 use harness::exit::{self, Exit};
 use std::process::ExitCode;
 
@@ -29,6 +29,8 @@ enum Command {
     Run(run::Args),
     Doctor(doctor::Args),
     Report(report::Args),
+    #[command(hide = true)]
+    Worker(worker::Args),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::Worker(args) => worker::run(&args),
     };
     let exit = result.unwrap_or_else(|error| tell(&error));
     exit.into()

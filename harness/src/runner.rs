@@ -5,6 +5,7 @@
 
 mod child;
 mod disturbance;
+pub mod engine;
 
 pub use child::Program;
 

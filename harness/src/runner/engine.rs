@@ -1,0 +1,254 @@
+//! The worker's side of a repetition: the job done with this project's engine, timed where it happens.
+//!
+//! What the timed part needs is allocated before it begins; answers are written before and after it, never within.
+
+use super::{Answer, Job, JobPrompt, Outcome, PROTOCOL_VERSION, TimedUse};
+use crate::record::{ModelFacts, PassStats};
+use crate::stats::SplitMix64;
+use ::engine::model::Model;
+use ::engine::pool::Pool;
+use ::engine::session::{Session, Stats};
+use ::engine::stage::Tick;
+use ::engine::tokenizer::{EncodeOptions, Tokenizer};
+use ::engine::{Error, Result};
+use nix::sys::resource::{UsageWho, getrusage};
+use std::path::Path;
+
+/// Does a job. `tell` hears [`Answer::Started`], [`Answer::Loaded`] and [`Answer::Done`], each as it becomes true.
+///
+/// # Errors
+/// When the job is of another protocol version, or the engine refuses the model, the options or the prompt.
+pub fn work(job: &Job, tell: &mut dyn FnMut(&Answer)) -> Result<()> {
+    if job.protocol != PROTOCOL_VERSION {
+        return Err(Error::Input(format!(
+            "the job is of protocol {}, expected {PROTOCOL_VERSION}: was it written by another version?",
+            job.protocol
+        )));
+    }
+    tell(&Answer::Started {
+        protocol: PROTOCOL_VERSION,
+    });
+    let start = Tick::now();
+    let pool = Pool::new(&job.engine)?;
+    let model = Model::load(&job.model, &pool, &job.engine)?;
+    let load_ms = Tick::now().ns_since(start) as f64 / 1e6;
+    tell(&Answer::Loaded { load_ms });
+    let tokenizer = Tokenizer::from_gguf(model.gguf())?;
+    let prompt = prompt(job, &tokenizer);
+    let mut session = Session::new(&model, &pool, &job.engine)?;
+    require_room(job, prompt.len(), &session, &model)?;
+
+    let run = generate(job, &prompt, &tokenizer, &mut session)?;
+    tell(&Answer::Done(Box::new(Outcome {
+        n_prompt: prompt.len() as u32,
+        load_ms: Some(load_ms),
+        arrival_ns: run.arrival_ns,
+        prefill: Some(pass_stats(&run.prefill)),
+        decode: (run.decode.passes > 0).then(|| pass_stats(&run.decode)),
+        threads: Some(pool.threads() as u32),
+        cpus: pool.cpus().iter().flatten().map(|&c| c as u32).collect(),
+        isa: Some(format!("{:?}", model.isa()).to_lowercase()),
+        model: model_facts(&model),
+        kv_capacity_bytes: Some(session.kv_bytes()),
+        huge_pages_bytes: model.huge_page_bytes(),
+        timed: run.timed,
+        output_text: text(&run.output_ids, &tokenizer)?,
+        output_ids: run.output_ids,
+    })));
+    Ok(())
+}
+
+/// The prompt's token ids.
+fn prompt(job: &Job, tokenizer: &Tokenizer) -> Vec<u32> {
+    match &job.prompt {
+        JobPrompt::Text(text) => tokenizer.encode(
+            text,
+            EncodeOptions {
+                add_special: true,
+                parse_special: true,
+            },
+        ),
+        JobPrompt::Random { tokens, seed } => random_ids(*tokens, *seed, tokenizer),
+    }
+}
+
+/// Seeded ids of tokens that stand for text.
+fn random_ids(tokens: u32, seed: u64, tokenizer: &Tokenizer) -> Vec<u32> {
+    let all = 0..tokenizer.n_vocab() as u32;
+    let plain: Vec<u32> = all.filter(|&id| !tokenizer.is_control(id)).collect();
+    let mut random = SplitMix64::new(seed);
+    (0..tokens)
+        .map(|_| plain.get(random.below(plain.len())).copied().unwrap_or(0))
+        .collect()
+}
+
+/// Refuses a job whose tokens do not fit, before any time is spent on it. The last token is never read back.
+fn require_room(job: &Job, n_prompt: usize, session: &Session<'_>, model: &Model) -> Result<()> {
+    let Some(read_back) = (job.n_gen as usize).checked_sub(1) else {
+        return Err(Error::Input(
+            "0 tokens to generate: ask for at least 1".into(),
+        ));
+    };
+    let needed = n_prompt + read_back;
+    match needed > session.capacity() {
+        true => Err(Error::ContextFull {
+            needed,
+            capacity: session.capacity(),
+            trained: model.config().n_ctx_train,
+        }),
+        false => Ok(()),
+    }
+}
+
+/// What was timed.
+struct Generated {
+    arrival_ns: Vec<u64>,
+    output_ids: Vec<u32>,
+    prefill: Stats,
+    decode: Stats,
+    timed: TimedUse,
+}
+
+/// Reads the prompt and generates tokens. The first token comes from the prompt's logits.
+fn generate(
+    job: &Job,
+    prompt: &[u32],
+    tokenizer: &Tokenizer,
+    session: &mut Session<'_>,
+) -> Result<Generated> {
+    let n_gen = job.n_gen as usize;
+    let mut arrival_ns = Vec::with_capacity(n_gen);
+    let mut output_ids = Vec::with_capacity(n_gen);
+    let mut chooser = Chooser::new(job, tokenizer)?;
+    let before = timed_use();
+    let start = Tick::now();
+    session.prefill(prompt)?;
+    let mut token = session.sample(|logits| chooser.choose(logits))?;
+    arrival_ns.push(Tick::now().ns_since(start));
+    output_ids.push(token);
+    let prefill = session.take_stats();
+    while output_ids.len() < n_gen && !tokenizer.is_eog(token) {
+        session.decode(token)?;
+        token = session.sample(|logits| chooser.choose(logits))?;
+        arrival_ns.push(Tick::now().ns_since(start));
+        output_ids.push(token);
+    }
+    let decode = session.take_stats();
+    Ok(Generated {
+        arrival_ns,
+        output_ids,
+        prefill,
+        decode,
+        timed: since(&timed_use(), &before),
+    })
+}
+
+/// Chooses the next token as a job asks for it.
+struct Chooser<'a> {
+    tokenizer: &'a Tokenizer,
+    ignore_eos: bool,
+}
+
+impl Chooser<'_> {
+    fn new<'a>(job: &Job, tokenizer: &'a Tokenizer) -> Result<Chooser<'a>> {
+        if job.sampler.temperature != 0.0 {
+            return Err(Error::Option {
+                option: "temperature",
+                what: format!("expected 0, found {}", job.sampler.temperature),
+            });
+        }
+        Ok(Chooser {
+            tokenizer,
+            ignore_eos: job.ignore_eos,
+        })
+    }
+
+    /// The likeliest token, the lowest id of equals.
+    fn choose(&mut self, logits: &[f32]) -> Result<u32> {
+        let mut best = None;
+        for (id, &logit) in (0u32..).zip(logits) {
+            let better = best.is_none_or(|(_, highest)| logit > highest);
+            if better && !(self.ignore_eos && self.tokenizer.is_eog(id)) {
+                best = Some((id, logit));
+            }
+        }
+        let broken = || Error::Model("no token can be chosen from the logits".into());
+        best.map(|(id, _)| id).ok_or_else(broken)
+    }
+}
+
+/// The text of the generated tokens, without those that steer the model.
+fn text(ids: &[u32], tokenizer: &Tokenizer) -> Result<String> {
+    let shown = ids.iter().copied();
+    let shown: Vec<u32> = shown
+        .filter(|&id| !tokenizer.is_control(id) && !tokenizer.is_eog(id))
+        .collect();
+    tokenizer.decode(&shown)
+}
+
+fn pass_stats(stats: &Stats) -> PassStats {
+    PassStats {
+        passes: stats.passes,
+        stages: stats.stages,
+        ledger: stats.ledger,
+    }
+}
+
+/// Architecture, size and the format most bytes are stored in: `llama 135M Q4_1`.
+fn model_facts(model: &Model) -> ModelFacts {
+    let tensors = model.gguf().tensors();
+    let n_params: u64 = tensors.iter().map(|t| t.n_values()).sum();
+    let bytes_of = |id| {
+        let same = tensors.iter().filter(|t| t.format_id == id);
+        same.map(|t| t.bytes).sum::<u64>()
+    };
+    let main = tensors.iter().max_by_key(|t| bytes_of(t.format_id));
+    let format = main.map_or("", |t| t.format().name);
+    let size = match n_params {
+        0..1_000_000 => format!("{:.0}K", n_params as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.0}M", n_params as f64 / 1e6),
+        _ => format!("{:.1}B", n_params as f64 / 1e9),
+    };
+    ModelFacts {
+        description: format!("{} {size} {format}", model.config().arch.name),
+        n_params: Some(n_params),
+        weight_bytes: Some(tensors.iter().map(|t| t.bytes).sum()),
+    }
+}
+
+/// What has happened to this process so far, over all its threads.
+fn timed_use() -> TimedUse {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).ok();
+    let count = |read: fn(&nix::sys::resource::Usage) -> i64| {
+        usage.as_ref().and_then(|u| u64::try_from(read(u)).ok())
+    };
+    TimedUse {
+        minor_faults: count(|u| u.minor_page_faults()),
+        major_faults: count(|u| u.major_page_faults()),
+        voluntary_switches: count(|u| u.voluntary_context_switches()),
+        involuntary_switches: count(|u| u.involuntary_context_switches()),
+        migrations: migrations(Path::new("/proc/self/task")),
+    }
+}
+
+/// Moves between CPUs of all threads under `tasks`; `None` where the kernel does not count them.
+fn migrations(tasks: &Path) -> Option<u64> {
+    let mut sum = 0;
+    for task in std::fs::read_dir(tasks).ok()? {
+        let sched = std::fs::read_to_string(task.ok()?.path().join("sched")).ok()?;
+        let line = sched.lines().find(|l| l.starts_with("se.nr_migrations"))?;
+        sum += line.split_once(':')?.1.trim().parse::<u64>().ok()?;
+    }
+    Some(sum)
+}
+
+fn since(after: &TimedUse, before: &TimedUse) -> TimedUse {
+    let minus = |a: Option<u64>, b: Option<u64>| a?.checked_sub(b?);
+    TimedUse {
+        minor_faults: minus(after.minor_faults, before.minor_faults),
+        major_faults: minus(after.major_faults, before.major_faults),
+        voluntary_switches: minus(after.voluntary_switches, before.voluntary_switches),
+        involuntary_switches: minus(after.involuntary_switches, before.involuntary_switches),
+        migrations: minus(after.migrations, before.migrations),
+    }
+}
