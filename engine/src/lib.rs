@@ -11,6 +11,8 @@ pub mod stage;
 
 pub mod topology;
 
+mod rng;
+
 pub mod mmap;
 
 pub mod gguf;
@@ -32,6 +34,10 @@ pub mod model;
 pub mod session;
 
 pub mod tokenizer;
+
+pub mod chat;
+
+pub mod sample;
 
 pub mod synth;
 

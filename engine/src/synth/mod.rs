@@ -3,7 +3,6 @@
 
 mod head;
 mod plan;
-mod rng;
 mod shape;
 mod vocab;
 mod weights;
@@ -16,8 +15,9 @@ pub use shape::{Architecture, Rope, Shape};
 use crate::error::{Error, Result};
 use crate::gguf::limits::ALIGNMENT_DEFAULT;
 use crate::quant::{FORMATS, FormatInfo};
+use crate::rng::Rng;
 use plan::{Plan, Planned};
-use rng::Rng;
+
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};

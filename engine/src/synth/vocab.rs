@@ -1,6 +1,6 @@
 //! A working byte-level BPE vocabulary of any size: every text can be encoded and comes back unchanged.
 
-use super::rng::Rng;
+use crate::rng::Rng;
 use std::collections::HashSet;
 
 /// Control tokens, at the end of the vocabulary. The first one begins and ends texts.

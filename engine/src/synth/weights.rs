@@ -5,8 +5,8 @@
 //! each block is what an encoder makes of random weights, rows are independent draws, and filling runs at the speed of
 //! copying memory; what repeats are single units, not rows.
 
-use super::rng::Rng;
 use crate::quant::FormatInfo;
+use crate::rng::Rng;
 
 /// Values in a pool at most; matrices smaller than that are drawn without repetition of the pool's size.
 const POOL_VALUES: usize = 1 << 20;

@@ -2,11 +2,11 @@
 
 /// SplitMix64 (Steele, Lea and Flood 2014).
 #[derive(Debug, Clone)]
-pub(super) struct Rng(u64);
+pub(crate) struct Rng(u64);
 
 impl Rng {
     /// The stream of `seed` that belongs to `name`: independent of how much other names have drawn.
-    pub(super) fn of(seed: u64, name: &str) -> Rng {
+    pub(crate) fn of(seed: u64, name: &str) -> Rng {
         // FNV-1a over the name keeps streams apart.
         let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
@@ -17,7 +17,7 @@ impl Rng {
     }
 
     /// 64 random bits.
-    pub(super) fn bits(&mut self) -> u64 {
+    pub(crate) fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -26,12 +26,17 @@ impl Rng {
     }
 
     /// A number in `0..n`, near enough uniform for `n` below 2^32.
-    pub(super) fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         (((self.bits() >> 32) * n as u64) >> 32) as usize
     }
 
+    /// A uniform number from 0 on, below 1.
+    pub(crate) fn unit(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
     /// A bell-shaped number of mean 0 and variance 1, within ±3.5: the sum of four uniform ones, exact on every machine.
-    pub(super) fn bell(&mut self) -> f32 {
+    pub(crate) fn bell(&mut self) -> f32 {
         let bits = self.bits();
         let sum: u64 = (0..4).map(|i| (bits >> (16 * i)) & 0xffff).sum();
         // Four times the mean of 0..65536 is 131070; the standard deviation of the sum is 65536 / sqrt(3).
