@@ -200,7 +200,7 @@ impl Samples {
         Record {
             cpu_info: open::cpu_name(),
             backends: "CPU",
-            isa: format!("{:?}", model.isa()).to_lowercase(),
+            isa: open::isa_name(model),
             model_filename: path.display().to_string(),
             model_type: open::model_type(model, n_params),
             model_size: tensors.iter().map(|t| t.bytes).sum(),

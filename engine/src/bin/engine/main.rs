@@ -6,6 +6,7 @@ mod bench;
 mod info;
 mod open;
 mod perplexity;
+mod run;
 mod synth;
 mod text;
 mod tokenize;
@@ -32,6 +33,8 @@ enum Command {
     Info(info::InfoArgs),
     /// Measures how well a model predicts a text.
     Perplexity(perplexity::PerplexityArgs),
+    /// Completes a prompt.
+    Run(run::RunArgs),
     /// Writes a model file of a given shape with random weights.
     Synth(synth::SynthArgs),
     /// Shows a text as tokens.
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
+        Command::Run(args) => run::run(&args),
         Command::Synth(args) => synth::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
     };

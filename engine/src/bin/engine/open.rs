@@ -144,6 +144,11 @@ pub(crate) fn model_type(model: &Model, n_params: u64) -> String {
     format!("{} {size} {format}", model.config().arch.name)
 }
 
+/// The instruction set by the name options know it by.
+pub(crate) fn isa_name(model: &Model) -> String {
+    format!("{:?}", model.isa()).to_lowercase()
+}
+
 /// A progress style from a template that this program wrote.
 pub(crate) fn style(style: ProgressStyle, template: &str) -> ProgressStyle {
     style

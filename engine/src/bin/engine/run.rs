@@ -1,0 +1,159 @@
+//! `engine run`: completes a prompt, streaming the completion alone to standard output.
+
+use crate::open;
+use clap::Args;
+use engine::chat::{Chat, ChatTemplate, Message};
+use engine::model::Model;
+use engine::pool::Pool;
+use engine::sample::{Sampler, SamplerOptions};
+use engine::session::Session;
+use engine::stage::Tick;
+use engine::tokenizer::{Decoder, EncodeOptions, Tokenizer};
+use engine::{Error, Result};
+use std::path::PathBuf;
+
+/// Arguments of `engine run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Model file.
+    #[arg(short, long, value_name = "FILE")]
+    model: PathBuf,
+    /// The prompt.
+    #[arg(
+        short,
+        long,
+        value_name = "TEXT",
+        required_unless_present = "file",
+        conflicts_with = "file"
+    )]
+    prompt: Option<String>,
+    /// A file with the prompt.
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Tokens to generate at most.
+    #[arg(short, long, default_value_t = 128)]
+    n_gen: usize,
+    /// Goes on after the end-of-text token.
+    #[arg(long)]
+    ignore_eos: bool,
+    /// Takes the prompt for a user's message and renders the file's chat template.
+    #[arg(long)]
+    chat: bool,
+    /// Context capacity in tokens; 0 for what prompt and completion need.
+    #[arg(short, long, default_value_t = 0)]
+    ctx: usize,
+    /// Temperature; 0 is greedy.
+    #[arg(long, default_value_t = SamplerOptions::default().temp)]
+    temp: f32,
+    /// Samples among the k likeliest tokens; 0 for all.
+    #[arg(long, default_value_t = SamplerOptions::default().top_k)]
+    top_k: usize,
+    /// Samples among the likeliest tokens that together have this probability.
+    #[arg(long, default_value_t = SamplerOptions::default().top_p)]
+    top_p: f32,
+    /// Samples among tokens at least this likely relative to the likeliest.
+    #[arg(long, default_value_t = SamplerOptions::default().min_p)]
+    min_p: f32,
+    /// Seed of the sampler.
+    #[arg(short, long, default_value_t = SamplerOptions::default().seed)]
+    seed: u64,
+    #[command(flatten)]
+    engine: open::EngineArgs,
+}
+
+/// Prints the completion as it is made; rates go to standard error.
+pub(crate) fn run(args: &RunArgs) -> Result<()> {
+    let mut sampler = Sampler::new(SamplerOptions {
+        temp: args.temp,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        min_p: args.min_p,
+        seed: args.seed,
+    })?;
+    let prompt = match (&args.prompt, &args.file) {
+        (Some(text), _) => text.clone(),
+        (None, Some(path)) => open::read_text(path)?,
+        (None, None) => unreachable!("clap requires one of them"),
+    };
+    let pool_options = args.engine.options(0);
+    let pool = Pool::new(&pool_options)?;
+    let model = Model::load(&args.model, &pool, &pool_options)?;
+    let tokenizer = Tokenizer::from_gguf(model.gguf())?;
+    let tokens = encode(args, &model, &tokenizer, &prompt)?;
+    let needed = tokens.len() + args.n_gen;
+    let ctx = if args.ctx == 0 {
+        needed.min(model.config().n_ctx_train)
+    } else {
+        args.ctx
+    };
+    let mut session = Session::new(&model, &pool, &args.engine.options(ctx))?;
+    if needed > session.capacity() {
+        let (capacity, trained) = (session.capacity(), model.config().n_ctx_train);
+        return Err(Error::ContextFull {
+            needed,
+            capacity,
+            trained,
+        });
+    }
+
+    let start = Tick::now();
+    session.prefill(&tokens)?;
+    let prefill_ns = Tick::now().ns_since(start);
+    let mut decoder = Decoder::new();
+    let mut generated = 0;
+    let start = Tick::now();
+    while generated < args.n_gen {
+        let token = session.sample(|logits| sampler.sample(logits))?;
+        if tokenizer.is_eog(token) && !args.ignore_eos {
+            break;
+        }
+        generated += 1;
+        if !tokenizer.is_control(token) {
+            open::print(decoder.push(tokenizer.token_bytes(token)))?;
+        }
+        if generated < args.n_gen {
+            session.decode(token)?;
+        }
+    }
+    let decode_ns = Tick::now().ns_since(start);
+    open::print(decoder.finish())?;
+    eprintln!(
+        "\nprefill {} tokens at {:.1} tok/s; decode {generated} tokens at {:.1} tok/s; {} threads, {}",
+        tokens.len(),
+        tokens.len() as f64 * 1e9 / prefill_ns as f64,
+        generated.saturating_sub(1) as f64 * 1e9 / decode_ns as f64,
+        pool.threads(),
+        open::isa_name(&model),
+    );
+    Ok(())
+}
+
+/// The prompt's tokens: as text with its special tokens, or as a chat in the file's own template.
+fn encode(args: &RunArgs, model: &Model, tokenizer: &Tokenizer, prompt: &str) -> Result<Vec<u32>> {
+    let special = EncodeOptions {
+        add_special: true,
+        parse_special: true,
+    };
+    if !args.chat {
+        return Ok(tokenizer.encode(prompt, special));
+    }
+    let template = ChatTemplate::from_gguf(model.gguf(), tokenizer)?;
+    let messages = [Message {
+        role: "user".into(),
+        content: prompt.into(),
+    }];
+    let now_unix_s = jiff::Timestamp::now().as_second();
+    let text = template.render(Chat {
+        messages: &messages,
+        add_generation_prompt: true,
+        now_unix_s,
+    })?;
+    // The template writes BOS itself where the model wants it.
+    Ok(tokenizer.encode(
+        &text,
+        EncodeOptions {
+            add_special: false,
+            ..special
+        },
+    ))
+}
