@@ -1,0 +1,203 @@
+//! The `engine` command on bad input: exit codes, one line of error on standard error, nothing on standard output.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the command under test is a child process that ends by itself"
+)]
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn engine(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_engine"));
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+fn output(args: &[&str]) -> Output {
+    engine(args).output().expect("the command starts")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("UTF-8")
+}
+
+/// Exit code 1, and one line that says `parts`.
+fn fails(args: &[&str], parts: &[&str]) {
+    let out = output(args);
+    let error = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(1), "{args:?}: {error}");
+    assert_eq!(text(&out.stdout), "", "{args:?}");
+    let line = error.strip_suffix('\n').expect("a whole line");
+    assert!(
+        line.starts_with("error: ") && !line.contains('\n'),
+        "{error}"
+    );
+    for part in parts {
+        assert!(error.contains(part), "{part:?} is not in: {error}");
+    }
+}
+
+/// A folder with a good model in it.
+fn folder() -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let model = path(&folder, "tiny.gguf");
+    let out = output(&["synth", "--shape", "tiny", "--quant", "q4_0", "-o", &model]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    assert_eq!(text(&out.stdout), "");
+    (folder, model)
+}
+
+fn path(folder: &tempfile::TempDir, name: &str) -> String {
+    folder
+        .path()
+        .join(name)
+        .to_str()
+        .expect("UTF-8")
+        .to_string()
+}
+
+#[test]
+fn files_that_are_no_models_fail_every_command_alike() {
+    let (folder, model) = folder();
+    let good = fs::read(&model).expect("the model");
+    let put = |name: &str, bytes: &[u8]| {
+        let path = path(&folder, name);
+        fs::write(&path, bytes).expect("written");
+        path
+    };
+    let mut future = good.clone();
+    future[4] = 9;
+    let rows = [
+        (
+            put("cut", &good[..good.len() / 2]),
+            "is the download complete?",
+        ),
+        (put("head", &good[..1000]), "is the download complete?"),
+        (put("empty", b""), "is empty (0 bytes)"),
+        (put("future", &future), "version 9, expected 2 or 3"),
+        (
+            put("lfs", b"version https://git-lfs.github.com/spec/v1\n"),
+            "git lfs pull",
+        ),
+        (put("page", b"<!DOCTYPE html>"), "HTML page"),
+        (path(&folder, "none"), "cannot open"),
+        (path(&folder, ""), "is a folder"),
+    ];
+    for (file, expect) in &rows {
+        fails(&["info", file], &[expect]);
+        fails(&["bench", "-m", file, "-p", "4", "-n", "0"], &[expect]);
+        fails(&["tokenize", "-m", file, "x"], &[expect]);
+        fails(&["perplexity", "-m", file, "-f", &model], &[expect]);
+    }
+}
+
+#[test]
+fn synth_never_writes_over_a_file_and_says_what_is_wrong() {
+    let (folder, model) = folder();
+    let before = fs::read(&model).expect("the model");
+    let new = path(&folder, "new.gguf");
+    let synth = |shape: &str, quant: &str, out: &str, parts: &[&str]| {
+        fails(
+            &["synth", "--shape", shape, "--quant", quant, "-o", out],
+            parts,
+        );
+    };
+    synth("tiny", "Q4_0", &model, &["it exists already"]);
+    synth(
+        "phi-9",
+        "Q4_0",
+        &new,
+        &["shape \"phi-9\" is unknown", "phi-4-mini"],
+    );
+    synth(
+        "tiny",
+        "Q9_9",
+        &new,
+        &["format \"Q9_9\" is unknown", "Q4_0"],
+    );
+    synth(
+        "tiny",
+        "Q4_0",
+        &path(&folder, "none/x.gguf"),
+        &["cannot write"],
+    );
+    synth(
+        &path(&folder, "none.toml"),
+        "Q4_0",
+        &new,
+        &["cannot read", "none.toml"],
+    );
+    let shape = path(&folder, "shape.toml");
+    fs::write(&shape, "name = \"x\"\nlayer = 2\n").expect("written");
+    synth(
+        &shape,
+        "Q4_0",
+        &new,
+        &["shape.toml\", line 2, column 1: unknown field `layer`"],
+    );
+    if Path::new("/proc/self").exists() {
+        synth(
+            "tiny",
+            "Q4_0",
+            "/proc/x.gguf",
+            &["cannot write \"/proc/x.gguf"],
+        );
+    }
+    assert_eq!(fs::read(&model).expect("the model"), before);
+    assert!(!Path::new(&new).exists());
+    assert_eq!(fs::read_dir(folder.path()).expect("the folder").count(), 2);
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2() {
+    for args in [
+        &[][..],
+        &["infos"],
+        &["info"],
+        &["info", "--nonsense", "x"],
+        &["synth", "--shape", "tiny"],
+        &["synth", "--shape", "tiny", "-o", "x", "--seed", "-1"],
+        &["bench", "-m", "x", "-p", "many"],
+    ] {
+        assert_eq!(output(args).status.code(), Some(2), "{args:?}");
+    }
+    for args in [&["--help"][..], &["info", "--help"], &["--version"]] {
+        assert_eq!(output(args).status.code(), Some(0), "{args:?}");
+    }
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let (_folder, model) = folder();
+    let mut child = engine(&["info", "--tensors", &model])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    drop(child.stdout.take());
+    let mut error = String::new();
+    let mut stderr = child.stderr.take().expect("piped");
+    stderr.read_to_string(&mut error).expect("UTF-8");
+    assert!(child.wait().expect("ends").success());
+    assert_eq!(error, "");
+}
+
+#[test]
+fn output_that_cannot_be_written_is_an_error() {
+    let (_folder, model) = folder();
+    let Ok(full) = fs::OpenOptions::new().write(true).open("/dev/full") else {
+        return; // a system without it has nothing to fill up
+    };
+    let out = engine(&["info", &model])
+        .stdout(full)
+        .output()
+        .expect("the command starts");
+    assert_eq!(out.status.code(), Some(1));
+    assert!(
+        text(&out.stderr).starts_with("error: cannot write \"standard output\""),
+        "{}",
+        text(&out.stderr)
+    );
+}
