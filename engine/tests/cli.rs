@@ -85,12 +85,38 @@ fn files_that_are_no_models_fail_every_command_alike() {
         (path(&folder, "none"), "cannot open"),
         (path(&folder, ""), "is a folder"),
     ];
+    let prose = put("prose", b"some words");
     for (file, expect) in &rows {
         fails(&["info", file], &[expect]);
         fails(&["bench", "-m", file, "-p", "4", "-n", "0"], &[expect]);
         fails(&["tokenize", "-m", file, "x"], &[expect]);
-        fails(&["perplexity", "-m", file, "-f", &model], &[expect]);
+        fails(&["perplexity", "-m", file, "-f", &prose], &[expect]);
     }
+}
+
+#[test]
+fn what_a_model_has_no_room_for_is_refused() {
+    let (folder, model) = folder();
+    let huge = usize::MAX.to_string();
+    let bench = |args: &[&str], parts: &[&str]| {
+        fails(&[&["bench", "-m", &model, "-r", "1"], args].concat(), parts);
+    };
+    bench(&["-p", "1025", "-n", "0"], &["1025", "1024"]);
+    bench(&["-p", &huge, "-d", &huge], &["1024"]);
+    bench(&["-p", "0", "-n", "0"], &["nothing to test"]);
+    bench(&["-p", "4", "-b", "0"], &["option \"batch\": 0"]);
+    bench(&["-p", "4", "-t", "100000"], &["option \"threads\""]);
+    let text = path(&folder, "text");
+    fs::write(&text, "a short text").expect("written");
+    fails(
+        &["perplexity", "-m", &model, "-f", &text, "--ctx", "512"],
+        &["tokens"],
+    );
+    fs::write(&text, b"\xff\xfe").expect("written");
+    fails(
+        &["perplexity", "-m", &model, "-f", &text],
+        &["not UTF-8 at byte 0"],
+    );
 }
 
 #[test]

@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 /// Most tests in one call.
 const TESTS_MAX: usize = 1000;
 
+/// Columns of the markdown table.
+const MARKDOWN_HEADER: &str = "| model | size | params | backend | threads | test | t/s |\n|---|---:|---:|---|---:|---:|---:|\n";
+
 /// Arguments of `engine bench`; lists are separated by commas.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
@@ -98,14 +101,9 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     let tests = tests(args)?;
     let longest = tests
         .iter()
-        .map(|t| t.n_prompt + t.n_gen + t.n_depth)
+        .map(|t| t.n_depth.saturating_add(t.n_prompt.max(t.n_gen)))
         .max()
         .unwrap_or(0);
-    if args.output == Output::Md {
-        open::print(
-            "| model | size | params | backend | threads | test | t/s |\n|---|---:|---:|---|---:|---:|---:|\n",
-        )?;
-    }
     let mut first = true;
     for &threads in &args.threads {
         let options = args.tuning.options(threads, longest);
@@ -248,6 +246,7 @@ fn deviation(values: &[f64]) -> f64 {
 /// Prints one result in the form asked for; the `first` one may need a header.
 fn print(output: Output, record: &Record, samples: &Samples, first: bool) -> Result<()> {
     let text = match output {
+        Output::Md if first => format!("{MARKDOWN_HEADER}{}", markdown(record)),
         Output::Md => markdown(record),
         Output::Csv => csv_row(record, first)?,
         Output::Jsonl => {
