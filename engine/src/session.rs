@@ -144,10 +144,10 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Calls `choose` with the logits after the last token; the time is booked as sampling.
-    pub fn sample<R>(&mut self, choose: impl FnOnce(&[f32]) -> R) -> R {
+    /// Calls `choose` with the logits after the last token, which it may change; the time is booked as sampling.
+    pub fn sample<R>(&mut self, choose: impl FnOnce(&mut [f32]) -> R) -> R {
         let start = Tick::now();
-        let choice = choose(&self.buffers.logits.values_mut()[..self.model.config().n_vocab]);
+        let choice = choose(&mut self.buffers.logits.values_mut()[..self.model.config().n_vocab]);
         self.stats.stages.ns[Stage::Sample as usize] += Tick::now().ns_since(start);
         choice
     }

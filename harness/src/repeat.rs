@@ -41,9 +41,9 @@ fn completion(case: &Case, facts: &Facts<'_>) -> Option<RepeatCommand> {
     line.arg("-b", case.engine.batch.max(32))
         .arg("-ub", case.engine.batch);
     line.arg("-ctk", "f16").arg("-ctv", "f16");
-    line.arg("--temp", case.sampler.temperature);
+    line.arg("--temp", case.sampler.temp);
     line.arg("-s", case.sampler.seed);
-    if case.sampler.temperature > 0.0 {
+    if case.sampler.temp > 0.0 {
         let s = &case.sampler;
         line.arg("--top-k", s.top_k)
             .arg("--top-p", s.top_p)
@@ -56,7 +56,7 @@ fn completion(case: &Case, facts: &Facts<'_>) -> Option<RepeatCommand> {
         line.flag(flag);
     }
     let mut notes = notes(case);
-    if case.sampler.temperature > 0.0 {
+    if case.sampler.temp > 0.0 {
         notes.push("its random numbers are its own, so the tokens differ");
     }
     if case.engine.ctx == 0 {

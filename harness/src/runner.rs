@@ -10,7 +10,7 @@ pub mod engine;
 pub use child::Program;
 
 use crate::record::{FailureKind, ModelFacts, PassStats, Taint, Usage};
-use crate::scenario::Sampler;
+use ::engine::sample::SamplerOptions;
 use child::{Ended, Ending};
 use disturbance::Disturbance;
 use serde::{Deserialize, Serialize};
@@ -44,7 +44,7 @@ pub struct Job {
     /// Options of the engine.
     pub engine: ::engine::Options,
     /// How the next token is chosen.
-    pub sampler: Sampler,
+    pub sampler: SamplerOptions,
     /// Process that must live for the worker to go on; the worker ends with it.
     #[serde(default)]
     pub parent: Option<i32>,

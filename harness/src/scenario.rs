@@ -9,11 +9,12 @@ mod problem;
 mod sweep;
 mod wire;
 
-pub use wire::{Order, Run, Sampler, Synth};
+pub use wire::{Order, Run, Synth};
 
 use crate::exit::Fail;
 use crate::record::{Swept, hex};
 use anyhow::Context as _;
+use engine::sample::SamplerOptions;
 use problem::{Located, Problem, Source, dotted};
 use sha2::{Digest, Sha256};
 use std::io::Read as _;
@@ -69,7 +70,7 @@ pub struct Case {
     /// Options of the engine.
     pub engine: engine::Options,
     /// How the next token is chosen.
-    pub sampler: Sampler,
+    pub sampler: SamplerOptions,
     /// Hash the output must have, hex.
     pub expect_sha256: Option<String>,
 }

@@ -5,14 +5,19 @@
 use super::{Answer, Job, JobPrompt, Outcome, PROTOCOL_VERSION, TimedUse};
 use crate::record::{ModelFacts, PassStats};
 use crate::stats::SplitMix64;
+use ::engine::gguf::Gguf;
 use ::engine::model::Model;
 use ::engine::pool::Pool;
+use ::engine::sample::Sampler;
 use ::engine::session::{Session, Stats};
 use ::engine::stage::Tick;
 use ::engine::tokenizer::{EncodeOptions, Tokenizer};
 use ::engine::{Error, Result};
 use nix::sys::resource::{UsageWho, getrusage};
 use std::path::Path;
+
+/// Prompt tokens that warm up the buffers: a batch.
+const WARM_UP_TOKENS: usize = 512;
 
 /// Does a job. `tell` hears [`Answer::Started`], [`Answer::Loaded`] and [`Answer::Done`], each as it becomes true.
 ///
@@ -58,16 +63,28 @@ pub fn work(job: &Job, tell: &mut dyn FnMut(&Answer)) -> Result<()> {
     Ok(())
 }
 
+/// How many tokens a text makes with the tokenizer of a model file.
+///
+/// # Errors
+/// When the file is no model.
+pub fn count_tokens(model: &Path, text: &str) -> Result<u32> {
+    let tokenizer = Tokenizer::from_gguf(&Gguf::open(model)?)?;
+    Ok(encode(text, &tokenizer).len() as u32)
+}
+
+/// A text's token ids, with the special tokens around it that the file asks for.
+fn encode(text: &str, tokenizer: &Tokenizer) -> Vec<u32> {
+    let options = EncodeOptions {
+        add_special: true,
+        parse_special: true,
+    };
+    tokenizer.encode(text, options)
+}
+
 /// The prompt's token ids.
 fn prompt(job: &Job, tokenizer: &Tokenizer) -> Vec<u32> {
     match &job.prompt {
-        JobPrompt::Text(text) => tokenizer.encode(
-            text,
-            EncodeOptions {
-                add_special: true,
-                parse_special: true,
-            },
-        ),
+        JobPrompt::Text(text) => encode(text, tokenizer),
         JobPrompt::Random { tokens, seed } => random_ids(*tokens, *seed, tokenizer),
     }
 }
@@ -120,6 +137,7 @@ fn generate(
     let mut arrival_ns = Vec::with_capacity(n_gen);
     let mut output_ids = Vec::with_capacity(n_gen);
     let mut chooser = Chooser::new(job, tokenizer)?;
+    warm_up(prompt, session)?;
     let before = timed_use();
     let start = Tick::now();
     session.prefill(prompt)?;
@@ -143,37 +161,41 @@ fn generate(
     })
 }
 
-/// Chooses the next token as a job asks for it.
-struct Chooser<'a> {
-    tokenizer: &'a Tokenizer,
-    ignore_eos: bool,
+/// One pass over the start of the prompt and one token more, then forgotten: the buffers have their memory, and the
+/// threads are awake.
+fn warm_up(prompt: &[u32], session: &mut Session<'_>) -> Result<()> {
+    let start = &prompt[..prompt.len().min(WARM_UP_TOKENS)];
+    session.prefill(start)?;
+    if session.position() < session.capacity() {
+        session.decode(start[0])?;
+    }
+    session.truncate(0);
+    session.take_stats();
+    Ok(())
 }
 
-impl Chooser<'_> {
-    fn new<'a>(job: &Job, tokenizer: &'a Tokenizer) -> Result<Chooser<'a>> {
-        if job.sampler.temperature != 0.0 {
-            return Err(Error::Option {
-                option: "temperature",
-                what: format!("expected 0, found {}", job.sampler.temperature),
-            });
-        }
+/// Chooses the next token as a job asks for it.
+struct Chooser {
+    sampler: Sampler,
+    /// Tokens that are never chosen: ends of text, if they are to be ignored.
+    never: Vec<u32>,
+}
+
+impl Chooser {
+    fn new(job: &Job, tokenizer: &Tokenizer) -> Result<Chooser> {
+        let ids = 0..tokenizer.n_vocab() as u32;
+        let never = ids.filter(|&id| job.ignore_eos && tokenizer.is_eog(id));
         Ok(Chooser {
-            tokenizer,
-            ignore_eos: job.ignore_eos,
+            sampler: Sampler::new(job.sampler)?,
+            never: never.collect(),
         })
     }
 
-    /// The likeliest token, the lowest id of equals.
-    fn choose(&mut self, logits: &[f32]) -> Result<u32> {
-        let mut best = None;
-        for (id, &logit) in (0u32..).zip(logits) {
-            let better = best.is_none_or(|(_, highest)| logit > highest);
-            if better && !(self.ignore_eos && self.tokenizer.is_eog(id)) {
-                best = Some((id, logit));
-            }
+    fn choose(&mut self, logits: &mut [f32]) -> Result<u32> {
+        for &id in &self.never {
+            logits[id as usize] = f32::NEG_INFINITY;
         }
-        let broken = || Error::Model("no token can be chosen from the logits".into());
-        best.map(|(id, _)| id).ok_or_else(broken)
+        self.sampler.sample(logits)
     }
 }
 

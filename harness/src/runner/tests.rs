@@ -17,7 +17,7 @@ fn job() -> Job {
         n_gen: 2,
         ignore_eos: true,
         engine: ::engine::Options::default(),
-        sampler: Sampler::default(),
+        sampler: SamplerOptions::default(),
         parent: None,
     }
 }

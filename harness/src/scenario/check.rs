@@ -1,8 +1,9 @@
 //! Rules about scenarios that types cannot express: limits, and combinations that are impossible.
 
 use super::problem::Problem;
-use super::wire::{Model, Prompt, Run, Sampler, Scenario};
+use super::wire::{Model, Prompt, Run, Scenario};
 use engine::options::Affinity;
+use engine::sample::SamplerOptions;
 
 /// Longest scenario name: it becomes a part of a folder's name.
 const NAME_CHARS_MAX: usize = 64;
@@ -147,13 +148,8 @@ pub(super) fn no_prompt() -> Problem {
 }
 
 /// Sampling settings that make sense.
-fn sampler(sampler: &Sampler) -> Result<(), Problem> {
-    range(
-        "sampler.temperature",
-        sampler.temperature,
-        0.0,
-        TEMPERATURE_MAX,
-    )?;
+fn sampler(sampler: &SamplerOptions) -> Result<(), Problem> {
+    range("sampler.temp", sampler.temp, 0.0, TEMPERATURE_MAX)?;
     range("sampler.top_p", sampler.top_p, f32::MIN_POSITIVE, 1.0)?;
     range("sampler.min_p", sampler.min_p, 0.0, 1.0)
 }

@@ -2,6 +2,7 @@
 //!
 //! The names of keys and values come from here and from [`engine::Options`] through serde; nothing lists them again.
 
+use engine::sample::SamplerOptions;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -23,7 +24,7 @@ pub(super) struct Scenario {
     pub engine: engine::Options,
     /// How the next token is chosen.
     #[serde(default)]
-    pub sampler: Sampler,
+    pub sampler: SamplerOptions,
     /// What must come out.
     #[serde(default)]
     pub expect: Expect,
@@ -130,34 +131,6 @@ pub enum Order {
     Rotated,
     /// As the matrix lists them, every round.
     Listed,
-}
-
-/// `[sampler]`: how the next token is chosen.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Sampler {
-    /// 0 takes the likeliest token; above, probabilities are flattened by it.
-    pub temperature: f32,
-    /// Only the so many likeliest tokens; 0 for all.
-    pub top_k: usize,
-    /// Only the likeliest tokens whose probabilities reach this sum.
-    pub top_p: f32,
-    /// Only tokens at least this likely, relative to the likeliest.
-    pub min_p: f32,
-    /// Seed of the choice.
-    pub seed: u64,
-}
-
-impl Default for Sampler {
-    fn default() -> Sampler {
-        Sampler {
-            temperature: 0.0,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
-            seed: 1,
-        }
-    }
 }
 
 /// `[expect]`: what must come out.

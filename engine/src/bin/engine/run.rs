@@ -96,6 +96,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
         });
     }
 
+    // As in llama.cpp, ends of text that are to be ignored are never chosen.
+    let ids = 0..tokenizer.n_vocab() as u32;
+    let never: Vec<u32> = ids
+        .filter(|&id| args.ignore_eos && tokenizer.is_eog(id))
+        .collect();
     let start = Tick::now();
     session.prefill(&tokens)?;
     let prefill_ns = Tick::now().ns_since(start);
@@ -103,8 +108,13 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let mut generated = 0;
     let start = Tick::now();
     while generated < args.n_gen {
-        let token = session.sample(|logits| sampler.sample(logits))?;
-        if tokenizer.is_eog(token) && !args.ignore_eos {
+        let token = session.sample(|logits| {
+            for &end in &never {
+                logits[end as usize] = f32::NEG_INFINITY;
+            }
+            sampler.sample(logits)
+        })?;
+        if tokenizer.is_eog(token) {
             break;
         }
         generated += 1;

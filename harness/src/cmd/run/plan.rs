@@ -10,13 +10,14 @@ use crate::record::{
     ScenarioRecord,
 };
 use crate::repeat::{self, Facts};
-use crate::runner::{Job, JobPrompt, PROTOCOL_VERSION, Program};
+use crate::runner::{Job, JobPrompt, PROTOCOL_VERSION, Program, engine};
 use crate::scenario::{Case, ModelSpec, PromptSpec, Scenario};
+use ::engine::topology::Topology;
 use anyhow::Context as _;
-use engine::topology::Topology;
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A scenario as `--list` and `--dry-run` show it: nothing is fetched.
 pub(super) struct Shown {
@@ -34,11 +35,10 @@ impl Shown {
             model_names: vec![],
             jobs: vec![],
         };
+        let mut recorder = Recorder::new(scenario);
         for (index, case) in scenario.cases.iter().enumerate() {
             let found = store.find(&case.model)?;
-            shown
-                .cases
-                .push(case_record(scenario, case, index, 0, &found.path));
+            shown.cases.push(recorder.case(index, 0, &found.path));
             shown.jobs.push(job(scenario, case, &found.path, None));
             shown.model_names.push(match found.present {
                 true => found.name,
@@ -101,11 +101,12 @@ pub(super) fn manifest(
     models: &[(ModelSpec, ModelRecord)],
     worker: &Program,
 ) -> anyhow::Result<Manifest> {
+    let mut recorder = Recorder::new(scenario);
     let cases = scenario.cases.iter().enumerate().map(|(index, case)| {
         let model = models.iter().position(|(spec, _)| *spec == case.model);
         let model = model.context("a case without its model")?;
         let path = models[model].1.path.clone();
-        Ok(case_record(scenario, case, index, model, Path::new(&path)))
+        Ok(recorder.case(index, model, Path::new(&path)))
     });
     Ok(Manifest {
         schema_version: SCHEMA_VERSION,
@@ -143,49 +144,63 @@ fn binary(worker: &Program) -> anyhow::Result<BinaryRecord> {
     })
 }
 
-fn case_record(
-    scenario: &Scenario,
-    case: &Case,
-    index: usize,
-    model: usize,
-    path: &Path,
-) -> CaseRecord {
-    let (prompt, prompt_tokens) = match &case.prompt {
-        PromptSpec::Text(text) | PromptSpec::File(_, text) => (Some(text.clone()), None),
-        PromptSpec::Tokens(tokens) => (None, Some(*tokens)),
-    };
-    CaseRecord {
-        index: index as u32,
-        name: case.name.clone(),
-        swept: case.swept.clone(),
-        model,
-        engine: case.engine.clone(),
-        n_gen: case.n_gen,
-        prompt,
-        prompt_tokens,
-        expect_sha256: case.expect_sha256.clone(),
-        repeat: repeat_commands(scenario, case, path),
-    }
+/// Makes the records of cases. Prompts are counted in tokens, each once; not while the model is not there.
+struct Recorder<'a> {
+    scenario: &'a Scenario,
+    counts: HashMap<(PathBuf, String), Option<u32>>,
 }
 
-/// llama.cpp's command lines; none where this machine cannot run the case, which the engine will then refuse itself.
-fn repeat_commands(scenario: &Scenario, case: &Case, model: &Path) -> Vec<RepeatCommand> {
-    let e = &case.engine;
-    let cpus = Topology::detect().plan(&e.affinity, e.threads, e.oversubscribe);
-    let n_prompt = match case.prompt {
-        PromptSpec::Tokens(tokens) => Some(tokens),
-        PromptSpec::Text(_) | PromptSpec::File(..) => None,
-    };
-    let Ok(cpus) = cpus else {
-        return Vec::new();
-    };
-    let facts = Facts {
-        model,
-        cpus: &cpus,
-        n_prompt,
-        rounds: scenario.run.rounds,
-    };
-    repeat::commands(case, &facts)
+impl<'a> Recorder<'a> {
+    fn new(scenario: &'a Scenario) -> Recorder<'a> {
+        Recorder {
+            scenario,
+            counts: HashMap::new(),
+        }
+    }
+
+    /// The record of a case, whose model is the `model`-th of the manifest and lies at `path`.
+    fn case(&mut self, index: usize, model: usize, path: &Path) -> CaseRecord {
+        let case = &self.scenario.cases[index];
+        let (prompt, prompt_tokens) = match &case.prompt {
+            PromptSpec::Text(text) | PromptSpec::File(_, text) => (Some(text.clone()), None),
+            PromptSpec::Tokens(tokens) => (None, Some(*tokens)),
+        };
+        CaseRecord {
+            index: index as u32,
+            name: case.name.clone(),
+            swept: case.swept.clone(),
+            model,
+            engine: case.engine.clone(),
+            n_gen: case.n_gen,
+            prompt,
+            prompt_tokens,
+            expect_sha256: case.expect_sha256.clone(),
+            repeat: self.repeat(case, path),
+        }
+    }
+
+    /// llama.cpp's command lines; none where this machine cannot run the case, which the engine will then refuse itself.
+    fn repeat(&mut self, case: &Case, model: &Path) -> Vec<RepeatCommand> {
+        let e = &case.engine;
+        let cpus = Topology::detect().plan(&e.affinity, e.threads, e.oversubscribe);
+        let n_prompt = match &case.prompt {
+            PromptSpec::Tokens(tokens) => Some(*tokens),
+            PromptSpec::Text(text) | PromptSpec::File(_, text) => {
+                let known = self.counts.entry((model.to_owned(), text.clone()));
+                *known.or_insert_with(|| engine::count_tokens(model, text).ok())
+            }
+        };
+        let Ok(cpus) = cpus else {
+            return Vec::new();
+        };
+        let facts = Facts {
+            model,
+            cpus: &cpus,
+            n_prompt,
+            rounds: self.scenario.run.rounds,
+        };
+        repeat::commands(case, &facts)
+    }
 }
 
 /// The job of each case.
