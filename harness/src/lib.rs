@@ -12,11 +12,11 @@ pub mod stats;
 pub mod report;
 pub mod scenario;
 
-pub mod models;
 pub mod repeat;
 pub mod runner;
 
 pub mod measure;
+pub mod models;
 
 pub mod export;
 pub mod summary;

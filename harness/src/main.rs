@@ -1,7 +1,7 @@
 //! The `harness` command: usage and one `match`.
 
 use clap::{Parser, Subcommand};
-use harness::cmd::{doctor, report, run, worker};
+use harness::cmd::{doctor, models, report, run, worker};
 use harness::exit::{self, Exit};
 use std::process::ExitCode;
 
@@ -27,6 +27,7 @@ const EXIT_CODES: &str = "Exit codes: 0 ok, 1 error, 2 usage or invalid scenario
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Args),
+    Models(models::Args),
     Doctor(doctor::Args),
     Report(report::Args),
     #[command(hide = true)]
@@ -36,6 +37,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Models(args) => models::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Worker(args) => worker::run(&args),

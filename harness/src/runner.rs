@@ -202,6 +202,40 @@ pub fn repetition(worker: &Program, job: &Job, limit: Duration) -> Result<Finish
     })
 }
 
+/// Runs a program that is no worker to its end; what it writes to stdout is dropped.
+///
+/// # Errors
+/// When it fails, or the harness was asked to stop.
+pub fn tool(program: &Program, limit: Duration) -> Result<(), Trouble> {
+    let failed = |kind, message: String, stderr: String| Trouble::Failed {
+        kind,
+        message,
+        stderr,
+    };
+    let ended = child::run(program, Vec::new(), limit).map_err(|e| {
+        let message = format!("cannot start \"{}\": {e}", program.path.display());
+        failed(FailureKind::Spawn, message, String::new())
+    })?;
+    let (kind, message) = match ended.ending {
+        Ending::Interrupted => return Err(Trouble::Interrupted),
+        Ending::Exited if ended.status.success() => return Ok(()),
+        Ending::Exited => {
+            let last = ended.stderr.lines().last().unwrap_or("no message");
+            let message = format!("{}: {last}", child::status_text(ended.status));
+            (FailureKind::Error, message)
+        }
+        Ending::TimedOut => {
+            let message = format!("not done within {} s, killed", limit.as_secs_f64());
+            (FailureKind::Timeout, message)
+        }
+        Ending::Flooded => {
+            let message = "wrote without end, killed".to_owned();
+            (FailureKind::Protocol, message)
+        }
+    };
+    Err(failed(kind, message, ended.stderr))
+}
+
 /// The outcome a child reported, or how it failed; `None` if the harness was asked to stop.
 fn outcome(
     ended: &Ended,

@@ -9,6 +9,7 @@ mod problem;
 mod sweep;
 mod wire;
 
+pub(crate) use problem::nearest;
 pub use wire::{Order, Run, Synth};
 
 use crate::exit::Fail;
