@@ -58,16 +58,6 @@ impl FileMap {
         &self.map
     }
 
-    /// Tells the kernel that `range` (bytes from the start of the file) is soon read from front to back. Advice only.
-    pub fn advise_sequential(&self, range: Range<usize>) {
-        if let Some(len) = checked_len(&range, self.map.len()) {
-            let _ = self
-                .map
-                .advise_range(Advice::WillNeed, range.start, len)
-                .and_then(|()| self.map.advise_range(Advice::Sequential, range.start, len));
-        }
-    }
-
     /// Takes the pages of `range` (bytes from the start of the file) out of this process after use.
     /// They stay readable: the next access brings them back from the file. Advice only: a refusal is not an error.
     pub fn drop_pages(&self, range: Range<usize>) {
@@ -222,7 +212,6 @@ THPeligible:           1
         let text: Vec<u8> = (0..100_000u32).map(|i| (i % 251) as u8).collect();
         std::fs::write(&path, &text).unwrap();
         let map = FileMap::open(&path).unwrap();
-        map.advise_sequential(0..text.len());
         assert_eq!(map.bytes(), text);
         map.drop_pages(5..90_000);
         map.drop_pages(0..text.len() + 1); // outside: ignored

@@ -59,8 +59,9 @@ pub fn synth(
             "it exists already: remove it, or choose another name",
         ));
     }
-    require_space(out, plan.total_bytes)?;
+    // First the file: what an interrupted run left behind makes room.
     let part = Part::create(out)?;
+    require_space(out, plan.total_bytes)?;
     write(&plan, seed, &part.file, progress).map_err(|source| part.error(source))?;
     part.finish(out)
 }
