@@ -90,6 +90,7 @@ fn files_that_are_no_models_fail_every_command_alike() {
         fails(&["info", file], &[expect]);
         fails(&["bench", "-m", file, "-p", "4", "-n", "0"], &[expect]);
         fails(&["tokenize", "-m", file, "x"], &[expect]);
+        fails(&["run", "-m", file, "-p", "x", "-n", "1"], &[expect]);
         fails(&["perplexity", "-m", file, "-f", &prose], &[expect]);
     }
 }
@@ -106,6 +107,20 @@ fn what_a_model_has_no_room_for_is_refused() {
     bench(&["-p", "0", "-n", "0"], &["nothing to test"]);
     bench(&["-p", "4", "-b", "0"], &["option \"batch\": 0"]);
     bench(&["-p", "4", "-t", "100000"], &["option \"threads\""]);
+    let run = |args: &[&str], parts: &[&str]| {
+        fails(&[&["run", "-m", &model, "-n", "4"], args].concat(), parts);
+    };
+    run(&["-p", ""], &["prompt"]);
+    fails(
+        &["run", "-m", &model, "-p", "x", "-n", &huge],
+        &["do not fit the context of"],
+    );
+    run(
+        &["-p", &"1 ".repeat(1000)],
+        &["do not fit the context of", "1024"],
+    );
+    run(&["-f", &path(&folder, "none")], &["cannot read"]);
+    run(&["-f", &model], &["not UTF-8"]);
     let text = path(&folder, "text");
     fs::write(&text, "a short text").expect("written");
     fails(
@@ -195,19 +210,54 @@ fn wrong_usage_is_exit_code_2() {
 }
 
 #[test]
+fn run_writes_the_completion_alone_to_standard_output() {
+    let (_folder, model) = folder();
+    let complete = |n: &str| {
+        let out = output(&[
+            "run",
+            "-m",
+            &model,
+            "-p",
+            "Hello there",
+            "-n",
+            n,
+            "--temp",
+            "0",
+            "--ignore-eos",
+        ]);
+        assert!(out.status.success(), "{}", text(&out.stderr));
+        text(&out.stdout).to_string()
+    };
+    assert_eq!(complete("0"), "");
+    let long = complete("40");
+    assert!(
+        long.len() >= 40 && !long.contains("tok/s") && !long.starts_with("Hello"),
+        "{long:?}"
+    );
+    assert!(long.starts_with(complete("10").trim_end_matches('\u{fffd}')));
+}
+
+#[test]
 fn a_reader_that_has_seen_enough_is_no_error() {
     let (_folder, model) = folder();
-    let mut child = engine(&["info", "--tensors", &model])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the command starts");
-    drop(child.stdout.take());
-    let mut error = String::new();
-    let mut stderr = child.stderr.take().expect("piped");
-    stderr.read_to_string(&mut error).expect("UTF-8");
-    assert!(child.wait().expect("ends").success());
-    assert_eq!(error, "");
+    for args in [
+        &["info", "--tensors", &model][..],
+        &["run", "-m", &model, "-p", "x", "-n", "500", "--ignore-eos"],
+        &["bench", "-m", &model, "-p", "4", "-n", "4", "-r", "1"],
+        &["tokenize", "-m", &model, "some text"],
+    ] {
+        let mut child = engine(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the command starts");
+        drop(child.stdout.take());
+        let mut error = String::new();
+        let mut stderr = child.stderr.take().expect("piped");
+        stderr.read_to_string(&mut error).expect("UTF-8");
+        assert!(child.wait().expect("ends").success(), "{args:?}: {error}");
+        assert_eq!(error, "", "{args:?}");
+    }
 }
 
 #[test]

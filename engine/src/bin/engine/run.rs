@@ -80,7 +80,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let model = Model::load(&args.model, &pool, &pool_options)?;
     let tokenizer = Tokenizer::from_gguf(model.gguf())?;
     let tokens = encode(args, &model, &tokenizer, &prompt)?;
-    let needed = tokens.len() + args.n_gen;
+    let needed = tokens.len().saturating_add(args.n_gen);
     let ctx = if args.ctx == 0 {
         needed.min(model.config().n_ctx_train)
     } else {
