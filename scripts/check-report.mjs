@@ -8,7 +8,7 @@
 // CHROMIUM names the browser, "chromium" from PATH otherwise.
 import { createRequire } from "node:module";
 import { execFileSync } from "node:child_process";
-import { mkdirSync } from "node:fs";
+import { existsSync, mkdirSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 
@@ -19,6 +19,10 @@ const CONTRAST_MIN = 4.5;
 const [shots, ...reports] = process.argv.slice(2);
 if (!shots || reports.length === 0) {
   console.error("usage: check-report.mjs SCREENSHOTS REPORT.html...");
+  process.exit(2);
+}
+for (const report of reports.filter((r) => !existsSync(r))) {
+  console.error(`no such file: "${report}"`);
   process.exit(2);
 }
 mkdirSync(shots, { recursive: true });
@@ -105,11 +109,16 @@ function plotTexts() {
 
 /** Texts whose colour is too near to what lies behind them. */
 function contrast(least) {
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const known = new Map();
   const channels = (colour) => {
-    const canvas = document.createElement("canvas").getContext("2d");
-    canvas.fillStyle = colour;
-    canvas.fillRect(0, 0, 1, 1);
-    return canvas.getImageData(0, 0, 1, 1).data;
+    if (!known.has(colour)) {
+      canvas.clearRect(0, 0, 1, 1);
+      canvas.fillStyle = colour;
+      canvas.fillRect(0, 0, 1, 1);
+      known.set(colour, canvas.getImageData(0, 0, 1, 1).data);
+    }
+    return known.get(colour);
   };
   const light = (colour) => {
     const [r, g, b] = [...channels(colour)].map((c) => c / 255).map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));

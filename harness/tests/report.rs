@@ -49,7 +49,7 @@ fn one_case_has_everything() {
     for text in [
         "decodes ",
         "tokens a second on 2 threads",
-        "94 % interval, N = 5",
+        "94 % interval, N\u{a0}=\u{a0}5",
         "warm-up 1",
         "round 3, replaced",
         "steal 214 ms, 611 involuntary switches",
@@ -102,7 +102,7 @@ fn a_matrix_compares_its_cases() {
     }
     let row = markdown
         .lines()
-        .find(|l| l.starts_with("| engine.threads=8 engine.ctx=4096 |"))
+        .find(|l| l.starts_with("| threads=8 ctx=4096 |"))
         .expect("a row");
     assert!(
         row.contains("| – |") && row.ends_with("| 6 |"),

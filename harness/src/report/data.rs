@@ -28,6 +28,8 @@ pub struct Run {
 pub(super) struct Group<'a> {
     /// Name of the case; the runner is added where there are several.
     pub label: String,
+    /// The same without the sections of the swept keys, for plots: `threads=2 ctx=512`.
+    pub short: String,
     /// The case.
     pub case: &'a CaseRecord,
     /// Everything recorded, in the order of the journal.
@@ -145,6 +147,7 @@ impl Run {
             .filter(|g| !g.is_empty())
             .collect();
         Group {
+            short: without_sections(&label),
             label,
             case,
             all,
@@ -158,6 +161,18 @@ impl Run {
             gaps,
         }
     }
+}
+
+/// Each word without what stands before its last dot left of the equals sign.
+fn without_sections(label: &str) -> String {
+    let words = label.split(' ').map(|word| {
+        let key = word.split('=').next().unwrap_or(word);
+        match (word.contains('='), key.rfind('.')) {
+            (true, Some(dot)) => &word[dot + 1..],
+            _ => word,
+        }
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// p50, p90 and p99 of all gaps; intervals are over repetitions.
@@ -338,4 +353,22 @@ pub(super) fn sweep_axis(groups: &[Group<'_>]) -> Option<String> {
         }
     }
     best.map(|(_, key)| key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sections_are_left_out() {
+        let table = [
+            ("engine.threads=2 engine.ctx=512", "threads=2 ctx=512"),
+            ("strict", "strict"),
+            ("a.b", "a.b"),
+            ("run.seed=1.5", "seed=1.5"),
+        ];
+        for (label, expect) in table {
+            assert_eq!(without_sections(label), expect);
+        }
+    }
 }

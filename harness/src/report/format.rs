@@ -1,6 +1,7 @@
 //! Numbers as readers see them: four significant digits, a unit, and a dash for what nobody measured.
 
 use super::data::Estimate;
+use crate::stats::Interval;
 
 /// What stands where nothing was measured.
 pub(super) const MISSING: &str = "–";
@@ -68,8 +69,8 @@ pub(super) fn median(estimate: Option<&Estimate>) -> String {
 }
 
 /// `139.9 to 144.1`, or a dash.
-pub(super) fn interval(estimate: Option<&Estimate>) -> String {
-    estimate.and_then(|e| e.interval).map_or_else(
+pub(super) fn interval(interval: Option<Interval>) -> String {
+    interval.map_or_else(
         || MISSING.to_owned(),
         |i| format!("{} to {}", number(i.low), number(i.high)),
     )
@@ -79,7 +80,7 @@ pub(super) fn interval(estimate: Option<&Estimate>) -> String {
 pub(super) fn interval_kind(estimate: &Estimate) -> String {
     match estimate.interval {
         Some(i) => format!(
-            "{:.0} % interval, N = {}",
+            "{:.0} % interval, N\u{a0}=\u{a0}{}",
             i.confidence * 100.0,
             estimate.values.len()
         ),

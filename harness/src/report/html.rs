@@ -6,6 +6,7 @@ use super::plots::{self, Plot, Role};
 use super::tables::{self, Table};
 use super::words;
 use crate::host::{self, Finding, HostFacts, Status, binary_bytes};
+use engine::stage::Stage;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 const STYLE: &str = include_str!("html/style.css");
@@ -20,6 +21,7 @@ const OUTPUT_CHARS_MAX: usize = 4000;
 pub(super) fn page(run: &Run) -> anyhow::Result<String> {
     let groups = run.groups();
     let manifest = &run.manifest;
+    let measured = groups.iter().any(|g| !g.counted.is_empty());
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -34,16 +36,16 @@ pub(super) fn page(run: &Run) -> anyhow::Result<String> {
             }
             body {
                 header {
-                    p.kind { "Tokenlab report · " time datetime=(manifest.created_at) { (manifest.created_at) } }
+                    p.kind { "Tokenlab report · " time datetime=(manifest.created_at) { (words::instant(&manifest.created_at)) } }
                     h1 { (manifest.scenario.name) }
                     @if !manifest.scenario.description.is_empty() { p.quiet { (manifest.scenario.description) } }
                     p.summary { (words::summary(run, &groups)) }
-                    @if let [group] = groups.as_slice() { (tiles(group)) }
-                    (contents(&groups))
+                    @if let ([group], true) = (groups.as_slice(), measured) { (tiles(group)) }
+                    (contents(measured))
                 }
                 main {
                     (problems(run, &groups))
-                    @if !groups.is_empty() {
+                    @if measured {
                         (decode_section(&groups)?)
                         (latency_section(&groups)?)
                         (time_section(&groups)?)
@@ -99,8 +101,8 @@ fn tiles(group: &Group<'_>) -> Markup {
     }
 }
 
-fn contents(groups: &[Group<'_>]) -> Markup {
-    let measured = [
+fn contents(measured: bool) -> Markup {
+    let results = [
         ("rate", "Decode rate"),
         ("latency", "Latency"),
         ("time", "Time"),
@@ -116,7 +118,7 @@ fn contents(groups: &[Group<'_>]) -> Markup {
     html! {
         nav aria-label="Contents" {
             ul {
-                @for (id, name) in measured.iter().filter(|_| !groups.is_empty()).chain(&always) {
+                @for (id, name) in results.iter().filter(|_| measured).chain(&always) {
                     li { a href={ "#" (id) } { (name) } }
                 }
             }
@@ -138,7 +140,7 @@ fn problems(run: &Run, groups: &[Group<'_>]) -> Markup {
 
 fn decode_section(groups: &[Group<'_>]) -> anyhow::Result<Markup> {
     let body = match groups {
-        [group] => html! { (one_rate(group)?) },
+        [group] => one_rate(group)?,
         _ => html! {
             (sweep_figure(groups)?)
             @if let Some(plot) = plots::strips(groups)? {
@@ -148,9 +150,6 @@ fn decode_section(groups: &[Group<'_>]) -> anyhow::Result<Markup> {
                 }, &[]))
             }
             (table(&tables::cases(groups)))
-            @for group in groups {
-                details.case { summary { (group.label) } (one_rate(group)?) }
-            }
         },
     };
     Ok(html! { section #rate { h2 { "Decode rate" } (body) } })
@@ -201,17 +200,27 @@ fn swatch(role: Role) -> Markup {
     ))) }
 }
 
+/// Latency of a single case, or everything about each of several.
 fn latency_section(groups: &[Group<'_>]) -> anyhow::Result<Markup> {
-    let body = match groups {
-        [group] => one_latency(group)?,
+    Ok(match groups {
+        [group] => html! {
+            section #latency { h2 { "Latency per token" } (one_latency(group)?) }
+        },
         _ => html! {
-            p { "Quantiles of all cases are in the table above." }
-            @for group in groups {
-                details.case { summary { (group.label) } (one_latency(group)?) }
+            section #latency {
+                h2 { "Each case: repetitions and latency per token" }
+                @for group in groups {
+                    details.case {
+                        summary { (group.short) }
+                        h3 { "Decode rate" }
+                        (one_rate(group)?)
+                        h3 { "Latency per token" }
+                        (one_latency(group)?)
+                    }
+                }
             }
         },
-    };
-    Ok(html! { section #latency { h2 { "Latency per token" } (body) } })
+    })
 }
 
 fn one_latency(group: &Group<'_>) -> anyhow::Result<Markup> {
@@ -227,11 +236,11 @@ fn one_latency(group: &Group<'_>) -> anyhow::Result<Markup> {
                 "Triangles at the upper edge: " (count(clipped as u64)) " gaps longer than " (number(edge)) " ms."
             }
         }, &[tables::positions(group)]))
-        @if let Some(distribution) = distribution {
+        @if let Some((plot, longer, end)) = distribution {
             h3 { "Distribution" }
-            (figure(&distribution, html! {
+            (figure(&plot, html! {
                 "How many tokens took how long."
-                @if clipped > 0 { " Gaps longer than " (number(edge)) " ms lie outside." }
+                @if longer > 0 { " Bar at the right: " (count(longer)) " longer than " (number(end)) " ms." }
             }, &[]))
         }
         (table(&tables::quantiles(group)))
@@ -244,22 +253,22 @@ fn one_latency(group: &Group<'_>) -> anyhow::Result<Markup> {
 fn time_section(groups: &[Group<'_>]) -> anyhow::Result<Markup> {
     let name = |group: &Group<'_>, phase: &str| match groups.len() {
         1 => phase.to_owned(),
-        _ => format!("{}, {phase}", group.label),
+        _ => format!("{}, {phase}", group.short),
     };
-    let rows: Vec<(String, TokenTime)> = groups
+    let decode = groups
         .iter()
-        .flat_map(|g| {
-            let decode = g.decode_time().map(|t| (name(g, "decode"), t));
-            let prefill = g.prefill_time().map(|t| (name(g, "prefill"), t));
-            decode.into_iter().chain(prefill)
-        })
-        .collect();
+        .filter_map(|g| Some((name(g, "decode"), g.decode_time()?)));
+    let prefill = groups
+        .iter()
+        .filter_map(|g| Some((name(g, "prefill"), g.prefill_time()?)));
+    let rows: Vec<(String, TokenTime)> = decode.chain(prefill).collect();
     let plot = plots::stages(&rows)?;
     Ok(html! {
         section #time {
             h2 { "Where a token's time goes" }
             @match plot {
                 Some(plot) => (figure(&plot, html! {
+                    (stage_legend())
                     "Threads averaged. " code { "wait" } " is time at barriers, waiting for other threads; "
                     code { "outside" } " is time of a token that no stage claims."
                 }, &[tables::stages(&rows)])),
@@ -267,6 +276,15 @@ fn time_section(groups: &[Group<'_>]) -> anyhow::Result<Markup> {
             }
         }
     })
+}
+
+fn stage_legend() -> Markup {
+    html! {
+        span.legend {
+            @for stage in Stage::ALL { span { (swatch(Role::Stage(stage))) (stage.name()) } }
+            span { (swatch(Role::Outside)) "outside" }
+        }
+    }
 }
 
 fn bytes_section(groups: &[Group<'_>]) -> Markup {
@@ -418,14 +436,14 @@ fn findings(findings: &[Finding]) -> Markup {
     html! {
         div.scroll tabindex="0" role="region" aria-label="Findings about the machine" {
             table {
-                thead { tr { @for name in ["", "topic", "found", "meaning", "what to do"] { th.words scope="col" { (name) } } } }
+                thead { tr { @for name in ["", "topic", "found", "meaning", "what to do"] { th.left scope="col" { (name) } } } }
                 tbody {
                     @for f in findings {
                         tr {
-                            td.words style="min-width:0" {
+                            td.left {
                                 span.status.warn[f.status == Status::Warn].good[f.status == Status::Good] { (f.status.name()) }
                             }
-                            th.words scope="row" { (f.topic) }
+                            th.left scope="row" { (f.topic) }
                             td.words title=(f.source) { (f.found) }
                             td.words { (f.means) }
                             td.words { @if let Some(advice) = &f.advice { code { (advice) } } }
@@ -475,7 +493,7 @@ fn repeat_section(run: &Run) -> Markup {
     html! {
         section #repeat {
             h2 { "Repeat it" }
-            pre tabindex="0" { (words::own_command(run)) }
+            pre.text tabindex="0" { (words::own_command(run)) }
             @for case in &run.manifest.cases {
                 @if !case.repeat.is_empty() {
                     details open[run.manifest.cases.len() == 1] {
@@ -485,7 +503,7 @@ fn repeat_section(run: &Run) -> Markup {
                         }
                         @for command in &case.repeat {
                             h3 { (command.tool) }
-                            pre tabindex="0" { (command.line) }
+                            pre.text tabindex="0" { (command.line) }
                             @if let Some(note) = &command.note { p.quiet { (note) } }
                         }
                     }
@@ -513,13 +531,13 @@ fn table(table: &Table) -> Markup {
         .map(|i| table.rows.iter().any(|r| r[i].sort.is_some()))
         .collect();
     html! {
+        p.caption { (table.caption) }
         div.scroll tabindex="0" role="region" aria-label=(table.caption) {
-            table.sortable[table.rows.len() > 1] {
-                caption { (table.caption) }
+            table.sortable[table.rows.len() > 1].many[table.columns.len() > 8] aria-label=(table.caption) {
                 thead {
                     tr {
                         @for (i, column) in table.columns.iter().enumerate() {
-                            th scope="col" .words[!numeric[i]] { (column) }
+                            th scope="col" .left[!numeric[i]] { (column) }
                         }
                     }
                 }
@@ -531,7 +549,7 @@ fn table(table: &Table) -> Markup {
                                 @if i == 0 {
                                     th scope="row" data-sort=[cell.sort] { (cell.text) }
                                 } @else {
-                                    td data-sort=[cell.sort] .words[long] { (cell.text) }
+                                    td data-sort=[cell.sort] .left[!numeric[i]] .words[long] { (cell.text) }
                                 }
                             }
                         }

@@ -7,6 +7,7 @@ mod figures;
 
 pub(super) use figures::{distribution, latency, rounds, stages, strips, sweep};
 
+use anyhow::Context as _;
 use engine::stage::Stage;
 use maud::{Markup, PreEscaped, Render, html};
 use plotters::prelude::*;
@@ -23,8 +24,10 @@ const NARROW_PX: u32 = 358;
 const TEXT_PX: i32 = 13;
 /// Mean width of a character, as a share of the text size.
 const CHARACTER_SHARE: f64 = 0.56;
-/// Most marks of a plot that carry their exact value; the table behind the plot has them all.
-const TITLES_MAX: usize = 4000;
+/// Drawing units across a speck.
+const SPECK: i32 = 5 * SCALE;
+/// Colour of an element that marks the place of the specks, after the grid and before all else.
+const SPECKS_PLACE: RGBColor = RGBColor(1, 2, 255);
 
 /// What a colour stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,13 +110,10 @@ pub(super) enum Mark {
         hollow: bool,
         title: String,
     },
-    /// A small translucent point, one of many.
-    Speck {
-        x: f64,
-        y: f64,
-        role: Role,
-        title: String,
-    },
+    /// Many small translucent points, below all other marks.
+    Specks { points: Vec<(f64, f64)>, role: Role },
+    /// A part of the horizontal axis that shows a text when pointed at.
+    Column { x: Range<f64>, title: String },
     /// A line through points.
     Line {
         points: Vec<(f64, f64)>,
@@ -181,21 +181,34 @@ impl Render for Plot {
 fn svg(axes: &Axes, marks: &[Mark], width: u32) -> anyhow::Result<String> {
     let size = (width * SCALE as u32, axes.height * SCALE as u32);
     let mut drawn = String::new();
-    let mut overlay = Overlay::default();
+    // Exact values appear where something points at them: not on narrow pages, which are touched.
+    let mut overlay = Overlay {
+        titles: width == WIDE_PX,
+        right: size.0 as i32 - 14 * SCALE,
+        ..Overlay::default()
+    };
     {
         let area = SVGBackend::with_string(&mut drawn, size).into_drawing_area();
         let left = if axes.y_ticks { 56 } else { 8 };
         let mut chart = ChartBuilder::on(&area)
-            .margin_top((TEXT_PX + 12) * SCALE)
+            .margin_top(
+                if axes.y_unit.is_empty() {
+                    2
+                } else {
+                    TEXT_PX + 12
+                } * SCALE,
+            )
             .margin_right(14 * SCALE)
             .margin_left(2 * SCALE)
-            .x_label_area_size((TEXT_PX * 2 + 14) * SCALE)
+            .x_label_area_size((TEXT_PX * 2 + 20) * SCALE)
             .y_label_area_size(left * SCALE)
             .build_cartesian_2d(axes.x.clone(), axes.y.clone())?;
         draw_mesh(&mut chart, axes, width)?;
+        let place = Pixel::new((axes.x.start, axes.y.start), SPECKS_PLACE.filled());
+        chart.plotting_area().draw(&place)?;
         for mark in marks {
             draw_mark(&mut chart, mark)?;
-            overlay.add(mark, |x, y| chart.backend_coord(&(x, y)));
+            overlay.add(mark, axes, |x, y| chart.backend_coord(&(x, y)));
         }
         overlay.units(axes, size);
         area.present()?;
@@ -203,9 +216,10 @@ fn svg(axes: &Axes, marks: &[Mark], width: u32) -> anyhow::Result<String> {
     let (Some(start), Some(end)) = (drawn.find('>'), drawn.rfind("</svg>")) else {
         anyhow::bail!("the plot was not drawn");
     };
-    let mut body = drawn[start + 1..end]
+    let body = drawn[start + 1..end]
         .replace("font-family=\"sans-serif\" ", "")
         .replace('\n', "");
+    let mut body = insert_specks(body, &overlay.specks)?;
     for role in Role::all() {
         let RGBColor(r, g, b) = role.drawn();
         body = body.replace(
@@ -220,6 +234,17 @@ fn svg(axes: &Axes, marks: &[Mark], width: u32) -> anyhow::Result<String> {
     ))
 }
 
+/// Puts the specks where the marking element was drawn.
+fn insert_specks(mut body: String, specks: &str) -> anyhow::Result<String> {
+    let RGBColor(r, g, b) = SPECKS_PLACE;
+    let place = body.find(&format!("#{r:02X}{g:02X}{b:02X}"));
+    let around =
+        place.and_then(|at| Some((body[..at].rfind('<')?, at + body[at..].find("/>")? + 2)));
+    let (start, end) = around.context("the plot was not drawn")?;
+    body.replace_range(start..end, specks);
+    Ok(body)
+}
+
 type Chart<'a, 'b> = ChartContext<
     'a,
     SVGBackend<'b>,
@@ -227,7 +252,8 @@ type Chart<'a, 'b> = ChartContext<
 >;
 
 fn draw_mesh(chart: &mut Chart<'_, '_>, axes: &Axes, width: u32) -> anyhow::Result<()> {
-    let text = ("sans-serif", TEXT_PX * SCALE)
+    // `plotters` takes the size as a line's height and writes a font of 1 / 1.24 of it.
+    let text = ("sans-serif", f64::from(TEXT_PX * SCALE) * 1.24)
         .into_font()
         .color(&Role::Muted.drawn());
     let line = Role::Grid.drawn().stroke_width(SCALE as u32);
@@ -238,8 +264,8 @@ fn draw_mesh(chart: &mut Chart<'_, '_>, axes: &Axes, width: u32) -> anyhow::Resu
         .bold_line_style(line)
         .axis_style(line)
         .label_style(text)
-        .set_all_tick_mark_size(0)
-        .x_labels(if width > 500 { 10 } else { 6 })
+        .set_all_tick_mark_size(4 * SCALE)
+        .x_labels(if width == WIDE_PX { 10 } else { 5 })
         .y_labels(5)
         .x_label_formatter(&x_tick)
         .y_label_formatter(&y_tick);
@@ -305,13 +331,6 @@ fn draw_mark(chart: &mut Chart<'_, '_>, mark: &Mark) -> anyhow::Result<()> {
                 ))?;
             }
         }
-        Mark::Speck { x, y, role, .. } => {
-            area.draw(&Circle::new(
-                (*x, *y),
-                2 * SCALE + SCALE / 2,
-                role.drawn().mix(0.45).filled(),
-            ))?;
-        }
         Mark::Line {
             points,
             role,
@@ -328,25 +347,45 @@ fn draw_mark(chart: &mut Chart<'_, '_>, mark: &Mark) -> anyhow::Result<()> {
                 role.drawn().filled(),
             ))?;
         }
-        Mark::Label { .. } => {}
+        Mark::Label { .. } | Mark::Specks { .. } | Mark::Column { .. } => {}
     }
     Ok(())
 }
 
-/// What lies over the drawing: texts that follow the page's font, and targets that show exact values.
+/// What `plotters` does not draw: specks below the marks; texts that follow the page's font, and targets that show
+/// exact values, above them.
 #[derive(Default)]
 struct Overlay {
+    specks: String,
     svg: String,
-    titles: usize,
+    /// Whether there are targets.
+    titles: bool,
+    /// Where texts have to end, in drawing units.
+    right: i32,
 }
 
 impl Overlay {
-    fn add(&mut self, mark: &Mark, at: impl Fn(f64, f64) -> (i32, i32)) {
+    fn add(&mut self, mark: &Mark, axes: &Axes, at: impl Fn(f64, f64) -> (i32, i32)) {
         match mark {
             Mark::Dot { x, y, title, .. } | Mark::Triangle { x, y, title, .. } => {
-                self.target(at(*x, *y), 11, title)
+                self.target(at(*x, *y), title);
             }
-            Mark::Speck { x, y, title, .. } => self.target(at(*x, *y), 4, title),
+            Mark::Specks { points, role } => {
+                let _ = write!(
+                    self.specks,
+                    r#"<path class="specks" stroke="var(--{})" stroke-width="{SPECK}" d=""#,
+                    role.name()
+                );
+                for &(x, y) in points {
+                    let (x, y) = at(x, y);
+                    let _ = write!(self.specks, "M{x} {y}h0");
+                }
+                self.specks += r#""/>"#;
+            }
+            Mark::Column { x, title } => {
+                let (from, to) = (at(x.start, axes.y.end), at(x.end, axes.y.start));
+                self.rect("hit column", from, to, title);
+            }
             Mark::Bar {
                 x,
                 y,
@@ -354,21 +393,24 @@ impl Overlay {
                 label,
                 title,
             } => {
-                let ((x0, y0), (x1, y1)) = (at(x.start, y.end), at(x.end, y.start));
-                self.bar((x0, y0), (x1, y1), *role, label, title);
+                let (from, to) = (at(x.start, y.end), at(x.end, y.start));
+                if !title.is_empty() {
+                    self.rect("hit seam", from, to, title);
+                }
+                self.label_inside(from, to, *role, label);
             }
             Mark::Label { x, y, text } => {
                 let (x, y) = at(*x, *y);
-                self.text((x, y - 6 * SCALE), "start", "text", text);
+                let room = f64::from(self.right - x) / f64::from(SCALE);
+                self.text((x, y - 6 * SCALE), "start", "text", &fitted(text, room));
             }
             Mark::Line { .. } => {}
         }
     }
 
-    fn target(&mut self, (x, y): (i32, i32), radius: i32, title: &str) {
-        self.titles += 1;
-        if self.titles <= TITLES_MAX && !title.is_empty() {
-            let r = radius * SCALE;
+    fn target(&mut self, (x, y): (i32, i32), title: &str) {
+        if self.titles {
+            let r = 11 * SCALE;
             let _ = write!(
                 self.svg,
                 r#"<circle class="hit" cx="{x}" cy="{y}" r="{r}"><title>{}</title></circle>"#,
@@ -377,25 +419,26 @@ impl Overlay {
         }
     }
 
-    fn bar(
+    fn rect(&mut self, class: &str, (x0, y0): (i32, i32), (x1, y1): (i32, i32), title: &str) {
+        let (w, h) = (x1 - x0, y1 - y0);
+        let place = format!(r#"<rect class="{class}" x="{x0}" y="{y0}" width="{w}" height="{h}""#);
+        self.svg += &match self.titles {
+            true => format!("{place}><title>{}</title></rect>", escape(title)),
+            false => format!("{place}/>"),
+        };
+    }
+
+    /// A text in the middle of a rectangle, if it fits.
+    fn label_inside(
         &mut self,
         (x0, y0): (i32, i32),
         (x1, y1): (i32, i32),
         role: Role,
         label: &str,
-        title: &str,
     ) {
-        let (w, h) = (x1 - x0, y1 - y0);
-        if !title.is_empty() && w > 0 {
-            let _ = write!(
-                self.svg,
-                r#"<rect class="hit seam" x="{x0}" y="{y0}" width="{w}" height="{h}"><title>{}</title></rect>"#,
-                escape(title)
-            );
-        }
-        let needed = label.chars().count() as f64 * CHARACTER_SHARE * f64::from(TEXT_PX) + 8.0;
-        if !label.is_empty() && f64::from(w) > needed * f64::from(SCALE) {
-            let middle = (x0 + w / 2, y0 + h / 2 + TEXT_PX * SCALE * 35 / 100);
+        let room = f64::from(x1 - x0) / f64::from(SCALE) - 8.0;
+        if !label.is_empty() && text_px(label) <= room {
+            let middle = ((x0 + x1) / 2, (y0 + y1) / 2 + TEXT_PX * SCALE * 35 / 100);
             self.text(middle, "middle", &format!("on-{}", role.name()), label);
         }
     }
@@ -424,6 +467,25 @@ impl Overlay {
             escape(text)
         );
     }
+}
+
+/// Width of a text, about, in pixels.
+fn text_px(text: &str) -> f64 {
+    text.chars().count() as f64 * CHARACTER_SHARE * f64::from(TEXT_PX)
+}
+
+/// The text, shortened in the middle where it would be wider than `room` pixels.
+fn fitted(text: &str, room: f64) -> String {
+    if text_px(text) <= room {
+        return text.to_owned();
+    }
+    let characters: Vec<char> = text.chars().collect();
+    let kept = (characters.len() as f64 * room / text_px(text)) as usize;
+    let head = kept.saturating_sub(1) / 2;
+    let tail = kept.saturating_sub(1) - head;
+    let start: String = characters[..head].iter().collect();
+    let end: String = characters[characters.len() - tail..].iter().collect();
+    format!("{start}…{end}")
 }
 
 /// Text made safe inside SVG.

@@ -1,11 +1,10 @@
 //! The tables of the report, shared by its HTML and its markdown.
 
 use super::data::{Group, Run, TokenTime};
-use super::format::{
-    self, MISSING, count, decimal_bytes, interval, maybe, median, number, percent,
-};
+use super::format::{self, MISSING, count, decimal_bytes, maybe, median, percent};
 use crate::host::binary_bytes;
 use crate::record::{Phase, Sample};
+use crate::stats::Interval;
 
 /// A table; the first column names the row.
 pub(super) struct Table {
@@ -38,6 +37,13 @@ impl Cell {
 
     fn shown(text: String, x: Option<f64>) -> Cell {
         Cell { text, sort: x }
+    }
+
+    fn between(interval: Option<Interval>) -> Cell {
+        Cell {
+            text: format::interval(interval),
+            sort: interval.map(|i| i.low),
+        }
     }
 
     fn count(n: Option<u64>) -> Cell {
@@ -87,12 +93,9 @@ pub(super) fn cases(groups: &[Group<'_>]) -> Table {
         let of =
             |e: Option<super::data::Estimate>| Cell::shown(median(e.as_ref()), e.map(|e| e.median));
         vec![
-            Cell::text(&group.label),
+            Cell::text(&group.short),
             Cell::shown(median(decode.as_ref()), decode.as_ref().map(|e| e.median)),
-            Cell::shown(
-                interval(decode.as_ref()),
-                decode.as_ref().and_then(|e| Some(e.interval?.low)),
-            ),
+            Cell::between(decode.as_ref().and_then(|e| e.interval)),
             Cell::number(decode.as_ref().map(|e| e.mad)),
             Cell::count(Some(group.counted.len() as u64)),
             of(group.prefill()),
@@ -169,13 +172,10 @@ pub(super) fn quantiles(group: &Group<'_>) -> Table {
         .quantiles
         .iter()
         .map(|q| {
-            let between = q
-                .interval
-                .map(|i| format!("{} to {}", number(i.low), number(i.high)));
             vec![
                 Cell::text(format!("p{:.0}", q.p * 100.0)),
                 Cell::number(q.ms),
-                Cell::text(between.unwrap_or_else(|| MISSING.to_owned())),
+                Cell::between(q.interval),
             ]
         })
         .collect();
@@ -185,13 +185,13 @@ pub(super) fn quantiles(group: &Group<'_>) -> Table {
         vec![
             Cell::text("shortest"),
             Cell::number(extreme(f64::min)),
-            Cell::text(MISSING),
+            Cell::between(None),
         ],
     );
     rows.push(vec![
         Cell::text("longest"),
         Cell::number(extreme(f64::max)),
-        Cell::text(MISSING),
+        Cell::between(None),
     ]);
     let caption = format!(
         "Time per token over {} gaps; 95 % interval by bootstrap of repetitions",
@@ -223,38 +223,47 @@ pub(super) fn positions(group: &Group<'_>) -> Table {
     )
 }
 
-/// Stages of one or more phases, side by side.
+/// Stages of the phases: one row per stage for a single case, one row per phase for several.
 pub(super) fn stages(phases: &[(String, TokenTime)]) -> Table {
-    let mut columns = vec!["stage".to_owned()];
-    for (name, _) in phases {
-        columns.push(format!("{name}, ms per token"));
-        columns.push(format!("{name}, share"));
-    }
-    let names = phases
-        .first()
-        .map(|(_, t)| t.stages.iter().map(|(s, _)| s.name()).collect::<Vec<_>>());
-    let row = |name: &str, of: &dyn Fn(&TokenTime) -> f64| {
-        let mut cells = vec![Cell::text(name)];
-        for (_, time) in phases {
-            let ms = of(time);
-            let share = ms / time.total();
-            cells.push(Cell::number(Some(ms)));
-            cells.push(Cell::shown(percent(share), Some(share)));
-        }
-        cells
+    let parts = |time: &TokenTime| -> Vec<(&'static str, f64)> {
+        let ends = [("outside", time.outside), ("all", time.total())];
+        let stages = time.stages.iter().map(|(s, ms)| (s.name(), *ms));
+        stages.chain(ends).collect()
     };
-    let mut rows: Vec<Vec<Cell>> = names
-        .unwrap_or_default()
+    let names: Vec<&str> = phases
+        .first()
+        .map(|(_, t)| parts(t).iter().map(|p| p.0).collect())
+        .unwrap_or_default();
+    let caption = "Milliseconds of a token by stage, mean over the repetitions that count";
+    if phases.len() > 2 {
+        let columns: Vec<&str> = ["phase"].into_iter().chain(names).collect();
+        let rows = phases.iter().map(|(name, time)| {
+            let cells = parts(time)
+                .into_iter()
+                .map(|(_, ms)| Cell::number(Some(ms)));
+            [Cell::text(name)].into_iter().chain(cells).collect()
+        });
+        return table(caption, &columns, rows.collect());
+    }
+    let heads = phases
         .iter()
-        .enumerate()
-        .map(|(i, name)| row(name, &|t| t.stages[i].1))
-        .collect();
-    rows.push(row("outside", &|t| t.outside));
-    rows.push(row("all", &TokenTime::total));
+        .flat_map(|(name, _)| [format!("{name}, ms"), format!("{name}, share")]);
     Table {
-        caption: "Time of a token by stage, mean over the repetitions that count".to_owned(),
-        columns,
-        rows,
+        caption: caption.to_owned(),
+        columns: ["stage".to_owned()].into_iter().chain(heads).collect(),
+        rows: (0..names.len())
+            .map(|i| {
+                let cells = phases.iter().flat_map(|(_, time)| {
+                    let ms = parts(time)[i].1;
+                    let share = ms / time.total();
+                    [
+                        Cell::number(Some(ms)),
+                        Cell::shown(percent(share), Some(share)),
+                    ]
+                });
+                [Cell::text(names[i])].into_iter().chain(cells).collect()
+            })
+            .collect(),
     }
 }
 
@@ -275,7 +284,7 @@ pub(super) fn bytes(groups: &[Group<'_>]) -> Table {
             |x: Option<f64>| Cell::shown(x.map_or_else(|| MISSING.to_owned(), decimal_bytes), x);
         let bandwidth = group.bandwidth();
         vec![
-            Cell::text(&group.label),
+            Cell::text(&group.short),
             of(token.map(|t| t.weights)),
             of(token.map(|t| t.kv_read)),
             of(token.map(|t| t.kv_write)),
@@ -307,7 +316,7 @@ pub(super) fn memory(groups: &[Group<'_>]) -> Table {
             |of: &dyn Fn(&Sample) -> Option<u64>| group.counted.iter().filter_map(|s| of(s)).max();
         let load = group.estimate(|s| s.load_ms);
         vec![
-            Cell::text(&group.label),
+            Cell::text(&group.short),
             Cell::bytes(group.peak_rss_bytes()),
             Cell::bytes(most(&|s| s.usage.huge_pages_bytes)),
             Cell::bytes(most(&|s| s.model.weight_bytes)),
@@ -329,7 +338,7 @@ pub(super) fn tainted(groups: &[Group<'_>]) -> Option<Table> {
     for group in groups {
         for sample in group.all.iter().filter(|s| !s.taint.is_empty()) {
             rows.push(vec![
-                Cell::text(&group.label),
+                Cell::text(&group.short),
                 Cell::text(repetition_name(group, sample)),
                 Cell::text(taints(sample)),
                 Cell::number(sample.decode_tok_s()),
@@ -374,7 +383,7 @@ pub(super) fn results(group: &Group<'_>) -> Table {
             Cell::text(name),
             Cell::text(unit),
             Cell::number(estimate.as_ref().map(|e| e.median)),
-            Cell::text(interval(estimate.as_ref())),
+            Cell::between(estimate.as_ref().and_then(|e| e.interval)),
             Cell::number(estimate.as_ref().map(|e| e.mad)),
             Cell::number(values().reduce(f64::min)),
             Cell::number(values().reduce(f64::max)),

@@ -35,7 +35,7 @@ fn one_case(run: &Run, group: &Group<'_>) -> String {
             ": the median of {}, {:.0} % interval {}.",
             plural(decode.values.len(), "repetition"),
             i.confidence * 100.0,
-            interval(Some(&decode))
+            interval(decode.interval)
         ),
         None => ", measured once.".to_owned(),
     };
@@ -55,7 +55,7 @@ fn one_case(run: &Run, group: &Group<'_>) -> String {
 fn many_cases(run: &Run, groups: &[Group<'_>]) -> String {
     let mut rates: Vec<(f64, &str)> = groups
         .iter()
-        .filter_map(|g| Some((g.decode()?.median, g.label.as_str())))
+        .filter_map(|g| Some((g.decode()?.median, g.short.as_str())))
         .collect();
     rates.sort_by(|a, b| a.0.total_cmp(&b.0));
     let (Some(slowest), Some(fastest)) = (rates.first(), rates.last()) else {
@@ -153,5 +153,17 @@ fn quoted(text: &str) -> String {
     match !text.is_empty() && text.chars().all(plain) {
         true => text.to_owned(),
         false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
+/// `2025-03-14T09:26:53Z` as `2025-03-14 09:26 UTC`; anything else as it is.
+pub(super) fn instant(rfc3339: &str) -> String {
+    match (
+        rfc3339.get(..10),
+        rfc3339.get(11..16),
+        rfc3339.ends_with('Z'),
+    ) {
+        (Some(day), Some(minute), true) => format!("{day} {minute} UTC"),
+        _ => rfc3339.to_owned(),
     }
 }

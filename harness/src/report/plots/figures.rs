@@ -8,9 +8,13 @@ use crate::stats;
 use hdrhistogram::Histogram;
 
 /// Bins of the distribution.
-const BINS: usize = 60;
+const BINS: u64 = 60;
+/// Significant digits of the distribution; fewer would show as a comb.
+const HISTOGRAM_DIGITS: u8 = 4;
 /// Gaps above this multiple of the 90th percentile are drawn at the upper edge.
-const GAP_CLIP: f64 = 3.0;
+const GAP_CLIP: f64 = 1.6;
+/// The distribution ends this many times the distance from the median to the 90th percentile above the latter.
+const DISTRIBUTION_CLIP: f64 = 4.0;
 /// Height of one row in plots with rows, in pixels.
 const ROW_PX: u32 = 56;
 /// Resolution of the distribution, in nanoseconds.
@@ -140,7 +144,7 @@ pub(in super::super) fn strips(groups: &[Group<'_>]) -> anyhow::Result<Option<Pl
         marks.push(Mark::Label {
             x: 0.0,
             y: row + 0.14,
-            text: format!("{}: {} tok/s", group.label, number(estimate.median)),
+            text: format!("{}: {} tok/s", group.short, number(estimate.median)),
         });
     }
     let axes = Axes {
@@ -182,15 +186,10 @@ pub(in super::super) fn sweep(
                 series.len() - 1
             });
         series[index].1.push((x, estimate.median));
-        for rate in &estimate.values {
-            let title = format!("{}: {} tok/s", group.label, number(*rate));
-            marks.push(Mark::Speck {
-                x,
-                y: *rate,
-                role: Role::Series(index as u8),
-                title,
-            });
-        }
+        marks.push(Mark::Specks {
+            points: estimate.values.iter().map(|rate| (x, *rate)).collect(),
+            role: Role::Series(index as u8),
+        });
     }
     let all: Vec<(f64, f64)> = series
         .iter()
@@ -266,28 +265,36 @@ pub(in super::super) fn latency(group: &Group<'_>) -> anyhow::Result<Option<(Plo
     let longest = gaps.iter().map(Vec::len).max().unwrap_or(0);
     let mut marks = Vec::new();
     let mut clipped = 0;
-    for (repetition, gaps) in gaps.iter().enumerate() {
-        for (i, &ms) in gaps.iter().enumerate() {
-            let (x, round) = ((i + 2) as f64, repetition + 1);
-            let title = format!("token {}, repetition {round}: {} ms", i + 2, number(ms));
-            if ms > edge {
-                clipped += 1;
-                marks.push(Mark::Triangle {
-                    x,
-                    y: edge * 1.03,
-                    role: Role::Warn,
-                    hollow: false,
-                    title,
-                });
-            } else {
-                marks.push(Mark::Speck {
-                    x,
-                    y: ms,
-                    role: Role::Accent,
-                    title,
-                });
-            }
-        }
+    for i in 0..longest {
+        let here: Vec<f64> = gaps.iter().filter_map(|g| g.get(i).copied()).collect();
+        let (x, (low, high)) = ((i + 2) as f64, extremes(&here));
+        let median = number(stats::median(&here).unwrap_or(0.0));
+        let title = format!(
+            "token {}: median {median} ms, {} to {} ms",
+            i + 2,
+            number(low),
+            number(high)
+        );
+        marks.push(Mark::Column {
+            x: x - 0.5..x + 0.5,
+            title,
+        });
+    }
+    for gaps in gaps {
+        let placed = gaps.iter().enumerate().map(|(i, ms)| ((i + 2) as f64, *ms));
+        let (inside, outside): (Vec<_>, Vec<_>) = placed.partition(|(_, ms)| *ms <= edge);
+        marks.push(Mark::Specks {
+            points: inside,
+            role: Role::Accent,
+        });
+        clipped += outside.len();
+        marks.extend(outside.into_iter().map(|(x, ms)| Mark::Triangle {
+            x,
+            y: edge * 1.03,
+            role: Role::Warn,
+            hollow: false,
+            title: format!("token {x}: {} ms", number(ms)),
+        }));
     }
     let line = group.median_gap_by_position();
     marks.push(Mark::Line {
@@ -315,45 +322,82 @@ pub(in super::super) fn latency(group: &Group<'_>) -> anyhow::Result<Option<(Plo
     Ok(Some((Plot::draw(&label, &axes, &marks)?, clipped, edge)))
 }
 
-/// How often each gap between tokens occurs.
-pub(in super::super) fn distribution(group: &Group<'_>) -> anyhow::Result<Option<Plot>> {
+/// How often each gap between tokens occurs; the longest ones together in a bar at the right. Gives the number of
+/// these, and above how many milliseconds they lie, too.
+pub(in super::super) fn distribution(
+    group: &Group<'_>,
+) -> anyhow::Result<Option<(Plot, u64, f64)>> {
     let pooled = group.gaps.concat();
-    let Some(p90) = stats::quantile(&pooled, 0.9) else {
+    let (Some(p50), Some(p90)) = (stats::quantile(&pooled, 0.5), stats::quantile(&pooled, 0.9))
+    else {
         return Ok(None);
     };
-    let mut histogram = Histogram::<u64>::new(3)?;
+    let mut histogram = Histogram::<u64>::new(HISTOGRAM_DIGITS)?;
     let units = |ms: f64| ((ms * 1e6 / GAP_RESOLUTION_NS).round() as u64).max(1);
     for &ms in &pooled {
         histogram.record(units(ms))?;
     }
     let low = histogram.min();
-    let high = histogram.max().min(units(p90 * GAP_CLIP)).max(low + 1);
-    let step = (high - low).div_ceil(BINS as u64).max(1);
+    let high = histogram
+        .max()
+        .min(units(p90 + DISTRIBUTION_CLIP * (p90 - p50)))
+        .max(low + 1);
+    let step = (high - low).div_ceil(BINS).max(1);
     let to_ms = |units: u64| units as f64 * GAP_RESOLUTION_NS / 1e6;
+    let bar = |from: u64, to: u64, n: u64, role, title| Mark::Bar {
+        x: to_ms(from)..to_ms(to),
+        y: 0.0..n as f64,
+        role,
+        label: String::new(),
+        title,
+    };
+    let starts: Vec<u64> = (0..)
+        .map(|i| low + i * step)
+        .take_while(|s| *s <= high)
+        .collect();
+    let end = starts.last().map_or(low, |s| s + step);
     let mut marks = Vec::new();
-    let mut most = 0;
-    let mut start = low;
-    while start <= high {
-        let n = histogram.count_between(start, start + step - 1);
+    let mut most = 1;
+    for from in starts {
+        let n = histogram.count_between(from, from + step - 1);
         most = most.max(n);
         if n > 0 {
-            marks.push(Mark::Bar {
-                x: to_ms(start)..to_ms(start + step),
-                y: 0.0..n as f64,
-                role: Role::Accent,
-                label: String::new(),
-                title: format!(
-                    "{} to {} ms: {n} tokens",
-                    number(to_ms(start)),
-                    number(to_ms(start + step))
-                ),
-            });
+            let (a, b) = (number(to_ms(from)), number(to_ms(from + step)));
+            let title = format!("{a} to {b} ms: {n} tokens");
+            marks.push(bar(from, from + step, n, Role::Accent, title));
         }
-        start += step;
     }
-    for quantile in &group.quantiles {
-        if let Some(ms) = quantile.ms.filter(|ms| *ms <= to_ms(start)) {
-            let top = most as f64 * 1.02;
+    let longer = histogram.count_between(end, u64::MAX);
+    if longer > 0 {
+        let title = format!("longer than {} ms: {longer} tokens", number(to_ms(end)));
+        marks.push(bar(end + step, end + 2 * step, longer, Role::Warn, title));
+    }
+    quantile_marks(group, to_ms(end), most as f64, &mut marks);
+    let axes = Axes {
+        x: to_ms(low.saturating_sub(step))..to_ms(end + 3 * step),
+        y: 0.0..most as f64 * 1.6,
+        x_unit: "ms per token".to_owned(),
+        y_unit: "tokens".to_owned(),
+        x_tick: tick_number,
+        y_ticks: true,
+        height: 270,
+    };
+    let label = format!(
+        "Distribution of the time of {} tokens in milliseconds",
+        pooled.len()
+    );
+    Ok(Some((
+        Plot::draw(&label, &axes, &marks)?,
+        longer,
+        to_ms(end),
+    )))
+}
+
+/// Lines at the quantiles that lie left of `end`, each a step higher than the last so that their names stay apart.
+fn quantile_marks(group: &Group<'_>, end: f64, most: f64, marks: &mut Vec<Mark>) {
+    for (i, quantile) in group.quantiles.iter().enumerate() {
+        if let Some(ms) = quantile.ms.filter(|ms| *ms <= end) {
+            let top = most * (1.2 + 0.14 * i as f64);
             marks.push(Mark::Line {
                 points: vec![(ms, 0.0), (ms, top)],
                 role: Role::Text,
@@ -361,25 +405,20 @@ pub(in super::super) fn distribution(group: &Group<'_>) -> anyhow::Result<Option
             });
             marks.push(Mark::Label {
                 x: ms,
-                y: top,
-                text: format!("p{:.0}", quantile.p * 100.0),
+                y: top - most * 0.14,
+                text: format!(" p{:.0}: {}", quantile.p * 100.0, number(ms)),
             });
         }
     }
-    let axes = Axes {
-        x: to_ms(low.saturating_sub(step))..to_ms(start),
-        y: 0.0..most as f64 * 1.12,
-        x_unit: "ms per token".to_owned(),
-        y_unit: "tokens".to_owned(),
-        x_tick: tick_number,
-        y_ticks: true,
-        height: 240,
-    };
-    let label = format!(
-        "Distribution of the time of {} tokens in milliseconds",
-        pooled.len()
-    );
-    Plot::draw(&label, &axes, &marks).map(Some)
+}
+
+/// Least and greatest value; zeros without any.
+fn extremes(values: &[f64]) -> (f64, f64) {
+    let least = values.iter().copied().reduce(f64::min).unwrap_or(0.0);
+    (
+        least,
+        values.iter().copied().reduce(f64::max).unwrap_or(0.0),
+    )
 }
 
 /// Where the time goes: one bar per row, its stages as shares.
@@ -414,7 +453,7 @@ pub(in super::super) fn stages(rows: &[(String, TokenTime)]) -> anyhow::Result<O
         marks.push(Mark::Label {
             x: 0.0,
             y: row + 0.12,
-            text: format!("{name}: {} ms per token", number(total)),
+            text: format!("{name}: {} ms/token", number(total)),
         });
     }
     let axes = Axes {

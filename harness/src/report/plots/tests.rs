@@ -49,6 +49,8 @@ fn colours_are_variables_and_text_is_escaped() {
             && !svg.contains("<b>")
             && !svg.contains("<y>")
     );
+    let narrow = super::svg(&axes(), &marks, NARROW_PX).expect("drawn");
+    assert!(!narrow.contains("<title>"), "nothing points on a phone");
     assert!(
         svg.contains("<title>a &lt; b &amp; &quot;c&quot;</title>"),
         "{svg}"
@@ -78,6 +80,37 @@ fn labels_appear_only_where_they_fit() {
             .contains("attention")
     };
     assert!(drawn(9.0) && !drawn(1.0));
+}
+
+#[test]
+fn specks_lie_below_the_marks() {
+    let marks = [
+        Mark::Line {
+            points: vec![(0.0, 0.0), (1.0, 1.0)],
+            role: Role::Accent,
+            width: 1,
+        },
+        Mark::Specks {
+            points: vec![(1.0, 1.0), (2.0, 2.0)],
+            role: Role::Warn,
+        },
+    ];
+    let svg = svg(&axes(), &marks, WIDE_PX).expect("drawn");
+    let specks = svg.find("class=\"specks\"").expect("specks");
+    assert!(specks < svg.find("var(--accent)").expect("a line"));
+    assert_eq!(svg.matches("h0").count(), 2);
+    assert!(!svg.contains("#0102FF"));
+}
+
+#[test]
+fn long_texts_are_shortened_in_the_middle() {
+    assert_eq!(fitted("short", 100.0), "short");
+    let text = fitted("a very long name of a case with ünïcode: 12.3", 100.0);
+    assert!(
+        text.starts_with("a ver") && text.contains('…') && text.ends_with("12.3"),
+        "{text}"
+    );
+    assert!(text_px(&text) <= 100.0);
 }
 
 #[test]
