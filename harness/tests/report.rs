@@ -191,10 +191,7 @@ fn a_torn_last_line_is_forgiven_and_others_are_not() {
     );
     fs::write(&journal, format!("{{\"torn\n{text}")).expect("written");
     let error = format!("{:#}", harness::report::write(&dir).unwrap_err());
-    assert!(
-        error.contains("samples.jsonl\", line 1, is damaged"),
-        "{error}"
-    );
+    assert!(error.contains("samples.jsonl\", line 1"), "{error}");
 }
 
 #[test]
@@ -206,15 +203,10 @@ fn folders_that_are_no_runs_are_refused() {
         }
         format!("{:#}", harness::report::write(dir.path()).unwrap_err())
     };
-    assert!(error(None).contains("holds no manifest.json: is it the folder of a run?"));
-    assert!(error(Some("{")).contains("is not valid JSON"));
-    assert!(error(Some("{}")).contains("has schema version none"));
-    assert!(
-        error(Some("{\"schema_version\": 99}"))
-            .contains("has schema version 99, this program reads 1")
-    );
-    assert!(
-        error(Some(&format!("{{\"schema_version\": {SCHEMA_VERSION}}}")))
-            .contains("is not a manifest")
-    );
+    assert!(error(None).contains("is not a run folder"));
+    for text in ["{", "{}", "{\"schema_version\": 99}"] {
+        assert!(error(Some(text)).contains("manifest.json"), "{text}");
+    }
+    let version = format!("{{\"schema_version\": {SCHEMA_VERSION}}}");
+    assert!(error(Some(&version)).contains("missing field"));
 }

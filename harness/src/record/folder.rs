@@ -228,7 +228,7 @@ fn append(journal: &mut File, line: &impl Serialize) -> anyhow::Result<()> {
 }
 
 /// Writes a file so that it is there whole or not at all.
-fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let write = || -> anyhow::Result<()> {
         let mut half = tempfile::NamedTempFile::new_in(folder)?;

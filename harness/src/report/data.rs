@@ -1,9 +1,10 @@
 //! What a report says, as numbers: samples grouped by case and runner, and estimates over their repetitions.
 
-use crate::record::{CaseRecord, Failure, Manifest, PassStats, Sample};
+use crate::record::{CaseRecord, PassStats, Run, Sample};
 use crate::stats::{self, Interval};
+use crate::summary::{Summary, summaries};
 use engine::stage::{Ledger, Stage, StageTimes};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 /// Confidence asked of every interval; few repetitions give less, and the report says how much.
 pub(super) const CONFIDENCE: f64 = 0.95;
@@ -11,17 +12,6 @@ pub(super) const CONFIDENCE: f64 = 0.95;
 const BOOTSTRAP_DRAWS: usize = 500;
 /// Seed of the bootstrap, so that the same records always give the same report.
 const BOOTSTRAP_SEED: u64 = 2024;
-
-/// A run as it was recorded.
-#[derive(Debug, Clone)]
-pub struct Run {
-    /// What was run.
-    pub manifest: Manifest,
-    /// Repetitions that gave a result, in the order of the journal.
-    pub samples: Vec<Sample>,
-    /// Repetitions that gave none.
-    pub failures: Vec<Failure>,
-}
 
 /// All repetitions of one case by one runner.
 #[derive(Debug)]
@@ -104,62 +94,38 @@ impl TokenTime {
     }
 }
 
-impl Run {
-    /// Samples by case and runner, in the order of the cases. A case with nothing but failures has its group too.
-    pub(super) fn groups(&self) -> Vec<Group<'_>> {
-        let mut keys: BTreeMap<(u32, &str), Group<'_>> = BTreeMap::new();
-        let ran = self
-            .samples
-            .iter()
-            .map(|s| (s.case_index, s.runner.as_str()));
-        let failed = self
-            .failures
-            .iter()
-            .map(|f| (f.case_index, f.runner.as_str()));
-        let runners: std::collections::BTreeSet<&str> =
-            ran.clone().chain(failed.clone()).map(|(_, r)| r).collect();
-        for (index, runner) in ran.chain(failed) {
-            let Some(case) = self.manifest.cases.iter().find(|c| c.index == index) else {
-                continue;
-            };
-            keys.entry((index, runner)).or_insert_with(|| {
-                let label = match runners.len() {
-                    0 | 1 => case.name.clone(),
-                    _ => format!("{} · {runner}", case.name),
-                };
-                self.group(label, case, runner)
-            });
-        }
-        keys.into_values().collect()
-    }
+/// Samples by case and runner, in the order of the cases. A case with nothing but failures has its group too.
+pub(super) fn groups(run: &Run) -> Vec<Group<'_>> {
+    let summaries = summaries(run);
+    let runners: BTreeSet<&str> = summaries.iter().map(|s| s.runner).collect();
+    let name = |s: &Summary<'_>| match runners.len() {
+        1 => s.case.name.clone(),
+        _ => format!("{} · {}", s.case.name, s.runner),
+    };
+    let labels: Vec<String> = summaries.iter().map(name).collect();
+    let groups = labels.into_iter().zip(summaries);
+    groups
+        .map(|(label, summary)| group(run, label, summary))
+        .collect()
+}
 
-    fn group<'a>(&'a self, label: String, case: &'a CaseRecord, runner: &str) -> Group<'a> {
-        let here = |index: u32, name: &str| index == case.index && name == runner;
-        let all: Vec<&Sample> = self
-            .samples
-            .iter()
-            .filter(|s| here(s.case_index, &s.runner))
-            .collect();
-        let counted = counted(&all);
-        let gaps: Vec<Vec<f64>> = counted
-            .iter()
-            .map(|s| s.gaps_ms())
-            .filter(|g| !g.is_empty())
-            .collect();
-        Group {
-            short: without_sections(&label),
-            label,
-            case,
-            all,
-            counted,
-            failures: self
-                .failures
-                .iter()
-                .filter(|f| here(f.case_index, &f.runner))
-                .count(),
-            quantiles: quantiles(&gaps),
-            gaps,
-        }
+fn group<'a>(run: &'a Run, label: String, summary: Summary<'a>) -> Group<'a> {
+    let here = |s: &&Sample| s.case_index == summary.case.index && s.runner == summary.runner;
+    let gaps: Vec<Vec<f64>> = summary
+        .counted
+        .iter()
+        .map(|s| s.gaps_ms())
+        .filter(|g| !g.is_empty())
+        .collect();
+    Group {
+        short: without_sections(&label),
+        label,
+        case: summary.case,
+        all: run.samples.iter().filter(here).collect(),
+        failures: summary.failures + summary.mismatches,
+        quantiles: quantiles(&gaps),
+        gaps,
+        counted: summary.counted,
     }
 }
 
@@ -196,18 +162,6 @@ fn quantiles(gaps: &[Vec<f64>]) -> Vec<Quantile> {
             ),
         })
         .collect()
-}
-
-/// Of each measured round the last attempt, in the order of rounds.
-fn counted<'a>(all: &[&'a Sample]) -> Vec<&'a Sample> {
-    let mut rounds: BTreeMap<u32, &Sample> = BTreeMap::new();
-    for sample in all.iter().filter(|s| s.is_measured()) {
-        let kept = rounds.entry(sample.round).or_insert(sample);
-        if sample.attempt >= kept.attempt {
-            *kept = sample;
-        }
-    }
-    rounds.into_values().collect()
 }
 
 impl Group<'_> {

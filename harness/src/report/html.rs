@@ -1,11 +1,12 @@
 //! The report as one HTML file: nothing is fetched, nothing runs but the sorting of tables.
 
-use super::data::{Group, Run, TokenTime, sweep_axis};
+use super::data::{self, Group, TokenTime, sweep_axis};
 use super::format::{count, interval_kind, number};
 use super::plots::{self, Plot, Role};
 use super::tables::{self, Table};
 use super::words;
 use crate::host::{self, Finding, HostFacts, Status, binary_bytes};
+use crate::record::Run;
 use engine::stage::Stage;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -19,7 +20,7 @@ const OUTPUT_CHARS_MAX: usize = 4000;
 
 /// The whole page.
 pub(super) fn page(run: &Run) -> anyhow::Result<String> {
-    let groups = run.groups();
+    let groups = data::groups(run);
     let manifest = &run.manifest;
     let measured = groups.iter().any(|g| !g.counted.is_empty());
     let page = html! {

@@ -1,13 +1,14 @@
 //! The report in short, for pull requests and job summaries.
 
-use super::data::Run;
+use super::data;
 use super::tables::{self, Table};
 use super::words;
+use crate::record::Run;
 use std::fmt::Write as _;
 
 /// The whole text.
 pub(super) fn page(run: &Run) -> String {
-    let groups = run.groups();
+    let groups = data::groups(run);
     let manifest = &run.manifest;
     let mut out = format!("# {}\n\n", inline(&manifest.scenario.name));
     let _ = writeln!(out, "{}\n", inline(&words::summary(run, &groups)));

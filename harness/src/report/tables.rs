@@ -1,9 +1,9 @@
 //! The tables of the report, shared by its HTML and its markdown.
 
-use super::data::{Group, Run, TokenTime};
+use super::data::{Group, TokenTime};
 use super::format::{self, MISSING, count, decimal_bytes, maybe, median, percent};
 use crate::host::binary_bytes;
-use crate::record::{Phase, Sample};
+use crate::record::{Phase, Run, Sample};
 use crate::stats::Interval;
 
 /// A table; the first column names the row.

@@ -1,9 +1,9 @@
 //! The run in sentences.
 
-use super::data::{Group, Run};
+use super::data::Group;
 use super::format::{interval, number};
 use crate::host::plural;
-use crate::record::FailureKind;
+use crate::record::{FailureKind, Run};
 
 /// What came out, in one or two sentences.
 pub(super) fn summary(run: &Run, groups: &[Group<'_>]) -> String {
