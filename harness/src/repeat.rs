@@ -198,7 +198,7 @@ mod tests {
             lines(text, &[Some(0), Some(5)], Some(3)),
             [
                 "llama-completion -m '/m/a b.gguf' -p \"it's\n\" --no-escape -n 16 -c 64 -t 2 -C 0x21 --cpu-strict 1 -tb 2 \
-                 -b 512 -ub 512 -ctk f16 -ctv f16 --temp 0 -s 1 --ignore-eos -no-cnv --simple-io --no-display-prompt --perf",
+                 -b 512 -ub 512 -ctk f16 -ctv f16 --temp 0 -s 0 --ignore-eos -no-cnv --simple-io --no-display-prompt --perf",
                 "llama-bench -m '/m/a b.gguf' -p 3 -n 0 -d 0 -t 2 -C 0x21 --cpu-strict 1 -b 512 -ub 512 -ctk f16 -ctv f16 \
                  -r 5 -o md",
                 "llama-bench -m '/m/a b.gguf' -p 0 -n 16 -d 3 -t 2 -C 0x21 --cpu-strict 1 -b 512 -ub 512 -ctk f16 -ctv f16 \

@@ -228,7 +228,7 @@ fn job(scenario: &Scenario, case: &Case, model: &Path, parent: Option<i32>) -> J
         n_gen: case.n_gen,
         ignore_eos: case.ignore_eos,
         engine: case.engine.clone(),
-        sampler: case.sampler.clone(),
+        sampler: case.sampler,
         parent,
     }
 }
