@@ -93,8 +93,11 @@ impl ChatTemplate {
         environment.set_fuel(Some(MAX_STEPS));
         environment.set_recursion_limit(MAX_DEPTH);
         environment.add_function("raise_exception", raise_exception);
+        environment.add_test("iterable", |value: &Value| {
+            !value.is_none() && value.try_iter().is_ok()
+        });
         environment
-            .add_template_owned(NAME, source.to_owned())
+            .add_template_owned(NAME, without_generation_tags(source))
             .map_err(unreadable)?;
         Ok(ChatTemplate {
             environment,
@@ -133,6 +136,23 @@ impl ChatTemplate {
         };
         template.render(context).map_err(|error| fail(&error))
     }
+}
+
+/// `source` with `{% generation %}` blocks, which mark the assistant's words for training, as blocks that always run.
+fn without_generation_tags(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    for (at, part) in source.split("{%").enumerate() {
+        if at > 0 {
+            out.push_str("{%");
+        }
+        let tag = part.split("%}").next().unwrap_or(part);
+        match tag.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+') {
+            "generation" => out.push_str(&part.replacen("generation", "if true", 1)),
+            "endgeneration" => out.push_str(&part.replacen("endgeneration", "endif", 1)),
+            _ => out.push_str(part),
+        }
+    }
+    out
 }
 
 fn raise_exception(message: &str) -> std::result::Result<Value, minijinja::Error> {
@@ -243,6 +263,14 @@ mod tests {
             "",
         );
         check("{{ strftime_now('%d %b %Y') }}", "29 Feb 2024");
+        check(
+            "{% if tools is iterable and tools | length > 0 %}x{% endif %}",
+            "",
+        );
+        check(
+            "a {%- generation -%} b {%- endgeneration %} generation",
+            "ab generation",
+        );
         check("  {% if true %}\n  a\n  {% endif %}\nb", "  a\nb");
         check(
             "{% set ns = namespace(n=0) %}{% for i in range(4) %}{% if i == 2 %}{% break %}{% endif %}{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}",
