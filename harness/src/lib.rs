@@ -9,7 +9,6 @@ pub mod interrupt;
 pub mod record;
 pub mod stats;
 
-pub mod report;
 pub mod scenario;
 
 pub mod repeat;
@@ -20,5 +19,7 @@ pub mod models;
 
 pub mod export;
 pub mod summary;
+
+pub mod report;
 
 pub mod cmd;
