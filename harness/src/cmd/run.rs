@@ -220,7 +220,7 @@ fn finish(args: &Args, folder: &RunFolder, run: &Run, end: End) -> anyhow::Resul
             ))?;
         }
     }
-    if !args.no_report && !run.samples.is_empty() {
+    if !args.no_report {
         let paths = report::write(folder.path())?;
         print(&format!("\nreport: {}\n", paths.html.display()))?;
     }

@@ -159,10 +159,10 @@ fn decode_section(groups: &[Group<'_>]) -> anyhow::Result<Markup> {
 fn one_rate(group: &Group<'_>) -> anyhow::Result<Markup> {
     let plot = plots::rounds(group)?;
     Ok(html! {
-        @if let Some(plot) = plot {
+        @if let Some((plot, start)) = plot {
             (figure(&plot, html! {
                 "Line: median; band: its interval; hollow: warm-up or replaced; triangle: disturbed. "
-                "The axis does not start at 0."
+                @if start > 0.0 { "The axis does not start at 0." }
             }, &[tables::repetitions(group)]))
         } @else {
             p { "No repetition that counts gave a decode rate." }
@@ -234,7 +234,7 @@ fn one_latency(group: &Group<'_>) -> anyhow::Result<Markup> {
             "Time from one token to the next, every repetition that counts. Line: median at each position. "
             "The first token is not among them: see time to first token. "
             @if clipped > 0 {
-                "Triangles at the upper edge: " (count(clipped as u64)) " gaps longer than " (number(edge)) " ms."
+                "Triangles at the upper edge: " (host::plural(clipped, "gap")) " longer than " (number(edge)) " ms."
             }
         }, &[tables::positions(group)]))
         @if let Some((plot, longer, end)) = distribution {
@@ -325,7 +325,7 @@ fn warning(finding: &Finding) -> Markup {
     html! {
         p {
             span.status.warn { (finding.topic) ": " }
-            (finding.found) ". " (finding.means) ". "
+            (finding.found) "; " (finding.means) ". "
             @if let Some(advice) = &finding.advice { code { (advice) } }
         }
     }

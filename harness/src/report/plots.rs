@@ -128,8 +128,10 @@ pub(super) enum Mark {
         label: String,
         title: String,
     },
-    /// A text that starts at a point, above it.
+    /// A text above a point, that starts there.
     Label { x: f64, y: f64, text: String },
+    /// A text above and left of a point; right of it where there is no room.
+    Flag { x: f64, y: f64, text: String },
 }
 
 /// Axes of a plot.
@@ -347,7 +349,7 @@ fn draw_mark(chart: &mut Chart<'_, '_>, mark: &Mark) -> anyhow::Result<()> {
                 role.drawn().filled(),
             ))?;
         }
-        Mark::Label { .. } | Mark::Specks { .. } | Mark::Column { .. } => {}
+        Mark::Label { .. } | Mark::Flag { .. } | Mark::Specks { .. } | Mark::Column { .. } => {}
     }
     Ok(())
 }
@@ -403,6 +405,17 @@ impl Overlay {
                 let (x, y) = at(*x, *y);
                 let room = f64::from(self.right - x) / f64::from(SCALE);
                 self.text((x, y - 6 * SCALE), "start", "text", &fitted(text, room));
+            }
+            Mark::Flag { x, y, text } => {
+                let (left, (x, y)) = (at(axes.x.start, axes.y.start).0, at(*x, *y));
+                let gap = 4 * SCALE;
+                let fits = f64::from(x - left - 2 * gap) > text_px(text) * f64::from(SCALE);
+                let (x, anchor) = if fits {
+                    (x - gap, "end")
+                } else {
+                    (x + gap, "start")
+                };
+                self.text((x, y), anchor, "text", text);
             }
             Mark::Line { .. } => {}
         }

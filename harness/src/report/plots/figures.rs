@@ -20,8 +20,9 @@ const ROW_PX: u32 = 56;
 /// Resolution of the distribution, in nanoseconds.
 const GAP_RESOLUTION_NS: f64 = 100.0;
 
-/// Decode rate of each repetition in the order in which they ran, warm-ups hollow, tainted ones as triangles.
-pub(in super::super) fn rounds(group: &Group<'_>) -> anyhow::Result<Option<Plot>> {
+/// Decode rate of each repetition in the order in which they ran, warm-ups hollow, tainted ones as triangles. Gives
+/// the lower end of the axis too.
+pub(in super::super) fn rounds(group: &Group<'_>) -> anyhow::Result<Option<(Plot, f64)>> {
     let Some(estimate) = group.decode() else {
         return Ok(None);
     };
@@ -64,7 +65,8 @@ pub(in super::super) fn rounds(group: &Group<'_>) -> anyhow::Result<Option<Plot>
         rates.len(),
         number(estimate.median)
     );
-    Plot::draw(&label, &axes, &marks).map(Some)
+    let plot = Plot::draw(&label, &axes, &marks)?;
+    Ok(Some((plot, axes.y.start)))
 }
 
 /// One repetition as a point at `x`, or in row `row` of a plot with rows.
@@ -403,10 +405,10 @@ fn quantile_marks(group: &Group<'_>, end: f64, most: f64, marks: &mut Vec<Mark>)
                 role: Role::Text,
                 width: 1,
             });
-            marks.push(Mark::Label {
+            marks.push(Mark::Flag {
                 x: ms,
-                y: top - most * 0.14,
-                text: format!(" p{:.0}: {}", quantile.p * 100.0, number(ms)),
+                y: top - most * 0.09,
+                text: format!("p{:.0}: {}", quantile.p * 100.0, number(ms)),
             });
         }
     }

@@ -114,6 +114,21 @@ fn long_texts_are_shortened_in_the_middle() {
 }
 
 #[test]
+fn flags_stand_left_where_there_is_room() {
+    let anchor = |x| {
+        let flag = Mark::Flag {
+            x,
+            y: 5.0,
+            text: "p99: 12.3".to_owned(),
+        };
+        let svg = svg(&axes(), &[flag], NARROW_PX).expect("drawn");
+        let before = &svg[..svg.find("p99").expect("a flag")];
+        before[before.rfind("<text").expect("a text")..].contains("\"end\"")
+    };
+    assert!(anchor(9.0) && !anchor(0.5));
+}
+
+#[test]
 fn ticks_are_plain() {
     assert_eq!(
         (tick_number(140.0), tick_number(0.25), tick_number(-0.0)),
