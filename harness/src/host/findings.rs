@@ -515,6 +515,11 @@ fn pmu(place: &Place<'_>, facts: &HostFacts) -> Finding {
             _ => missing,
         };
     }
+    pmu_access(place, topic, source)
+}
+
+/// How far the kernel lets this process use the counters that there are.
+fn pmu_access(place: &Place<'_>, topic: &str, source: &str) -> Finding {
     let paranoid: Option<i32> = place.number("proc/sys/kernel/perf_event_paranoid");
     let advice = "sudo sysctl kernel.perf_event_paranoid=1";
     match (paranoid, may_count_all(place)) {

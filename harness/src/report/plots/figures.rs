@@ -170,7 +170,7 @@ pub(in super::super) fn sweep(
     groups: &[Group<'_>],
     key: &str,
 ) -> anyhow::Result<Option<(Plot, Vec<String>)>> {
-    let mut series: Vec<(String, Vec<(f64, f64)>)> = Vec::new();
+    let mut series: Vec<Series> = Vec::new();
     let mut marks = Vec::new();
     for group in groups {
         let (Some(x), Some(estimate)) = (
@@ -200,6 +200,30 @@ pub(in super::super) fn sweep(
     let Some(most) = all.iter().map(|p| p.1).max_by(f64::total_cmp) else {
         return Ok(None);
     };
+    sweep_lines(key, &mut series, &mut marks);
+    let (low, high) = all
+        .iter()
+        .fold((f64::MAX, f64::MIN), |(l, h), p| (l.min(p.0), h.max(p.0)));
+    let pad = (high - low) * 0.06;
+    let axes = Axes {
+        x: low - pad..high + pad,
+        y: 0.0..most * 1.12,
+        x_unit: key.to_owned(),
+        y_unit: "tok/s".to_owned(),
+        x_tick: tick_number,
+        y_ticks: true,
+        height: 300,
+    };
+    let names = series.into_iter().map(|(name, _)| name).collect();
+    let label = format!("Decode rate in tokens a second over {key}");
+    Ok(Some((Plot::draw(&label, &axes, &marks)?, names)))
+}
+
+/// Lines and points of a sweep: a name, and places with their medians.
+type Series = (String, Vec<(f64, f64)>);
+
+/// Medians of each series as points on a line below all else.
+fn sweep_lines(key: &str, series: &mut [Series], marks: &mut Vec<Mark>) {
     for (i, (name, points)) in series.iter_mut().enumerate() {
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
         let role = Role::Series(i as u8);
@@ -222,22 +246,6 @@ pub(in super::super) fn sweep(
             });
         }
     }
-    let (low, high) = all
-        .iter()
-        .fold((f64::MAX, f64::MIN), |(l, h), p| (l.min(p.0), h.max(p.0)));
-    let pad = (high - low) * 0.06;
-    let axes = Axes {
-        x: low - pad..high + pad,
-        y: 0.0..most * 1.12,
-        x_unit: key.to_owned(),
-        y_unit: "tok/s".to_owned(),
-        x_tick: tick_whole,
-        y_ticks: true,
-        height: 300,
-    };
-    let names = series.into_iter().map(|(name, _)| name).collect();
-    let label = format!("Decode rate in tokens a second over {key}");
-    Ok(Some((Plot::draw(&label, &axes, &marks)?, names)))
 }
 
 /// The swept keys but one, as text.
