@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use harness::cmd::{doctor, models, report, run, worker};
 use harness::exit::{self, Exit};
+use std::backtrace::BacktraceStatus;
 use std::process::ExitCode;
 
 /// Measures how fast language models run on this machine's CPUs: scenarios in, records and reports out.
@@ -46,11 +47,12 @@ fn main() -> ExitCode {
     exit.into()
 }
 
-/// Prints an error on one line, or as a chain where a backtrace is asked for.
+/// Prints an error on one line; as a chain where a backtrace is asked for and the error is not the user's.
 fn tell(error: &anyhow::Error) -> Exit {
+    let exit = exit::of(error);
     match error.backtrace().status() {
-        std::backtrace::BacktraceStatus::Captured => eprintln!("error: {error:?}"),
+        BacktraceStatus::Captured if exit == Exit::Error => eprintln!("error: {error:?}"),
         _ => eprintln!("error: {error:#}"),
     }
-    exit::of(error)
+    exit
 }

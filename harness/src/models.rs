@@ -2,6 +2,7 @@
 
 pub mod catalogue;
 mod fetch;
+mod hashes;
 
 use crate::exit::Fail;
 use crate::record::{ModelRecord, hex};
@@ -49,6 +50,9 @@ impl ModelStore {
         let cache = || directories::ProjectDirs::from("", "", "tokenlab");
         let dir = dir.or_else(|| Some(cache()?.cache_dir().join("models")));
         let dir = dir.context("no folder for models: name one with --models-dir")?;
+        // Records and command lines stand for themselves, wherever they are read.
+        let dir = std::path::absolute(&dir)
+            .with_context(|| format!("cannot use \"{}\" as a folder", dir.display()))?;
         Ok(ModelStore { dir })
     }
 
@@ -103,10 +107,17 @@ impl ModelStore {
         let opened = File::open(&found.path);
         let mut file = opened.with_context(|| format!("cannot open \"{shown}\""))?;
         let file_bytes = file.metadata()?.len();
-        let bar = bar(&format!("checking {}", found.name), file_bytes);
-        let (_, sha256) = hash_through(&mut file, &mut std::io::sink(), &bar)
-            .with_context(|| format!("cannot read \"{shown}\""))?;
-        bar.finish_and_clear();
+        let sha256 = match hashes::recall(&self.dir, &found.path, &file) {
+            Some(sha256) => sha256,
+            None => {
+                let bar = bar(&format!("checking {}", found.name), file_bytes);
+                let (_, sha256) = hash_through(&mut file, &mut std::io::sink(), &bar)
+                    .with_context(|| format!("cannot read \"{shown}\""))?;
+                bar.finish_and_clear();
+                hashes::remember(&self.dir, &found.path, &file, &sha256);
+                sha256
+            }
+        };
         if let ModelSpec::Catalogue(name) = spec {
             let expect = catalogue::entry(name)?.sha256;
             if sha256 != expect {
@@ -199,7 +210,7 @@ fn find_file(path: &Path) -> anyhow::Result<Found> {
         .map(|name| name.to_string_lossy().into_owned());
     Ok(Found {
         name: name.unwrap_or_else(|| shown.to_string()),
-        path: path.to_owned(),
+        path: std::path::absolute(path)?,
         present: true,
         licence: None,
     })

@@ -454,7 +454,10 @@ fn prompt(prompt: wire::Prompt, folder: &Path) -> Result<PromptSpec, Problem> {
             "prompt.file",
             format!("\"{}\" is empty", path.display()),
         )),
-        false => Ok(PromptSpec::File(path, text)),
+        false => Ok(PromptSpec::File(
+            std::path::absolute(&path).unwrap_or(path),
+            text,
+        )),
     }
 }
 

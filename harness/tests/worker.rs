@@ -237,7 +237,9 @@ fn a_worker_ends_with_the_process_that_started_it() {
     let long = serde_json::to_string(&long).expect("json");
     let file = dir.path().join("job");
     fs::write(&file, long.replace("\"parent\":-1", "\"parent\":PARENT")).expect("writes");
-    let script = r#"sed "s/PARENT/$$/" "$2" > "$2.json"; "$1" worker < "$2.json" & echo $!; wait"#;
+    // The inner shell says its number and becomes the worker.
+    let script = r#"sed "s/PARENT/$$/" "$2" > "$2.json"
+sh -c 'echo $$; exec "$1" worker < "$2.json"' sh "$1" "$2" & wait"#;
     let mut shell = Command::new("sh");
     let shell = shell.args(["-c", script, "sh", HARNESS]).arg(&file);
     let mut shell = shell.stdout(Stdio::piped()).spawn().expect("starts");

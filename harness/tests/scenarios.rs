@@ -1,0 +1,28 @@
+//! Every scenario that comes with the project can be read, and its model is one the program knows how to get.
+
+use harness::models::ModelStore;
+use harness::scenario;
+use std::path::{Path, PathBuf};
+
+#[test]
+fn every_scenario_is_valid() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+    let store = ModelStore::new(Some(PathBuf::from("models"))).expect("a store");
+    let mut seen = 0;
+    for entry in dir.read_dir().expect("scenarios") {
+        let path = entry.expect("entry").path();
+        let scenario = scenario::load(&path, &[]).unwrap_or_else(|e| panic!("{e:#}"));
+        assert_eq!(
+            path.file_stem(),
+            Some(scenario.name.as_ref()),
+            "named as its file"
+        );
+        for case in &scenario.cases {
+            store
+                .find(&case.model)
+                .unwrap_or_else(|e| panic!("{}: {e:#}", path.display()));
+        }
+        seen += 1;
+    }
+    assert!(seen >= 5, "{seen} scenarios");
+}
