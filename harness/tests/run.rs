@@ -173,7 +173,7 @@ fn read(path: &Path) -> String {
 fn a_good_run_leaves_records_tables_and_a_report() {
     let lab = Lab::new(SCENARIO, &["good"]);
     let done = lab.run(&["trial.toml"]);
-    done.expect(0, "1 case, 2 measured repetitions after 1 warm-ups");
+    done.expect(0, "1 case, 2 measured after 1 warm-up,");
     let run = lab.recorded();
     let phases: Vec<Phase> = run.samples.iter().map(|s| s.phase).collect();
     assert_eq!(phases, [Phase::Warmup, Phase::Measured, Phase::Measured]);
@@ -223,7 +223,7 @@ fn a_failed_repetition_is_a_row_and_the_rest_goes_on() {
 fn a_case_that_always_fails_is_given_up_and_shown() {
     let lab = Lab::new(SCENARIO, &["crash"]);
     let done = lab.run(&["trial.toml", "--set", "run.rounds=50"]);
-    done.expect(1, "1 cases had failures");
+    done.expect(1, "1 case had failures");
     assert_eq!((lab.starts(), lab.recorded().failures.len()), (2, 2));
     assert!(done.stdout.contains("unknown"), "{}", done.stdout);
 }

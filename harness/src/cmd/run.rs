@@ -168,6 +168,13 @@ fn measure_all(
         folder.path().display(),
         plan::promise(scenario, &slots)
     );
+    let disturbing = manifest.host.warnings().count();
+    if disturbing > 0 {
+        let findings = counted(disturbing, "finding");
+        eprintln!(
+            "{findings} on this machine will disturb the measurement: `harness doctor` says which"
+        );
+    }
     let bar = bar(slots.len() as u64);
     let end = measure::run(&plan, folder, done, &mut |told| tell(&bar, told))?;
     bar.finish_and_clear();
@@ -238,10 +245,19 @@ fn finish(args: &Args, folder: &RunFolder, run: &Run, end: End) -> anyhow::Resul
     }
     let unfinished = all.iter().filter(|s| s.failures > 0).count();
     if unfinished > 0 {
-        eprintln!("{unfinished} cases had failures: see {path}/failures.jsonl");
+        let cases = counted(unfinished, "case");
+        eprintln!("{cases} had failures: see {path}/failures.jsonl");
         return Ok(Exit::Error);
     }
     Ok(Exit::Ok)
+}
+
+/// A number of things: `1 case`, `2 cases`.
+fn counted(n: usize, thing: &str) -> String {
+    match n {
+        1 => format!("1 {thing}"),
+        _ => format!("{n} {thing}s"),
+    }
 }
 
 /// Writes to stdout; a reader that has gone is no error.

@@ -89,7 +89,8 @@ fn engine(scenario: &Scenario) -> Result<(), Problem> {
         return Err(Problem::new("engine.affinity", what).help(help));
     }
     let prompt = scenario.prompt.tokens.unwrap_or(1);
-    let needed = prompt as usize + scenario.run.n_gen as usize;
+    // The last token is never read back.
+    let needed = prompt as usize + scenario.run.n_gen as usize - 1;
     if options.ctx != 0 && options.ctx < needed {
         let n_gen = scenario.run.n_gen;
         let what = format!(

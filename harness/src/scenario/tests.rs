@@ -141,8 +141,8 @@ fn impossible_combinations_are_refused() {
     );
     refused(
         "threads = 2",
-        "ctx = 16",
-        "t.toml:15:7: a context of 16 cannot hold 1 prompt tokens and 16 generated ones\n   |\n15 | ctx = 16\n   |       ^^\n  = set engine.ctx to 17 or more, or to 0 for the model's own",
+        "ctx = 15",
+        "t.toml:15:7: a context of 15 cannot hold 1 prompt tokens and 16 generated ones\n   |\n15 | ctx = 15\n   |       ^^\n  = set engine.ctx to 16 or more, or to 0 for the model's own",
     );
     refused(
         "name = \"trial\"",

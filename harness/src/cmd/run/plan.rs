@@ -258,12 +258,8 @@ pub(super) fn differences(began: &Manifest, now: &Manifest) -> Vec<&'static str>
 /// What a run is going to do, in a line.
 pub(super) fn promise(scenario: &Scenario, slots: &[Slot]) -> String {
     let warmup = slots.iter().filter(|s| s.phase == Phase::Warmup).count();
-    let cases = match scenario.cases.len() {
-        1 => "1 case".to_owned(),
-        n => format!("{n} cases"),
-    };
+    let cases = super::counted(scenario.cases.len(), "case");
+    let warm_ups = super::counted(warmup, "warm-up");
     let measured = slots.len() - warmup;
-    format!(
-        "{cases}, {measured} measured repetitions after {warmup} warm-ups, each in a fresh process"
-    )
+    format!("{cases}, {measured} measured after {warm_ups}, each repetition in a fresh process")
 }
