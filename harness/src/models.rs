@@ -118,6 +118,16 @@ impl ModelStore {
                 sha256
             }
         };
+        if let ModelSpec::Synth(synth) = spec {
+            let shape = Shape::load(&synth.shape)?;
+            let expect = synth::file_bytes(&shape, &synth.quant, synth.seed)?;
+            if file_bytes != expect {
+                bail!(
+                    "\"{shown}\" has {file_bytes} bytes, expected {expect} for \"{}\": remove it, and it will be made again",
+                    found.name
+                );
+            }
+        }
         if let ModelSpec::Catalogue(name) = spec {
             let expect = catalogue::entry(name)?.sha256;
             if sha256 != expect {

@@ -41,13 +41,13 @@ impl Run {
     /// When a file is missing, of another schema version, or broken anywhere but in its last line.
     pub fn read(folder: &Path) -> anyhow::Result<Run> {
         let path = folder.join(MANIFEST);
-        let text = read_text(&path)
+        let bytes = read_bytes(&path)
             .with_context(|| format!("\"{}\" is not a run folder", folder.display()))?;
         let version: Versioned =
-            serde_json::from_str(&text).with_context(|| format!("\"{}\"", path.display()))?;
+            serde_json::from_slice(&bytes).with_context(|| format!("\"{}\"", path.display()))?;
         version.check(&path)?;
         let manifest =
-            serde_json::from_str(&text).with_context(|| format!("\"{}\"", path.display()))?;
+            serde_json::from_slice(&bytes).with_context(|| format!("\"{}\"", path.display()))?;
         Ok(Run {
             manifest,
             samples: read_journal(&folder.join(SAMPLES))?.0,
@@ -246,7 +246,7 @@ fn unwritable(path: &Path) -> String {
 }
 
 /// A file of a run folder, at most [`FILE_BYTES_MAX`] long.
-fn read_text(path: &Path) -> anyhow::Result<String> {
+fn read_bytes(path: &Path) -> anyhow::Result<Vec<u8>> {
     let file = File::open(path).with_context(|| format!("cannot open \"{}\"", path.display()))?;
     let mut bytes = Vec::new();
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
@@ -256,8 +256,7 @@ fn read_text(path: &Path) -> anyhow::Result<String> {
             path.display()
         );
     }
-    // A line torn within a character stays the last line and is forgiven there.
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(bytes)
 }
 
 /// The lines of a journal, and the bytes they take without a torn last line. A missing journal is empty.
@@ -265,17 +264,17 @@ fn read_journal<T: DeserializeOwned>(path: &Path) -> anyhow::Result<(Vec<T>, u64
     if !path.exists() {
         return Ok((Vec::new(), 0));
     }
-    let text = read_text(path)?;
+    let bytes = read_bytes(path)?;
     let mut lines = Vec::new();
     let mut whole_bytes = 0;
-    for (number, line) in text.split_inclusive('\n').enumerate() {
-        if !line.ends_with('\n') {
+    for (number, line) in bytes.split_inclusive(|&b| b == b'\n').enumerate() {
+        if !line.ends_with(b"\n") {
             break;
         }
         let place = || format!("\"{}\", line {}", path.display(), number + 1);
-        let version: Versioned = serde_json::from_str(line).with_context(place)?;
+        let version: Versioned = serde_json::from_slice(line).with_context(place)?;
         version.check(path)?;
-        lines.push(serde_json::from_str(line).with_context(place)?);
+        lines.push(serde_json::from_slice(line).with_context(place)?);
         whole_bytes += line.len() as u64;
     }
     Ok((lines, whole_bytes))
@@ -290,6 +289,26 @@ mod tests {
         let results = tempfile::tempdir().expect("folder");
         let folder = RunFolder::create(results.path(), &manifest()).expect("creates");
         (results, folder)
+    }
+
+    #[test]
+    fn a_line_that_is_not_utf8_is_refused_and_the_journal_left_as_it_is() {
+        let (_results, mut folder) = folder();
+        folder.add_sample(&sample()).expect("writes");
+        folder.add_sample(&sample()).expect("writes");
+        let path = folder.path().to_owned();
+        drop(folder);
+        let journal = path.join(SAMPLES);
+        let mut bytes = std::fs::read(&journal).expect("reads");
+        let at = bytes
+            .iter()
+            .rposition(|&b| b == b'z' || b == b'e')
+            .expect("a letter");
+        bytes[at] = 0xff;
+        std::fs::write(&journal, &bytes).expect("writes");
+        let error = format!("{:#}", RunFolder::resume(&path).expect_err("refused"));
+        assert!(error.contains("line 2"), "{error}");
+        assert_eq!(std::fs::read(&journal).expect("reads"), bytes);
     }
 
     #[test]
