@@ -12,12 +12,32 @@ use crate::stats::SplitMix64;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// Name of the runner in records.
+/// Name of this project's engine as a runner in records.
 pub const ENGINE: &str = "engine";
-/// A case that failed so often in a row is given up for this run.
+/// A task that failed so often in a row is given up for this run.
 const FAILURES_IN_A_ROW_MAX: u32 = 2;
 /// Attempts one repetition may take, re-runs of disturbed ones included.
 const ATTEMPTS_MAX: u32 = 3;
+
+/// What is repeated: one case by one runner.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Task {
+    /// Index of the case.
+    pub case: u32,
+    /// Name of the runner in records.
+    pub runner: String,
+    /// Time one repetition may take.
+    pub limit: Duration,
+    /// How a repetition is done.
+    pub work: Work,
+}
+
+/// How a repetition is done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Work {
+    /// By the worker, with this job.
+    Worker(Box<Job>),
+}
 
 /// One repetition to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,14 +48,14 @@ pub struct Slot {
     pub round: u32,
     /// Place in the round, from 0.
     pub position: u32,
-    /// Index of the case.
-    pub case: u32,
+    /// Index of the task.
+    pub task: u32,
 }
 
-/// All repetitions, in order: each round holds each case once. In a rotated order the cases are shuffled once and move on
-/// by one place every round, so that drift of the machine and the place in the round meet all cases alike.
-pub fn schedule(cases: u32, warmup: u32, rounds: u32, order: Order, seed: u64) -> Vec<Slot> {
-    let mut base: Vec<u32> = (0..cases).collect();
+/// All repetitions, in order: each round holds each task once. In a rotated order the tasks are shuffled once and move on
+/// by one place every round, so that drift of the machine and the place in the round meet all tasks alike.
+pub fn schedule(tasks: u32, warmup: u32, rounds: u32, order: Order, seed: u64) -> Vec<Slot> {
+    let mut base: Vec<u32> = (0..tasks).collect();
     if order == Order::Rotated {
         let mut random = SplitMix64::new(seed);
         for i in (1..base.len()).rev() {
@@ -46,17 +66,17 @@ pub fn schedule(cases: u32, warmup: u32, rounds: u32, order: Order, seed: u64) -
     let measured = (0..rounds).map(|round| (Phase::Measured, round, warmup.len() as u32 + round));
     let mut slots = Vec::new();
     for (phase, round, turn) in warmup.clone().chain(measured) {
-        for position in 0..cases {
+        for position in 0..tasks {
             let step = match order {
-                Order::Rotated => (position + turn) % cases,
+                Order::Rotated => (position + turn) % tasks,
                 Order::Listed => position,
             };
-            let case = base[step as usize];
+            let task = base[step as usize];
             slots.push(Slot {
                 phase,
                 round,
                 position,
-                case,
+                task,
             });
         }
     }
@@ -68,10 +88,8 @@ pub fn schedule(cases: u32, warmup: u32, rounds: u32, order: Order, seed: u64) -
 pub struct Plan<'a> {
     /// What was promised.
     pub manifest: &'a Manifest,
-    /// The job of each case.
-    pub jobs: &'a [Job],
-    /// The time limit of each case.
-    pub limits: &'a [Duration],
+    /// What is repeated.
+    pub tasks: &'a [Task],
     /// The program that works.
     pub worker: &'a Program,
     /// The repetitions, in order.
@@ -142,11 +160,11 @@ pub enum Told<'a> {
     Skipped,
 }
 
-/// Output of the first repetition of each case.
-fn first_outputs(samples: &[Sample]) -> HashMap<u32, String> {
+/// Output of the first repetition of each case by each runner.
+fn first_outputs(samples: &[Sample]) -> HashMap<(u32, String), String> {
     let mut outputs = HashMap::new();
     for sample in samples {
-        let first = outputs.entry(sample.case_index);
+        let first = outputs.entry((sample.case_index, sample.runner.clone()));
         first.or_insert_with(|| sample.output_sha256.clone());
     }
     outputs
@@ -163,36 +181,45 @@ struct Measuring<'a, 'p> {
     folder: &'a mut RunFolder,
     done: &'a mut Run,
     tell: &'a mut dyn FnMut(Told<'_>),
-    /// Output hash of the first repetition of each case.
-    outputs: HashMap<u32, String>,
-    /// Failures in a row of each case.
+    /// Output hash of the first repetition of each case by each runner.
+    outputs: HashMap<(u32, String), String>,
+    /// Failures in a row of each task.
     failed: HashMap<u32, u32>,
     reruns_left: u32,
 }
 
 impl Measuring<'_, '_> {
+    fn task(&self, slot: Slot) -> &Task {
+        &self.plan.tasks[slot.task as usize]
+    }
+
+    fn case(&self, slot: Slot) -> &CaseRecord {
+        &self.plan.manifest.cases[self.task(slot).case as usize]
+    }
+
     fn is_done(&self, slot: Slot) -> bool {
-        let same = |s: &Sample| s.phase == slot.phase && s.round == slot.round;
-        self.done
-            .samples
-            .iter()
-            .any(|s| s.case_index == slot.case && same(s))
+        let task = self.task(slot);
+        self.done.samples.iter().any(|s| {
+            (s.case_index, s.runner.as_str()) == (task.case, task.runner.as_str())
+                && (s.phase, s.round, s.position) == (slot.phase, slot.round, slot.position)
+        })
     }
 
     fn given_up(&self, slot: Slot) -> bool {
         self.failed
-            .get(&slot.case)
+            .get(&slot.task)
             .is_some_and(|&n| n >= FAILURES_IN_A_ROW_MAX)
     }
 
     /// One repetition, and re-runs of it while it is disturbed and there is a budget.
     fn slot(&mut self, slot: Slot) -> anyhow::Result<End> {
-        let case = slot.case as usize;
-        (self.tell)(Told::Begins(&self.plan.manifest.cases[case]));
+        let plan = self.plan;
+        let task = &plan.tasks[slot.task as usize];
+        let Work::Worker(job) = &task.work;
+        (self.tell)(Told::Begins(&plan.manifest.cases[task.case as usize]));
         for attempt in 0..ATTEMPTS_MAX {
             let started_at = clock::timestamp();
-            let (job, limit) = (&self.plan.jobs[case], self.plan.limits[case]);
-            match runner::repetition(self.plan.worker, job, limit) {
+            match runner::repetition(plan.worker, job, task.limit) {
                 Err(Trouble::Interrupted) => return Ok(End::Interrupted),
                 Err(Trouble::Failed {
                     kind,
@@ -200,12 +227,12 @@ impl Measuring<'_, '_> {
                     stderr,
                 }) => {
                     let failure = self.failure(slot, started_at, kind, message, stderr);
-                    *self.failed.entry(slot.case).or_default() += 1;
+                    *self.failed.entry(slot.task).or_default() += 1;
                     self.keep_failure(failure)?;
                     break;
                 }
                 Ok(finished) => {
-                    self.failed.remove(&slot.case);
+                    self.failed.remove(&slot.task);
                     let sample = self.sample(slot, attempt, started_at, finished);
                     let again = slot.phase == Phase::Measured && !sample.taint.is_empty();
                     self.keep(slot, sample)?;
@@ -225,16 +252,14 @@ impl Measuring<'_, '_> {
         self.folder.add_sample(&sample)?;
         (self.tell)(Told::Result(&sample));
         let found = sample.output_sha256.clone();
-        let case = &self.plan.manifest.cases[slot.case as usize];
-        let first = self
-            .outputs
-            .entry(slot.case)
-            .or_insert_with(|| found.clone());
-        let wrong = match &case.expect_sha256 {
+        let output = (sample.case_index, sample.runner.clone());
+        let first = self.outputs.entry(output).or_insert_with(|| found.clone());
+        let first = first.clone();
+        let wrong = match &self.case(slot).expect_sha256 {
             Some(expect) if *expect != found => Some(format!(
                 "output {found}, expected {expect}: is it the same model, and is the kernel right?"
             )),
-            _ if *first != found => Some(format!(
+            _ if first != found => Some(format!(
                 "output {found}, but the first repetition gave {first}"
             )),
             _ => None,
@@ -266,12 +291,12 @@ impl Measuring<'_, '_> {
     ) -> Failure {
         Failure {
             schema_version: SCHEMA_VERSION,
-            case: self.plan.manifest.cases[slot.case as usize].name.clone(),
-            case_index: slot.case,
+            case: self.case(slot).name.clone(),
+            case_index: self.task(slot).case,
             round: slot.round,
             position: slot.position,
             phase: slot.phase,
-            runner: ENGINE.into(),
+            runner: self.task(slot).runner.clone(),
             started_at,
             kind,
             message,
@@ -280,18 +305,18 @@ impl Measuring<'_, '_> {
     }
 
     fn sample(&self, slot: Slot, attempt: u32, started_at: String, finished: Finished) -> Sample {
-        let case = &self.plan.manifest.cases[slot.case as usize];
+        let case = self.case(slot);
         let outcome = finished.outcome;
         Sample {
             schema_version: SCHEMA_VERSION,
             case: case.name.clone(),
-            case_index: slot.case,
+            case_index: self.task(slot).case,
             swept: case.swept.clone(),
             round: slot.round,
             position: slot.position,
             phase: slot.phase,
             attempt,
-            runner: ENGINE.into(),
+            runner: self.task(slot).runner.clone(),
             started_at,
             n_prompt: outcome.n_prompt,
             n_gen: case.n_gen,
@@ -318,13 +343,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_round_holds_every_case_once() {
+    fn every_round_holds_every_task_once() {
         let slots = schedule(5, 2, 3, Order::Rotated, 7);
         assert_eq!(slots.len(), 5 * 5);
         for (i, round) in slots.chunks(5).enumerate() {
-            let mut cases: Vec<u32> = round.iter().map(|s| s.case).collect();
-            cases.sort_unstable();
-            assert_eq!(cases, [0, 1, 2, 3, 4]);
+            let mut tasks: Vec<u32> = round.iter().map(|s| s.task).collect();
+            tasks.sort_unstable();
+            assert_eq!(tasks, [0, 1, 2, 3, 4]);
             let warmup = i < 2;
             let expect = if warmup {
                 (Phase::Warmup, i as u32)
@@ -339,19 +364,19 @@ mod tests {
     #[test]
     fn a_rotated_order_meets_every_place_once() {
         let slots = schedule(4, 0, 4, Order::Rotated, 3);
-        for case in 0..4 {
-            let places = slots.iter().filter(|s| s.case == case);
+        for task in 0..4 {
+            let places = slots.iter().filter(|s| s.task == task);
             let mut places: Vec<u32> = places.map(|s| s.position).collect();
             places.sort_unstable();
-            assert_eq!(places, [0, 1, 2, 3], "case {case}");
+            assert_eq!(places, [0, 1, 2, 3], "task {task}");
         }
         assert_eq!(slots, schedule(4, 0, 4, Order::Rotated, 3));
         let orders: std::collections::HashSet<Vec<u32>> = (0..20)
             .map(|seed| schedule(4, 0, 1, Order::Rotated, seed))
-            .map(|slots| slots.iter().map(|s| s.case).collect())
+            .map(|slots| slots.iter().map(|s| s.task).collect())
             .collect();
         assert!(orders.len() > 3, "the seed decides the order");
         let listed = schedule(3, 0, 2, Order::Listed, 3);
-        assert!(listed.iter().map(|s| s.case).eq([0, 1, 2, 0, 1, 2]));
+        assert!(listed.iter().map(|s| s.task).eq([0, 1, 2, 0, 1, 2]));
     }
 }

@@ -10,7 +10,7 @@ pub struct Summary<'a> {
     pub case: &'a CaseRecord,
     /// What ran.
     pub runner: &'a str,
-    /// Repetitions that count: of each measured round the last attempt, in the order of the rounds.
+    /// Repetitions that count: of each measured round and place in it the last attempt, in their order.
     pub counted: Vec<&'a Sample>,
     /// Repetitions that gave no result.
     pub failures: usize,
@@ -46,11 +46,11 @@ pub fn summaries(run: &Run) -> Vec<Summary<'_>> {
     all
 }
 
-/// Of each measured round the last attempt.
+/// Of each measured round and place in it the last attempt.
 fn counted<'a>(samples: impl Iterator<Item = &'a Sample>) -> Vec<&'a Sample> {
     let mut counted: Vec<&Sample> = samples.filter(|s| s.is_measured()).collect();
-    counted.sort_by_key(|s| (s.round, std::cmp::Reverse(s.attempt)));
-    counted.dedup_by_key(|s| s.round);
+    counted.sort_by_key(|s| (s.round, s.position, std::cmp::Reverse(s.attempt)));
+    counted.dedup_by_key(|s| (s.round, s.position));
     counted
 }
 

@@ -15,7 +15,6 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Runs a scenario: records, a table, a report.
 ///
@@ -147,18 +146,13 @@ fn measure_all(
     done: &mut Run,
 ) -> anyhow::Result<End> {
     let manifest = done.manifest.clone();
-    let jobs = plan::jobs(scenario, &manifest);
-    let limits = scenario
-        .cases
-        .iter()
-        .map(|case| Duration::from_secs(case.timeout_s));
-    let cases = scenario.cases.len() as u32;
+    let tasks = plan::tasks(scenario, &manifest);
     let run = &scenario.run;
-    let slots = measure::schedule(cases, run.warmup, run.rounds, run.order, run.seed);
+    let turns = tasks.len() as u32;
+    let slots = measure::schedule(turns, run.warmup, run.rounds, run.order, run.seed);
     let plan = measure::Plan {
         manifest: &manifest,
-        jobs: &jobs,
-        limits: &limits.collect::<Vec<_>>(),
+        tasks: &tasks,
         worker,
         slots: &slots,
         reruns: run.reruns,

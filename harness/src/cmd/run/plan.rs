@@ -3,7 +3,7 @@
 use super::table;
 use crate::clock;
 use crate::host::HostFacts;
-use crate::measure::Slot;
+use crate::measure::{ENGINE, Slot, Task, Work};
 use crate::models::{self, ModelStore};
 use crate::record::{
     BinaryRecord, CaseRecord, Manifest, ModelRecord, Phase, RepeatCommand, SCHEMA_VERSION,
@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A scenario as `--list` and `--dry-run` show it: nothing is fetched.
 pub(super) struct Shown {
@@ -203,15 +204,20 @@ impl<'a> Recorder<'a> {
     }
 }
 
-/// The job of each case.
-pub(super) fn jobs(scenario: &Scenario, manifest: &Manifest) -> Vec<Job> {
+/// What is repeated in every round.
+pub(super) fn tasks(scenario: &Scenario, manifest: &Manifest) -> Vec<Task> {
     let parent = Some(std::process::id() as i32);
     let cases = scenario.cases.iter().zip(&manifest.cases);
-    let jobs = cases.map(|(case, record)| {
+    let tasks = cases.map(|(case, record)| {
         let path = &manifest.models[record.model].path;
-        job(scenario, case, Path::new(path), parent)
+        Task {
+            case: record.index,
+            runner: ENGINE.into(),
+            limit: Duration::from_secs(case.timeout_s),
+            work: Work::Worker(Box::new(job(scenario, case, Path::new(path), parent))),
+        }
     });
-    jobs.collect()
+    tasks.collect()
 }
 
 fn job(scenario: &Scenario, case: &Case, model: &Path, parent: Option<i32>) -> Job {
