@@ -43,7 +43,11 @@ pub enum Error {
     },
     /// The prompt or the requested tokens do not fit the context.
     #[error(
-        "{needed} tokens do not fit the context of {capacity}: shorten the prompt, generate fewer tokens, or raise option \"ctx\" (the model was trained for {trained})"
+        "{needed} tokens do not fit the context of {capacity}: shorten the prompt{}",
+        match capacity < trained {
+            true => format!(", generate fewer tokens, or raise option \"ctx\" (the model was trained for {trained})"),
+            false => " or generate fewer tokens; the model was trained for no more".into(),
+        }
     )]
     ContextFull {
         /// Positions needed.

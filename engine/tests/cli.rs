@@ -210,6 +210,26 @@ fn wrong_usage_is_exit_code_2() {
 }
 
 #[test]
+fn top_logprobs_are_of_the_tokens_chosen() {
+    let (_folder, model) = folder();
+    let flags = ["-n", "5", "--ignore-eos", "--top-logprobs", "3"];
+    let out = output(&[&["run", "-m", &model, "-p", "Hello there"][..], &flags].concat());
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let lines = text(&out.stderr).lines().filter(|l| l.starts_with('{'));
+    let steps: Vec<serde_json::Value> = lines
+        .map(|l| serde_json::from_str(l).expect("JSON"))
+        .collect();
+    assert_eq!(steps.len(), 5);
+    for step in steps {
+        let top = step["top"].as_array().expect("a list");
+        let logprobs: Vec<f64> = top.iter().filter_map(|t| t[1].as_f64()).collect();
+        assert_eq!((logprobs.len(), &step["id"]), (3, &top[0][0]));
+        assert!(logprobs[0] < 0.0 && logprobs.is_sorted_by(|a, b| a >= b));
+        assert!(logprobs.iter().map(|p| p.exp()).sum::<f64>() <= 1.0 + 1e-6);
+    }
+}
+
+#[test]
 fn run_writes_the_completion_alone_to_standard_output() {
     let (_folder, model) = folder();
     let complete = |n: &str| {

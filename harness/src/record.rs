@@ -54,7 +54,7 @@ pub struct ScenarioRecord {
     pub name: String,
     /// What the scenario is for.
     pub description: String,
-    /// File it was read from, as given on the command line.
+    /// File it was read from, as an absolute path.
     pub path: String,
     /// The whole text of the file.
     pub text: String,

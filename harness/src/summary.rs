@@ -32,18 +32,25 @@ pub fn summaries(run: &Run) -> Vec<Summary<'_>> {
         runners.dedup();
         for runner in runners {
             let failures = failures.clone().filter(|f| f.runner == runner);
-            let wrong = failures.clone().filter(|f| f.kind == FailureKind::Mismatch);
-            let mismatches = wrong.count();
+            let samples = samples.clone().filter(|s| s.runner == runner);
             all.push(Summary {
                 case,
                 runner,
-                counted: counted(samples.clone().filter(|s| s.runner == runner)),
-                failures: failures.count() - mismatches,
-                mismatches,
+                mismatches: mismatches(case, samples.clone()),
+                counted: counted(samples),
+                failures: failures.filter(|f| f.kind != FailureKind::Mismatch).count(),
             });
         }
     }
     all
+}
+
+/// How many wrote something else than expected, or than the first one. Told from the results themselves: the line about it
+/// among the failures may be lost.
+fn mismatches<'a>(case: &CaseRecord, samples: impl Iterator<Item = &'a Sample>) -> usize {
+    let mut right = case.expect_sha256.as_deref();
+    let wrong = samples.filter(|s| *right.get_or_insert(&s.output_sha256) != s.output_sha256);
+    wrong.count()
 }
 
 /// Of each measured round and place in it the last attempt.
@@ -116,6 +123,26 @@ mod tests {
             summaries[0].median(|s| s.kv_capacity_bytes.map(|b| b as f64)),
             None
         );
+    }
+
+    #[test]
+    fn wrong_outputs_are_told_from_the_results() {
+        let mut run = Run {
+            manifest: manifest(),
+            samples: vec![sample(), sample(), sample()],
+            failures: vec![],
+        };
+        let mut check = |second: &str, expect: Option<&str>, wrong| {
+            run.samples[1].output_sha256 = second.into();
+            run.manifest.cases[0].expect_sha256 = expect.map(str::to_owned);
+            assert_eq!(summaries(&run)[0].mismatches, wrong, "{second} {expect:?}");
+        };
+        let right = sample().output_sha256;
+        check(&right, None, 0);
+        check(&right, Some(&right), 0);
+        check("other", None, 1);
+        check("other", Some(&right), 1);
+        check("other", Some("another"), 3);
     }
 
     #[test]

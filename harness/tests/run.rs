@@ -334,7 +334,7 @@ fn a_signal_stops_the_child_and_keeps_what_was_measured() {
         wait_for("the third start", || lab.starts() == 3);
         signal(running.id(), name);
         let done = Done::from(running.wait_with_output().expect("ends"));
-        done.expect(130, "go on with: harness run --resume");
+        done.expect(130, "harness run --resume");
         assert_eq!(lab.recorded().samples.len(), 2);
         let pids = read(&lab.path("starts"));
         assert!(

@@ -23,7 +23,7 @@ fn model(context: u32) -> (TempDir, PathBuf) {
     let path = dir.path().join("tiny.gguf");
     let tiny = Shape::load("tiny").expect("a shape");
     let shape = Shape { context, ..tiny };
-    synth::synth(&shape, "Q4_0", 1, &path, &mut |_, _| ()).expect("a model");
+    synth::synth(&shape, "Q4_0", 1, &path, &mut |_, _| Ok(())).expect("a model");
     (dir, path)
 }
 

@@ -203,10 +203,11 @@ pub fn kernels(isa: Isa) -> Result<Box<dyn Kernels>> {
     };
     found.ok_or_else(|| Error::Option {
         option: "isa",
-        what: format!(
-            "this CPU cannot run {isa:?}; it can run {:?}: choose one of these or \"auto\"",
-            available()
-        ),
+        what: {
+            let can: Vec<String> = available().iter().map(Isa::to_string).collect();
+            let can = can.join(", ");
+            format!("this CPU cannot run \"{isa}\": choose one of {can}, or auto")
+        },
     })
 }
 

@@ -28,6 +28,9 @@ use weights::{Fill, Pool};
 /// Bytes written at a time.
 const CHUNK_BYTES: usize = 4 << 20;
 
+/// Hears the bytes done and the bytes in all; an error ends the writing.
+pub type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> std::io::Result<()>;
+
 /// Bytes of a file that [`synth`] would write with the same arguments.
 ///
 /// # Errors
@@ -37,19 +40,20 @@ pub fn file_bytes(shape: &Shape, quant: &str, seed: u64) -> Result<u64> {
 }
 
 /// Writes a model of `shape` to `out`, its matrices in the format named `quant`, a stand-in where rows are not whole
-/// blocks. The same arguments give the same bytes on every machine. `progress` hears the bytes done and the bytes in all.
+/// blocks. The same arguments give the same bytes on every machine. `progress`
+/// hears of every chunk.
 ///
 /// The file is written beside `out` with `.part` behind its name, and renamed when complete. Memory stays below 100 MB.
 ///
 /// # Errors
 /// When `out` exists, its folder is missing or read-only, the disk has too little space, another program is writing the
-/// same file, or the format is unknown. The unfinished file is then removed.
+/// same file, `progress` says so, or the format is unknown. The unfinished file is then removed.
 pub fn synth(
     shape: &Shape,
     quant: &str,
     seed: u64,
     out: &Path,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: Progress<'_>,
 ) -> Result<()> {
     let plan = plan::plan(shape, format(quant)?, seed)?;
     if out.exists() {
@@ -73,7 +77,7 @@ pub fn synth(
 pub fn in_memory(shape: &Shape, quant: &str, seed: u64) -> Result<Vec<u8>> {
     let plan = plan::plan(shape, format(quant)?, seed)?;
     let mut bytes = Vec::new();
-    write(&plan, seed, &mut bytes, &mut |_, _| ())
+    write(&plan, seed, &mut bytes, &mut |_, _| Ok(()))
         .map_err(|error| Error::Synth(error.to_string()))?;
     Ok(bytes)
 }
@@ -93,14 +97,13 @@ fn write(
     plan: &Plan,
     seed: u64,
     mut out: impl Write,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: Progress<'_>,
 ) -> std::io::Result<()> {
     let mut done = 0;
     let mut put = |bytes: &[u8]| {
         out.write_all(bytes)?;
         done += bytes.len() as u64;
-        progress(done, plan.total_bytes);
-        Ok::<(), std::io::Error>(())
+        progress(done, plan.total_bytes)
     };
     put(&plan.head)?;
     let mut pools = HashMap::new();

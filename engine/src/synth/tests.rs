@@ -226,7 +226,7 @@ fn bad_shapes_are_refused_with_the_field_and_the_way_out() {
 
 fn refused(quant: &str, out: &Path) -> String {
     let shape = Shape::load("tiny").unwrap();
-    synth(&shape, quant, SEED, out, &mut |_, _| ())
+    synth(&shape, quant, SEED, out, &mut |_, _| Ok(()))
         .unwrap_err()
         .to_string()
 }
@@ -242,6 +242,7 @@ fn files_are_complete_or_absent() {
     synth(&shape, "q4_0", SEED, &out, &mut |done, total| {
         assert!(done >= last.0 && done <= total);
         last = (done, total);
+        Ok(())
     })
     .unwrap();
     assert_eq!(
@@ -257,6 +258,11 @@ fn files_are_complete_or_absent() {
     assert!(refused("Q4_0", &other).contains("another program is writing it"));
     assert!(held.path.exists());
     drop(held);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+
+    let stop = &mut |_, _| Err(std::io::Error::other("enough"));
+    let stopped = synth(&shape, "Q4_0", SEED, &other, stop).unwrap_err();
+    assert!(stopped.to_string().contains("enough"), "{stopped}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
@@ -291,7 +297,7 @@ fn a_failing_disk_leaves_nothing_behind() {
     }
     let plan = plan::plan(&Shape::load("tiny").unwrap(), format("Q4_0").unwrap(), SEED).unwrap();
     for room in [0, 30_000, 500_000] {
-        let error = write(&plan, SEED, Full(room), &mut |_, _| ()).unwrap_err();
+        let error = write(&plan, SEED, Full(room), &mut |_, _| Ok(())).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::StorageFull);
     }
     let folder = tempfile::tempdir().unwrap();

@@ -10,7 +10,7 @@ use crate::models::ModelStore;
 use crate::record::{Manifest, Phase, Run, RunFolder};
 use crate::runner::Program;
 use crate::scenario::{self, Scenario};
-use crate::{export, report, summary};
+use crate::{export, repeat, report, summary};
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write as _;
@@ -228,7 +228,8 @@ fn finish(args: &Args, folder: &RunFolder, run: &Run, end: End) -> anyhow::Resul
     let path = folder.path().display();
     if end == End::Interrupted {
         eprintln!(
-            "interrupted: what was measured is kept; go on with: harness run --resume {path}"
+            "interrupted: what was measured is kept; go on with: {}",
+            resume_line(args, folder)
         );
         return Ok(Exit::Interrupted);
     }
@@ -244,6 +245,25 @@ fn finish(args: &Args, folder: &RunFolder, run: &Run, end: End) -> anyhow::Resul
         return Ok(Exit::Error);
     }
     Ok(Exit::Ok)
+}
+
+/// The command line that goes on with a run, quoted for a POSIX shell.
+fn resume_line(args: &Args, folder: &RunFolder) -> String {
+    let program = std::env::args().next().unwrap_or_else(|| "harness".into());
+    let path = folder.path().display().to_string();
+    let mut words = vec![program, "run".into(), "--resume".into(), path];
+    for (flag, given) in [
+        ("--models-dir", &args.models_dir),
+        ("--worker", &args.worker),
+    ] {
+        words.extend(
+            given
+                .iter()
+                .flat_map(|path| [flag.into(), path.display().to_string()]),
+        );
+    }
+    let words: Vec<String> = words.iter().map(|word| repeat::quote(word)).collect();
+    words.join(" ")
 }
 
 /// A number of things: `1 case`, `2 cases`.

@@ -52,7 +52,7 @@ pub fn work(job: &Job, tell: &mut dyn FnMut(&Answer)) -> Result<()> {
         decode: (run.decode.passes > 0).then(|| pass_stats(&run.decode)),
         threads: Some(pool.threads() as u32),
         cpus: pool.cpus().iter().flatten().map(|&c| c as u32).collect(),
-        isa: Some(format!("{:?}", model.isa()).to_lowercase()),
+        isa: Some(model.isa().to_string()),
         model: model_facts(&model),
         kv_capacity_bytes: Some(session.kv_bytes()),
         huge_pages_bytes: model.huge_page_bytes(),

@@ -21,8 +21,15 @@ const KV_VALUE_BYTES: u64 = 2;
 #[derive(Debug, Args)]
 pub(crate) struct InfoArgs {
     /// Model file.
-    #[arg(value_name = "FILE")]
-    model: PathBuf,
+    #[arg(
+        value_name = "FILE",
+        required_unless_present = "named",
+        conflicts_with = "named"
+    )]
+    model: Option<PathBuf>,
+    /// Model file, as the other commands take it.
+    #[arg(short, long = "model", value_name = "FILE")]
+    named: Option<PathBuf>,
     /// Lists every tensor.
     #[arg(long)]
     tensors: bool,
@@ -30,7 +37,10 @@ pub(crate) struct InfoArgs {
 
 /// Prints what there is to know about a file.
 pub(crate) fn run(args: &InfoArgs) -> Result<()> {
-    let gguf = Gguf::open(&args.model)?;
+    let Some(path) = args.model.as_ref().or(args.named.as_ref()) else {
+        unreachable!("clap requires one of them");
+    };
+    let gguf = Gguf::open(path)?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     write(&gguf, args.tensors, &mut out)
         .and_then(|()| out.flush())

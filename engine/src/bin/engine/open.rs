@@ -146,7 +146,7 @@ pub(crate) fn model_type(model: &Model, n_params: u64) -> String {
 
 /// The instruction set by the name options know it by.
 pub(crate) fn isa_name(model: &Model) -> String {
-    format!("{:?}", model.isa()).to_lowercase()
+    model.isa().to_string()
 }
 
 /// A progress style from a template that this program wrote.

@@ -57,6 +57,10 @@ pub(crate) struct RunArgs {
     /// Seed of the sampler.
     #[arg(short, long, default_value_t = SamplerOptions::default().seed)]
     seed: u64,
+    /// Writes, for each token, a line of JSON to standard error: its id, and ids and natural-log probabilities of the
+    /// likeliest so many.
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    top_logprobs: usize,
     #[command(flatten)]
     engine: open::EngineArgs,
 }
@@ -106,14 +110,19 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let prefill_ns = Tick::now().ns_since(start);
     let mut decoder = Decoder::new();
     let mut generated = 0;
+    let mut likeliest = Vec::new();
     let start = Tick::now();
     while generated < args.n_gen {
         let token = session.sample(|logits| {
             for &end in &never {
                 logits[end as usize] = f32::NEG_INFINITY;
             }
+            likeliest = top_logprobs(logits, args.top_logprobs);
             sampler.sample(logits)
         })?;
+        if args.top_logprobs > 0 {
+            eprintln!("{}", serde_json::json!({ "id": token, "top": likeliest }));
+        }
         if tokenizer.is_eog(token) {
             break;
         }
@@ -136,6 +145,23 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
         open::isa_name(&model),
     );
     Ok(())
+}
+
+/// Ids and natural-log probabilities of the `k` likeliest tokens, likeliest first.
+fn top_logprobs(logits: &[f32], k: usize) -> Vec<(usize, f64)> {
+    if k == 0 {
+        return Vec::new();
+    }
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|&x| f64::from(x - max).exp()).sum();
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+    let logprob = |id: usize| f64::from(logits[id] - max) - sum.ln();
+    order
+        .into_iter()
+        .take(k)
+        .map(|id| (id, logprob(id)))
+        .collect()
 }
 
 /// The prompt's tokens: as text with its special tokens, or as a chat in the file's own template.

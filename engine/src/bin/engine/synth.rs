@@ -40,6 +40,7 @@ pub(crate) fn run(args: &SynthArgs) -> Result<()> {
         &args.output,
         &mut |done, _| {
             bar.set_position(done);
+            Ok(())
         },
     );
     bar.finish_and_clear();

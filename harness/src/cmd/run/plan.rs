@@ -115,7 +115,8 @@ pub(super) fn manifest(
         scenario: ScenarioRecord {
             name: scenario.name.clone(),
             description: scenario.description.clone(),
-            path: scenario.path.display().to_string(),
+            // Paths in it start at its folder, from wherever the run is taken up again.
+            path: std::path::absolute(&scenario.path)?.display().to_string(),
             text: scenario.text.clone(),
             sha256: scenario.sha256.clone(),
             overrides: scenario.overrides.clone(),
