@@ -8,6 +8,7 @@ pub mod host;
 pub mod interrupt;
 pub mod record;
 pub mod stats;
+pub mod verdict;
 
 pub mod scenario;
 

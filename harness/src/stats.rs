@@ -3,14 +3,18 @@
 //! Values must be finite; empty input gives `None`. Intervals carry the confidence they really have, because with
 //! few repetitions no interval reaches the one asked for.
 
+use serde::{Deserialize, Serialize};
+
 /// Fewest values for which a 99th percentile is reported: below it, the chance that even the largest value lies
 /// above the true one is under 95 % (1 - 0.99^299 = 0.9505).
 pub const P99_SAMPLES_MIN: usize = 299;
 /// Most differences for which the distribution of the signed-rank statistic is counted exactly.
 const WILCOXON_EXACT_MAX: usize = 200;
+/// Most pairs for which the distribution of the rank-sum statistic is counted exactly.
+const RANK_SUM_EXACT_MAX: usize = 2500;
 
 /// A two-sided interval and its confidence.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     /// Lower end.
     pub low: f64,
@@ -113,6 +117,30 @@ pub fn wilcoxon_interval(values: &[f64], confidence: f64) -> Option<Interval> {
     })
 }
 
+/// Hodges-Lehmann estimate of how far `b` lies above `a`: the median of all differences `b_j - a_i`.
+pub fn hodges_lehmann_shift(a: &[f64], b: &[f64]) -> Option<f64> {
+    median(&differences(a, b))
+}
+
+/// Interval around that shift by inverting the rank-sum test (Mann and Whitney): assumes independent values, of which
+/// those of `b` are distributed as those of `a` but for the shift. The range of differences, with the confidence it
+/// has, where there are too few values for the one asked for. `None` below two values on either side.
+pub fn rank_sum_interval(a: &[f64], b: &[f64], confidence: f64) -> Option<Interval> {
+    if a.len() < 2 || b.len() < 2 {
+        return None;
+    }
+    let differences = sorted(&differences(a, b));
+    let tails = rank_sum_cdf(a.len(), b.len());
+    let alpha = (1.0 - confidence) / 2.0;
+    let fitting = tails.iter().take_while(|tail| **tail <= alpha).count();
+    let k = fitting.max(1) - 1;
+    Some(Interval {
+        low: differences[k],
+        high: differences[differences.len() - 1 - k],
+        confidence: 1.0 - 2.0 * tails[k],
+    })
+}
+
 /// Two-sided p of the Wilcoxon signed-rank test that `differences` are symmetric about 0. Zeros are left out, equal
 /// magnitudes share their mean rank. 1 if nothing is left.
 pub fn wilcoxon_p(differences: &[f64]) -> f64 {
@@ -207,6 +235,12 @@ fn walsh_averages(values: &[f64]) -> Vec<f64> {
     averages
 }
 
+/// All differences `b_j - a_i`.
+fn differences(a: &[f64], b: &[f64]) -> Vec<f64> {
+    let all = a.iter().flat_map(|x| b.iter().map(move |y| y - x));
+    all.collect()
+}
+
 /// Mean rank, from 1, of magnitude `m` among the magnitudes of `values`.
 fn mean_rank(values: &[f64], m: f64) -> f64 {
     let below = values.iter().filter(|v| v.abs() < m).count();
@@ -258,6 +292,39 @@ fn signed_rank_cdf(n: usize) -> Vec<f64> {
             f64::min(sum, 1.0)
         })
         .collect()
+}
+
+/// Probability that of `n * m` pairs from two equal distributions at most `u` have the second value below the first,
+/// for `u` from 0 to `n * m`: counted exactly, or by the normal approximation with continuity correction.
+fn rank_sum_cdf(n: usize, m: usize) -> Vec<f64> {
+    let max = n * m;
+    if max > RANK_SUM_EXACT_MAX {
+        let mean = max as f64 / 2.0;
+        let deviation = (max as f64 * (n + m + 1) as f64 / 12.0).sqrt();
+        let cdf = (0..=max).map(|u| normal_cdf((u as f64 + 0.5 - mean) / deviation));
+        return cdf.collect();
+    }
+    // The largest value of i + j is one of the first i with probability i / (i + j), and then has j pairs above.
+    let mut row: Vec<Vec<f64>> = vec![vec![0.0; max + 1]; m + 1];
+    for probability in &mut row {
+        probability[0] = 1.0;
+    }
+    for i in 1..=n {
+        for j in 1..=m {
+            let first = i as f64 / (i + j) as f64;
+            let step = |u: usize| {
+                let taken = u.checked_sub(j).map_or(0.0, |at| row[j][at]);
+                first * taken + (1.0 - first) * row[j - 1][u]
+            };
+            row[j] = (0..=max).map(step).collect();
+        }
+    }
+    let mut sum = 0.0;
+    let cdf = row[m].iter().map(|p| {
+        sum += p;
+        f64::min(sum, 1.0)
+    });
+    cdf.collect()
 }
 
 /// Distribution function of the standard normal (Abramowitz and Stegun 26.2.17, absolute error below 7.5e-8).

@@ -310,3 +310,29 @@ fn bootstrap_of_two_repetitions_against_brute_force() {
     assert_eq!((at(0.9).low, at(0.9).high), (0.0, 2.0));
     assert_eq!((at(0.4).low, at(0.4).high), (1.0, 1.0));
 }
+
+#[test]
+fn rank_sum_intervals_invert_the_test() {
+    // Published critical values of U, two-sided 5 %.
+    let table: &[(usize, usize, usize)] = &[(5, 5, 2), (5, 8, 6), (8, 8, 13), (12, 12, 37)];
+    for &(n, m, critical) in table {
+        let a: Vec<f64> = (0..n).map(|i| (i * i) as f64).collect();
+        let b: Vec<f64> = (0..m).map(|i| (i * i) as f64 * 1.7 + 3.0).collect();
+        let all = sorted(&differences(&a, &b));
+        let interval = rank_sum_interval(&a, &b, 0.95).expect("values");
+        assert_eq!(interval.low, all[critical], "{n} {m}");
+        assert_eq!(interval.high, all[n * m - 1 - critical], "{n} {m}");
+        assert!((0.95..0.99).contains(&interval.confidence), "{n} {m}");
+        let shift = hodges_lehmann_shift(&a, &b).expect("values");
+        assert!(interval.low < shift && shift < interval.high);
+    }
+    // (5, 5): 4 of 252 arrangements have at most 2 pairs reversed.
+    close(Some(rank_sum_cdf(5, 5)[2]), Some(4.0 / 252.0), "5 5");
+    assert_eq!(rank_sum_interval(&[1.0], &[1.0, 2.0], 0.95), None);
+    let (exact, normal) = (rank_sum_cdf(50, 50), rank_sum_cdf(50, 51));
+    for u in (900..1500).step_by(50) {
+        // Half of the 50 pairs more lie below.
+        assert!((exact[u] - normal[u + 25]).abs() < 0.01, "{u}");
+    }
+    assert!(normal.is_sorted());
+}
