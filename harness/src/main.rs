@@ -1,8 +1,9 @@
 //! The `harness` command: usage and one `match`.
 
 use clap::{Parser, Subcommand};
-use harness::cmd::{doctor, models, report, run, worker};
+use harness::cmd::{doctor, launch, models, report, run, worker};
 use harness::exit::{self, Exit};
+use harness::runner;
 use std::backtrace::BacktraceStatus;
 use std::process::ExitCode;
 
@@ -32,15 +33,21 @@ enum Command {
     Doctor(doctor::Args),
     Report(report::Args),
     #[command(hide = true)]
+    Launch(launch::Args),
+    #[command(hide = true)]
     Worker(worker::Args),
 }
 
 fn main() -> ExitCode {
+    if let Ok(program) = std::env::current_exe() {
+        runner::launch_through(program);
+    }
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::Launch(args) => launch::run(&args),
         Command::Worker(args) => worker::run(&args),
     };
     let exit = result.unwrap_or_else(|error| tell(&error));

@@ -6,13 +6,16 @@
 mod child;
 mod disturbance;
 pub mod engine;
+mod tied;
 
 pub use child::Program;
+pub use tied::{become_tied, launch_through};
 
 use crate::record::{FailureKind, ModelFacts, PassStats, Taint, Usage};
 use ::engine::sample::SamplerOptions;
 use child::{Ended, Ending};
 use disturbance::Disturbance;
+use nix::sys::resource::{UsageWho, getrusage};
 use serde::{Deserialize, Serialize};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
@@ -138,6 +141,34 @@ pub struct TimedUse {
     pub migrations: Option<u64>,
 }
 
+impl TimedUse {
+    /// From the kernel's counters.
+    fn of(usage: Option<&nix::sys::resource::Usage>, migrations: Option<u64>) -> TimedUse {
+        let count = |read: fn(&nix::sys::resource::Usage) -> i64| {
+            usage.and_then(|u| u64::try_from(read(u)).ok())
+        };
+        TimedUse {
+            minor_faults: count(|u| u.minor_page_faults()),
+            major_faults: count(|u| u.major_page_faults()),
+            voluntary_switches: count(|u| u.voluntary_context_switches()),
+            involuntary_switches: count(|u| u.involuntary_context_switches()),
+            migrations,
+        }
+    }
+
+    /// What has happened since `before`.
+    fn since(&self, before: &TimedUse) -> TimedUse {
+        let minus = |a: Option<u64>, b: Option<u64>| a?.checked_sub(b?);
+        TimedUse {
+            minor_faults: minus(self.minor_faults, before.minor_faults),
+            major_faults: minus(self.major_faults, before.major_faults),
+            voluntary_switches: minus(self.voluntary_switches, before.voluntary_switches),
+            involuntary_switches: minus(self.involuntary_switches, before.involuntary_switches),
+            migrations: minus(self.migrations, before.migrations),
+        }
+    }
+}
+
 /// A repetition that gave a result.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finished {
@@ -193,8 +224,10 @@ pub fn repetition(worker: &Program, job: &Job, limit: Duration) -> Result<Finish
         None => Trouble::Interrupted,
         Some((kind, message)) => failed(kind, message, &ended.stderr),
     })?;
-    let usage = usage(&ended, &outcome, &outside);
-    let taint = taint(&outcome, &usage);
+    let mut usage = usage(&ended, outcome.timed, &outside);
+    usage.huge_pages_bytes = outcome.huge_pages_bytes;
+    let timed_s = outcome.arrival_ns.last().map_or(0.0, |&ns| ns as f64 / 1e9);
+    let taint = taint(&usage, timed_s, !outcome.cpus.is_empty());
     Ok(Finished {
         outcome,
         usage,
@@ -202,28 +235,56 @@ pub fn repetition(worker: &Program, job: &Job, limit: Duration) -> Result<Finish
     })
 }
 
-/// Runs a program that is no worker to its end; what it writes to stdout is dropped.
+/// What a program that is no worker left behind.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Output {
+    /// All it wrote to stdout.
+    pub stdout: Vec<u8>,
+    /// The end of what it wrote to stderr.
+    pub stderr: String,
+    /// What the operating system says, over the program's whole life.
+    pub usage: Usage,
+    /// What disturbed it.
+    pub taint: Vec<Taint>,
+}
+
+/// Runs a program that is no worker to its end. It ends with this one, and gets nothing to read.
 ///
 /// # Errors
 /// When it fails, or the harness was asked to stop.
-pub fn tool(program: &Program, limit: Duration) -> Result<(), Trouble> {
+pub fn tool(program: &Program, limit: Duration) -> Result<Output, Trouble> {
     let failed = |kind, message: String, stderr: String| Trouble::Failed {
         kind,
         message,
         stderr,
     };
-    let ended = child::run(program, Vec::new(), limit).map_err(|e| {
+    let (before, switched) = (Disturbance::read(), children_use());
+    let ended = child::run(&tied::tie(program), Vec::new(), limit).map_err(|e| {
         let message = format!("cannot start \"{}\": {e}", program.path.display());
         failed(FailureKind::Spawn, message, String::new())
     })?;
     let (kind, message) = match ended.ending {
         Ending::Interrupted => return Err(Trouble::Interrupted),
-        Ending::Exited if ended.status.success() => return Ok(()),
-        Ending::Exited => {
-            let last = ended.stderr.lines().last().unwrap_or("no message");
-            let message = format!("{}: {last}", child::status_text(ended.status));
-            (FailureKind::Error, message)
+        Ending::Exited if ended.status.success() => {
+            let outside = Disturbance::read().since(&before);
+            return Ok(tool_output(
+                ended,
+                &outside,
+                children_use().since(&switched),
+            ));
         }
+        Ending::Exited => match ended.status.signal() {
+            Some(_) => {
+                let message = format!("killed by {}", child::status_text(ended.status));
+                (FailureKind::Signal, message)
+            }
+            None => {
+                let last = ended.stderr.lines().rfind(|line| !line.trim().is_empty());
+                let last = last.unwrap_or("no message");
+                let message = format!("{}: {last}", child::status_text(ended.status));
+                (FailureKind::Error, message)
+            }
+        },
         Ending::TimedOut => {
             let message = format!("not done within {} s, killed", limit.as_secs_f64());
             (FailureKind::Timeout, message)
@@ -234,6 +295,22 @@ pub fn tool(program: &Program, limit: Duration) -> Result<(), Trouble> {
         }
     };
     Err(failed(kind, message, ended.stderr))
+}
+
+fn tool_output(ended: Ended, outside: &Disturbance, timed: TimedUse) -> Output {
+    let usage = usage(&ended, timed, outside);
+    Output {
+        taint: taint(&usage, ended.wall_ms / 1e3, false),
+        usage,
+        stdout: ended.stdout,
+        stderr: ended.stderr,
+    }
+}
+
+/// What has happened to all children that have ended so far.
+fn children_use() -> TimedUse {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).ok();
+    TimedUse::of(usage.as_ref(), None)
 }
 
 /// The outcome a child reported, or how it failed; `None` if the harness was asked to stop.
@@ -326,11 +403,10 @@ fn check(outcome: &Outcome, job: &Job) -> Result<(), String> {
 }
 
 /// What the operating system says about a child, from outside and from inside.
-fn usage(ended: &Ended, outcome: &Outcome, outside: &Disturbance) -> Usage {
-    let timed = outcome.timed;
+fn usage(ended: &Ended, timed: TimedUse, outside: &Disturbance) -> Usage {
     Usage {
         peak_rss_bytes: Some(ended.peak_rss_bytes),
-        huge_pages_bytes: outcome.huge_pages_bytes,
+        huge_pages_bytes: None,
         minor_faults: timed.minor_faults,
         major_faults: timed.major_faults,
         voluntary_switches: timed.voluntary_switches,
@@ -344,8 +420,8 @@ fn usage(ended: &Ended, outcome: &Outcome, outside: &Disturbance) -> Usage {
     }
 }
 
-/// What disturbed a repetition enough to be marked.
-fn taint(outcome: &Outcome, usage: &Usage) -> Vec<Taint> {
+/// What disturbed a repetition enough to be marked; `timed_s` is the time in which switches were counted.
+fn taint(usage: &Usage, timed_s: f64, pinned: bool) -> Vec<Taint> {
     let mut taint = Vec::new();
     let wall_ms = usage.wall_ms.unwrap_or(f64::INFINITY);
     if let Some(ms) = usage.steal_ms.filter(|&ms| ms > wall_ms * STEAL_SHARE_MAX) {
@@ -354,7 +430,6 @@ fn taint(outcome: &Outcome, usage: &Usage) -> Vec<Taint> {
     if let Some(ms) = usage.throttled_ms.filter(|&ms| ms > 0.0) {
         taint.push(Taint::Throttled { ms });
     }
-    let timed_s = outcome.arrival_ns.last().map_or(0.0, |&ns| ns as f64 / 1e9);
     let switches_max = INVOLUNTARY_FREE + (timed_s * INVOLUNTARY_PER_S_MAX) as u64;
     if let Some(count) = usage.involuntary_switches.filter(|&n| n > switches_max) {
         taint.push(Taint::InvoluntarySwitches { count });
@@ -362,7 +437,6 @@ fn taint(outcome: &Outcome, usage: &Usage) -> Vec<Taint> {
     if let Some(count) = usage.major_faults.filter(|&n| n > 0) {
         taint.push(Taint::MajorFaults { count });
     }
-    let pinned = !outcome.cpus.is_empty();
     if let Some(count) = usage.migrations.filter(|&n| n > 0 && pinned) {
         taint.push(Taint::Migrations { count });
     }

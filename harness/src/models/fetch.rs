@@ -78,7 +78,7 @@ fn download(entry: &Entry, work: &Path, pip: &[&str]) -> Result<(), Trouble> {
                 show_size(shown, work);
             }
         });
-        let ended = runner::tool(&program, DOWNLOAD_LIMIT);
+        let ended = runner::tool(&program, DOWNLOAD_LIMIT).map(drop);
         drop(over);
         ended
     });

@@ -1,7 +1,7 @@
 //! One child process: in its own process group, with a time limit, its answer and its resource use.
 //!
 //! How it works:
-//! 1. The child gets its input on stdin, which is then closed. It is the leader of a new process group, so that a
+//! 1. The child gets its input on stdin, which is then closed; without input, stdin is /dev/null. It is the leader of a new process group, so that a
 //!    Ctrl-C in the terminal reaches only the harness, and so that everything the child starts can be ended with it.
 //! 2. Threads that only block move stdin, stdout and stderr; one more waits for the child's end without reaping it.
 //!    Nothing polls, so nothing disturbs the measurement.
@@ -79,7 +79,7 @@ enum Event {
 /// When it cannot be started.
 pub(super) fn run(program: &Program, input: Vec<u8>, limit: Duration) -> std::io::Result<Ended> {
     let watch = Stopwatch::start();
-    let mut child = spawn(program)?;
+    let mut child = spawn(program, input.is_empty())?;
     let pid = Pid::from_child(&child);
     let (events, inbox) = channel();
     let wake = events.clone();
@@ -111,11 +111,16 @@ pub(super) fn run(program: &Program, input: Vec<u8>, limit: Duration) -> std::io
 }
 
 #[allow(clippy::disallowed_methods, reason = "this is the child runner")]
-fn spawn(program: &Program) -> std::io::Result<Child> {
+fn spawn(program: &Program, silent: bool) -> std::io::Result<Child> {
+    let stdin = if silent {
+        Stdio::null()
+    } else {
+        Stdio::piped()
+    };
     Command::new(&program.path)
         .args(&program.args)
         .process_group(0)
-        .stdin(Stdio::piped())
+        .stdin(stdin)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

@@ -157,7 +157,7 @@ fn generate(
         output_ids,
         prefill,
         decode,
-        timed: since(&timed_use(), &before),
+        timed: timed_use().since(&before),
     })
 }
 
@@ -241,16 +241,7 @@ fn model_facts(model: &Model) -> ModelFacts {
 /// What has happened to this process so far, over all its threads.
 fn timed_use() -> TimedUse {
     let usage = getrusage(UsageWho::RUSAGE_SELF).ok();
-    let count = |read: fn(&nix::sys::resource::Usage) -> i64| {
-        usage.as_ref().and_then(|u| u64::try_from(read(u)).ok())
-    };
-    TimedUse {
-        minor_faults: count(|u| u.minor_page_faults()),
-        major_faults: count(|u| u.major_page_faults()),
-        voluntary_switches: count(|u| u.voluntary_context_switches()),
-        involuntary_switches: count(|u| u.involuntary_context_switches()),
-        migrations: migrations(Path::new("/proc/self/task")),
-    }
+    TimedUse::of(usage.as_ref(), migrations(Path::new("/proc/self/task")))
 }
 
 /// Moves between CPUs of all threads under `tasks`; `None` where the kernel does not count them.
@@ -262,15 +253,4 @@ fn migrations(tasks: &Path) -> Option<u64> {
         sum += line.split_once(':')?.1.trim().parse::<u64>().ok()?;
     }
     Some(sum)
-}
-
-fn since(after: &TimedUse, before: &TimedUse) -> TimedUse {
-    let minus = |a: Option<u64>, b: Option<u64>| a?.checked_sub(b?);
-    TimedUse {
-        minor_faults: minus(after.minor_faults, before.minor_faults),
-        major_faults: minus(after.major_faults, before.major_faults),
-        voluntary_switches: minus(after.voluntary_switches, before.voluntary_switches),
-        involuntary_switches: minus(after.involuntary_switches, before.involuntary_switches),
-        migrations: minus(after.migrations, before.migrations),
-    }
 }

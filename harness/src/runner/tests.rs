@@ -197,7 +197,7 @@ fn disturbances_mark_a_repetition() {
         cpus: vec![0],
         ..outcome()
     };
-    assert_eq!(taint(&pinned, &steady), []);
+    assert_eq!(marks(&pinned, &steady), []);
     let rows = [
         (
             Usage {
@@ -250,15 +250,47 @@ fn disturbances_mark_a_repetition() {
         ),
     ];
     for (usage, expect) in rows {
-        assert_eq!(taint(&pinned, &usage), expect);
+        assert_eq!(marks(&pinned, &usage), expect);
     }
     let free = Usage {
         migrations: Some(2),
         ..steady
     };
     assert_eq!(
-        taint(&outcome(), &free),
+        marks(&outcome(), &free),
         [],
         "threads that are not pinned may move"
     );
+}
+
+/// What marks a repetition with this outcome and use.
+fn marks(outcome: &Outcome, usage: &Usage) -> Vec<Taint> {
+    let timed_s = outcome.arrival_ns.last().map_or(0.0, |&ns| ns as f64 / 1e9);
+    taint(usage, timed_s, !outcome.cpus.is_empty())
+}
+
+#[test]
+fn a_tool_says_how_it_ended() {
+    let tool = |text: &str| super::tool(&script(text), Duration::from_millis(400));
+    let output = tool("echo rate 5; echo note >&2; cat").expect("ends at the end of its input");
+    assert_eq!(output.stdout, b"rate 5\n");
+    assert_eq!(output.stderr, "note\n");
+    assert!(output.usage.involuntary_switches.is_some());
+    for (text, expect, words) in [
+        (
+            "echo no such model >&2; exit 3",
+            FailureKind::Error,
+            "no such model",
+        ),
+        ("sleep 60", FailureKind::Timeout, "0.4 s"),
+        ("kill -SEGV $$", FailureKind::Signal, "signal 11"),
+    ] {
+        match tool(text) {
+            Err(Trouble::Failed { kind, message, .. }) => {
+                assert_eq!(kind, expect, "{message}");
+                assert!(message.contains(words), "{message}");
+            }
+            other => panic!("expected {expect:?}, found {other:?}"),
+        }
+    }
 }
