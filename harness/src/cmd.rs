@@ -1,6 +1,9 @@
 //! One file per subcommand, all of one shape: `Args`, and `run` that gives the exit code.
 
+pub mod baseline;
 pub mod doctor;
+pub mod gate;
+pub mod history;
 pub mod launch;
 pub mod models;
 pub mod report;

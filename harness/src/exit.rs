@@ -13,6 +13,10 @@ pub enum Exit {
     Error = 1,
     /// The command line or the scenario is wrong.
     Usage = 2,
+    /// Something got worse.
+    Regression = 3,
+    /// It could not be told whether something got worse.
+    Inconclusive = 4,
     /// The machine is unfit for a measurement, and that was asked to count.
     Unfit = 5,
     /// The model wrote something else than expected, or not the same each time.

@@ -7,6 +7,7 @@ mod findings;
 
 use engine::topology::{self, Topology};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,8 @@ use std::time::Duration;
 
 /// Time over which CPU use and steal are sampled.
 const SAMPLE_TIME: Duration = Duration::from_millis(300);
+/// Hexadecimal digits of a machine's fingerprint.
+const FINGERPRINT_DIGITS: usize = 12;
 /// Longest system file that is read, in bytes.
 const SYSTEM_FILE_BYTES_MAX: u64 = 4 << 20;
 /// CPU features that decide which kernels can run, as `/proc/cpuinfo` names them.
@@ -151,6 +154,24 @@ struct Place<'a> {
 }
 
 impl HostFacts {
+    /// What a machine is recognised by: the first digits of a hash over its CPU, what this process may use of it, its
+    /// caches, and its memory to the nearest GiB. The same on every boot; machines bought alike share it.
+    pub fn fingerprint(&self) -> String {
+        let memory_gib = self
+            .memory_bytes
+            .map(|b| (b as f64 / f64::from(1 << 30)).round());
+        let topology = (self.cpus, self.cores, self.packages, self.numa_nodes);
+        let facts = (
+            &self.cpu,
+            topology,
+            &self.caches,
+            self.quota_cpus,
+            memory_gib,
+        );
+        let hash = format!("{:x}", Sha256::digest(format!("{facts:?}")));
+        hash[..FINGERPRINT_DIGITS].to_owned()
+    }
+
     /// Reads this machine; takes about 0.3 s, in which CPU use is sampled.
     pub fn read() -> HostFacts {
         #[allow(

@@ -21,6 +21,12 @@ pub mod models;
 pub mod export;
 pub mod summary;
 
+pub mod metric;
+
+pub mod baseline;
+pub mod gate;
+pub mod history;
+
 pub mod report;
 
 pub mod cmd;

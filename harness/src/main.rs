@@ -1,7 +1,7 @@
 //! The `harness` command: usage and one `match`.
 
 use clap::{Parser, Subcommand};
-use harness::cmd::{doctor, launch, models, report, run, worker};
+use harness::cmd::{baseline, doctor, gate, history, launch, models, report, run, worker};
 use harness::exit::{self, Exit};
 use harness::runner;
 use std::backtrace::BacktraceStatus;
@@ -23,12 +23,16 @@ struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 ok, 1 error, 2 usage or invalid scenario, 5 environment unfit (`doctor --strict`), \
+const EXIT_CODES: &str = "Exit codes: 0 ok, 1 error, 2 usage or invalid scenario, 3 regression, \
+4 inconclusive, 5 environment unfit (`doctor --strict`), \
 6 wrong output, 130 interrupted (go on with --resume).";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Args),
+    Gate(gate::Args),
+    Baseline(baseline::Args),
+    History(history::Args),
     Models(models::Args),
     Doctor(doctor::Args),
     Report(report::Args),
@@ -44,6 +48,9 @@ fn main() -> ExitCode {
     }
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Gate(args) => gate::run(&args),
+        Command::Baseline(args) => baseline::run(&args),
+        Command::History(args) => history::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Report(args) => report::run(&args),

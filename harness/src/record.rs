@@ -7,7 +7,7 @@
 
 mod folder;
 
-pub(crate) use folder::write_whole;
+pub(crate) use folder::{KEPT, write_whole};
 pub use folder::{Run, RunFolder};
 
 use crate::host::HostFacts;

@@ -3,6 +3,8 @@
 mod plan;
 mod table;
 
+pub(super) use table::new_table;
+
 use crate::exit::{Exit, Fail};
 use crate::interrupt;
 use crate::measure::{self, End, Told};
@@ -120,11 +122,7 @@ fn open_folder(
 ) -> anyhow::Result<(RunFolder, Run)> {
     let Some((folder, run)) = resumed else {
         let folder = RunFolder::create(&args.results_dir, &manifest)?;
-        let run = Run {
-            manifest,
-            samples: vec![],
-            failures: vec![],
-        };
+        let run = Run::empty(manifest);
         return Ok((folder, run));
     };
     let differences = plan::differences(&run.manifest, &manifest);

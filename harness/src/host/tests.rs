@@ -470,3 +470,28 @@ fn this_machine_can_be_read() {
         facts
     );
 }
+
+#[test]
+fn a_fingerprint_is_of_the_hardware() {
+    let this = HostFacts {
+        cpu: Some("a".into()),
+        memory_bytes: Some(16 << 30),
+        kernel: Some("6.1".into()),
+        ..HostFacts::default()
+    };
+    let print = this.fingerprint();
+    assert!(print.len() == 12 && print.chars().all(|c| c.is_ascii_hexdigit()));
+    let mut other = this.clone();
+    // A boot more, a little less memory left by the firmware.
+    (other.kernel, other.memory_bytes) = (Some("6.2".into()), Some((16 << 30) - 5_000_000));
+    assert_eq!(other.fingerprint(), print);
+    for change in [
+        |f: &mut HostFacts| f.cpu = Some("b".into()),
+        |f: &mut HostFacts| f.memory_bytes = Some(32 << 30),
+        |f: &mut HostFacts| f.cores = 2,
+    ] {
+        let mut other = this.clone();
+        change(&mut other);
+        assert_ne!(other.fingerprint(), print);
+    }
+}

@@ -16,6 +16,8 @@ const MANIFEST: &str = "manifest.json";
 const SAMPLES: &str = "samples.jsonl";
 /// Name of the journal of failures.
 const FAILURES: &str = "failures.jsonl";
+/// All that is needed to read a run again.
+pub(crate) const KEPT: &[&str] = &[MANIFEST, SAMPLES, FAILURES];
 /// Name of the lock; empty, and without meaning while nobody holds it.
 const LOCK: &str = ".lock";
 /// Largest file of a run folder that is read, in bytes.
@@ -53,6 +55,29 @@ impl Run {
             samples: read_journal(&folder.join(SAMPLES))?.0,
             failures: read_journal(&folder.join(FAILURES))?.0,
         })
+    }
+}
+
+impl Run {
+    /// A run that has not measured anything.
+    pub fn empty(manifest: Manifest) -> Run {
+        Run {
+            manifest,
+            samples: vec![],
+            failures: vec![],
+        }
+    }
+
+    /// Start of the run in a folder, RFC 3339, UTC; `None` if it is no run folder of this schema.
+    pub(crate) fn created_at(folder: &Path) -> Option<String> {
+        #[derive(serde::Deserialize)]
+        struct Created {
+            schema_version: u32,
+            created_at: String,
+        }
+        let bytes = read_bytes(&folder.join(MANIFEST)).ok()?;
+        let found: Created = serde_json::from_slice(&bytes).ok()?;
+        (found.schema_version == SCHEMA_VERSION).then_some(found.created_at)
     }
 }
 

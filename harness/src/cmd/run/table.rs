@@ -148,7 +148,8 @@ fn word(value: &impl serde::Serialize) -> String {
     }
 }
 
-fn new_table() -> Table {
+/// An empty table in the one style.
+pub(in crate::cmd) fn new_table() -> Table {
     let mut table = Table::new();
     table
         .load_preset(UTF8_HORIZONTAL_ONLY)

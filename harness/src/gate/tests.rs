@@ -1,0 +1,175 @@
+use super::*;
+use crate::metric;
+use crate::record::tests::{manifest, sample};
+use crate::record::{Sample, tokens_sha256};
+
+/// A run of one case whose repetitions decode at these rates.
+fn run(rates: &[f64]) -> Run {
+    let samples = rates.iter().enumerate().map(|(round, rate)| {
+        let gap_ns = 1e9 / rate;
+        let arrival = |i: usize| 20_000_000 + (gap_ns * i as f64) as u64;
+        Sample {
+            round: round as u32,
+            arrival_ns: (0..4).map(arrival).collect(),
+            ..sample()
+        }
+    });
+    Run {
+        samples: samples.collect(),
+        ..Run::empty(manifest())
+    }
+}
+
+/// Rates around a level, 1 % up and down.
+fn around(level: f64, n: usize) -> Vec<f64> {
+    (0..n)
+        .map(|i| level * (0.99 + 0.01 * (i % 3) as f64))
+        .collect()
+}
+
+fn decode() -> Vec<&'static Metric> {
+    Metric::by_name("decode_tok_s").into_iter().collect()
+}
+
+fn state_of(run: &Run, baseline: &[Run]) -> Gate {
+    gate(run, baseline, &decode(), &Rule::default())
+}
+
+#[test]
+fn every_state_is_reached() {
+    let rows = [
+        (around(100.0, 12), State::Pass),
+        (around(80.0, 12), State::Regression),
+        (around(120.0, 12), State::Improvement),
+        (around(80.0, 5), State::Inconclusive),
+        (vec![100.0], State::Inconclusive),
+    ];
+    let baseline = [run(&around(100.0, 12))];
+    for (rates, expect) in rows {
+        let gate = state_of(&run(&rates), &baseline);
+        assert_eq!(gate.state, expect, "{:?}", gate.rows);
+        assert_eq!(gate.rows.len(), 1);
+        assert_eq!(gate.rows[0].reason.is_some(), expect == State::Inconclusive);
+    }
+}
+
+#[test]
+fn what_is_not_the_same_work_is_incomparable() {
+    type Change = fn(&mut Run);
+    let rows: [(Change, &str); 8] = [
+        (|r| r.manifest.models[0].sha256 = "other".into(), "model"),
+        (
+            |r| r.manifest.cases[0].prompt = Some("Bye".into()),
+            "prompt",
+        ),
+        (|r| r.manifest.cases[0].n_gen = 9, "number of tokens"),
+        (|r| r.manifest.cases[0].engine.batch = 7, "engine options"),
+        (
+            |r| r.manifest.binary.profile = "release".into(),
+            "build profile",
+        ),
+        (
+            |r| r.manifest.host.cpu = Some("another".into()),
+            "another machine",
+        ),
+        (
+            |r| r.manifest.cases[0].name = "other".into(),
+            "does not have this case",
+        ),
+        (
+            |r| {
+                for s in &mut r.samples {
+                    s.output_sha256 = tokens_sha256(&[1]);
+                }
+            },
+            "output",
+        ),
+    ];
+    let baseline = [run(&around(100.0, 12))];
+    for (change, expect) in rows {
+        let mut other = run(&around(100.0, 12));
+        change(&mut other);
+        let gate = state_of(&other, &baseline);
+        assert_eq!(gate.state, State::Incomparable);
+        let reasons: Vec<&str> = gate
+            .rows
+            .iter()
+            .filter_map(|r| r.reason.as_deref())
+            .collect();
+        assert!(
+            reasons.iter().any(|r| r.contains(expect)),
+            "{reasons:?}, not {expect}"
+        );
+    }
+    assert_eq!(state_of(&run(&[]), &baseline).state, State::Incomparable);
+}
+
+#[test]
+fn drift_between_the_runs_of_a_baseline_raises_what_counts() {
+    let slower = run(&around(94.0, 12));
+    let steady = [100.0, 100.1, 99.9].map(|level| run(&around(level, 12)));
+    assert_eq!(state_of(&slower, &steady).state, State::Regression);
+    assert!(state_of(&slower, &steady).notes.is_empty());
+    let drifting = [85.0, 100.0, 115.0].map(|level| run(&around(level, 12)));
+    let gate = state_of(&slower, &drifting);
+    assert_ne!(gate.state, State::Regression, "{:?}", gate.rows);
+    assert!(gate.rows[0].judged.expect("judged").threshold > 0.2);
+    assert_eq!(state_of(&slower, &steady[..1]).notes.len(), 1);
+}
+
+#[test]
+fn counts_are_held_to_their_number() {
+    let metrics: Vec<&Metric> = Metric::by_name("decode_bytes_per_token")
+        .into_iter()
+        .collect();
+    let check = |factor: f64, expect| {
+        let mut other = run(&[100.0]);
+        for s in &mut other.samples {
+            let ledger = &mut s.decode.as_mut().expect("decode").ledger;
+            ledger.weight_bytes = (ledger.weight_bytes as f64 * factor) as u64;
+        }
+        // Another machine does not matter to a count.
+        other.manifest.host.cpu = Some("another".into());
+        let gate = gate(&other, &[run(&[100.0])], &metrics, &Rule::default());
+        assert_eq!(gate.state, expect, "{:?}", gate.rows);
+    };
+    check(1.0, State::Pass);
+    check(1.005, State::Pass);
+    check(1.05, State::Regression);
+    check(0.95, State::Improvement);
+}
+
+#[test]
+fn ci_systems_get_what_they_read() {
+    let baseline = [run(&around(100.0, 12))];
+    let mut worse = state_of(&run(&around(80.0, 12)), &baseline);
+    worse.rows[0].case = "a|b <c> 5%".into();
+    let text = markdown(&worse);
+    assert!(
+        text.contains("| a\\|b <c> 5% | decode_tok_s tok/s | 100.00 | 80.00 | -20.0 % |"),
+        "{text}"
+    );
+    assert!(text.starts_with("### regression: 1 regression"), "{text}");
+    let lines = annotations(&worse);
+    assert!(
+        lines.starts_with("::error title=harness gate::a|b <c> 5%25: regression"),
+        "{lines}"
+    );
+    assert_eq!(lines.lines().count(), 1);
+    let xml = junit(&worse).expect("XML");
+    assert!(
+        xml.contains("failures=\"1\"") && xml.contains("a|b &lt;c&gt; 5%"),
+        "{xml}"
+    );
+    let same = state_of(&run(&around(100.0, 12)), &baseline);
+    assert_eq!(annotations(&same), "");
+    assert!(junit(&same).expect("XML").contains("failures=\"0\""));
+}
+
+#[test]
+fn names_of_metrics_are_unique() {
+    let mut names: Vec<&str> = metric::ALL.iter().map(|m| m.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), metric::ALL.len());
+}
