@@ -21,6 +21,8 @@ pub enum Exit {
     Unfit = 5,
     /// The model wrote something else than expected, or not the same each time.
     WrongOutput = 6,
+    /// Another program that is to be compared with is not there.
+    ReferenceMissing = 7,
     /// Stopped by a signal; what was measured is on disk.
     Interrupted = 130,
 }

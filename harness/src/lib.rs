@@ -15,8 +15,11 @@ pub mod scenario;
 pub mod repeat;
 pub mod runner;
 
-pub mod measure;
 pub mod models;
+
+pub mod reference;
+
+pub mod measure;
 
 pub mod export;
 pub mod summary;

@@ -1,7 +1,9 @@
 //! The `harness` command: usage and one `match`.
 
 use clap::{Parser, Subcommand};
-use harness::cmd::{baseline, doctor, gate, history, launch, models, report, run, worker};
+use harness::cmd::{
+    baseline, doctor, gate, history, launch, models, reference, report, run, worker,
+};
 use harness::exit::{self, Exit};
 use harness::runner;
 use std::backtrace::BacktraceStatus;
@@ -25,7 +27,7 @@ struct Cli {
 
 const EXIT_CODES: &str = "Exit codes: 0 ok, 1 error, 2 usage or invalid scenario, 3 regression, \
 4 inconclusive, 5 environment unfit (`doctor --strict`), \
-6 wrong output, 130 interrupted (go on with --resume).";
+6 wrong output, 7 reference missing, 130 interrupted (go on with --resume).";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -36,6 +38,7 @@ enum Command {
     Models(models::Args),
     Doctor(doctor::Args),
     Report(report::Args),
+    Reference(reference::Args),
     #[command(hide = true)]
     Launch(launch::Args),
     #[command(hide = true)]
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Models(args) => models::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::Reference(args) => reference::run(&args),
         Command::Launch(args) => launch::run(&args),
         Command::Worker(args) => worker::run(&args),
     };

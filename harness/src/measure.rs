@@ -1,19 +1,20 @@
 //! Runs the repetitions of a scenario, in rounds, and writes each into the run folder the moment it ends.
 
+pub use crate::record::ENGINE;
+
 use crate::clock;
 use crate::interrupt;
 use crate::record::{
-    CaseRecord, Failure, FailureKind, Manifest, Phase, Run, RunFolder, SCHEMA_VERSION, Sample,
-    tokens_sha256,
+    CaseRecord, Failure, FailureKind, Manifest, ModelFacts, Phase, ReferencePlan, Run, RunFolder,
+    SCHEMA_VERSION, Sample, tokens_sha256,
 };
+use crate::reference;
 use crate::runner::{self, Finished, Job, Program, Trouble};
 use crate::scenario::Order;
 use crate::stats::SplitMix64;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// Name of this project's engine as a runner in records.
-pub const ENGINE: &str = "engine";
 /// A task that failed so often in a row is given up for this run.
 const FAILURES_IN_A_ROW_MAX: u32 = 2;
 /// Attempts one repetition may take, re-runs of disturbed ones included.
@@ -37,6 +38,8 @@ pub struct Task {
 pub enum Work {
     /// By the worker, with this job.
     Worker(Box<Job>),
+    /// By another program.
+    Reference(Box<ReferencePlan>),
 }
 
 /// One repetition to be done.
@@ -215,11 +218,10 @@ impl Measuring<'_, '_> {
     fn slot(&mut self, slot: Slot) -> anyhow::Result<End> {
         let plan = self.plan;
         let task = &plan.tasks[slot.task as usize];
-        let Work::Worker(job) = &task.work;
         (self.tell)(Told::Begins(&plan.manifest.cases[task.case as usize]));
         for attempt in 0..ATTEMPTS_MAX {
             let started_at = clock::timestamp();
-            match runner::repetition(plan.worker, job, task.limit) {
+            match self.attempt(slot, attempt, started_at.clone()) {
                 Err(Trouble::Interrupted) => return Ok(End::Interrupted),
                 Err(Trouble::Failed {
                     kind,
@@ -231,9 +233,8 @@ impl Measuring<'_, '_> {
                     self.keep_failure(failure)?;
                     break;
                 }
-                Ok(finished) => {
+                Ok(sample) => {
                     self.failed.remove(&slot.task);
-                    let sample = self.sample(slot, attempt, started_at, finished);
                     let again = slot.phase == Phase::Measured && !sample.taint.is_empty();
                     self.keep(slot, sample)?;
                     if !again || self.reruns_left == 0 || attempt + 1 == ATTEMPTS_MAX {
@@ -247,6 +248,21 @@ impl Measuring<'_, '_> {
         Ok(End::Complete)
     }
 
+    /// One start of whatever does the task.
+    fn attempt(&self, slot: Slot, attempt: u32, started_at: String) -> Result<Sample, Trouble> {
+        let task = self.task(slot);
+        match &task.work {
+            Work::Worker(job) => {
+                let finished = runner::repetition(self.plan.worker, job, task.limit)?;
+                Ok(self.sample(slot, attempt, started_at, finished))
+            }
+            Work::Reference(plan) => {
+                let reading = reference::repetition(plan, task.limit)?;
+                Ok(self.reference_sample(slot, attempt, started_at, plan, reading))
+            }
+        }
+    }
+
     /// Writes a result, and compares its output with what was expected and with the case's first one.
     fn keep(&mut self, slot: Slot, sample: Sample) -> anyhow::Result<()> {
         self.folder.add_sample(&sample)?;
@@ -256,6 +272,8 @@ impl Measuring<'_, '_> {
         let first = self.outputs.entry(output).or_insert_with(|| found.clone());
         let first = first.clone();
         let wrong = match &self.case(slot).expect_sha256 {
+            // A program that tells no token ids is not checked here.
+            _ if sample.output_ids.is_empty() => None,
             Some(expect) if *expect != found => Some(format!(
                 "output {found}, expected {expect}: is it the same model, and is the kernel right?"
             )),
@@ -322,6 +340,7 @@ impl Measuring<'_, '_> {
             n_gen: case.n_gen,
             load_ms: outcome.load_ms,
             arrival_ns: outcome.arrival_ns,
+            reported: None,
             prefill: outcome.prefill,
             decode: outcome.decode,
             threads: outcome.threads,
@@ -334,6 +353,46 @@ impl Measuring<'_, '_> {
             output_ids: outcome.output_ids,
             output_text: outcome.output_text,
             taint: finished.taint,
+        }
+    }
+
+    fn reference_sample(
+        &self,
+        slot: Slot,
+        attempt: u32,
+        started_at: String,
+        plan: &ReferencePlan,
+        reading: reference::Reading,
+    ) -> Sample {
+        let case = self.case(slot);
+        Sample {
+            schema_version: SCHEMA_VERSION,
+            case: case.name.clone(),
+            case_index: self.task(slot).case,
+            swept: case.swept.clone(),
+            round: slot.round,
+            position: slot.position,
+            phase: slot.phase,
+            attempt,
+            runner: plan.runner.clone(),
+            started_at,
+            n_prompt: plan.n_prompt,
+            n_gen: plan.n_gen,
+            load_ms: reading.load_ms,
+            arrival_ns: vec![],
+            reported: Some(reading.reported),
+            prefill: None,
+            decode: None,
+            threads: reading.threads,
+            cpus: vec![],
+            isa: None,
+            model: ModelFacts::default(),
+            kv_capacity_bytes: None,
+            usage: reading.usage,
+            output_sha256: String::new(),
+            output_ids: vec![],
+            output_text: reading.text,
+            taint: reading.taint,
         }
     }
 }

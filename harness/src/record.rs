@@ -5,8 +5,13 @@
 //! `samples.jsonl` ([`Sample`], one line per finished repetition) and `failures.jsonl` ([`Failure`], one line per
 //! repetition that gave no result). A number that nobody measured is `None`, never 0.
 
+mod comparison;
 mod folder;
 
+pub use comparison::{
+    ComparisonPlan, Figure, Figures, ReferenceCommand, ReferenceKind, ReferencePlan, Reported,
+    Setting,
+};
 pub(crate) use folder::{KEPT, write_whole};
 pub use folder::{Run, RunFolder};
 
@@ -16,6 +21,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt;
 
+/// Name of this project's engine as a runner in records.
+pub const ENGINE: &str = "engine";
 /// Version of every file in a run folder. A reader refuses other versions.
 pub const SCHEMA_VERSION: u32 = 1;
 
@@ -45,6 +52,9 @@ pub struct Manifest {
     pub order_seed: u64,
     /// The expanded cases, in the order of their index.
     pub cases: Vec<CaseRecord>,
+    /// What the engine is compared with, if the run is a comparison.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<ComparisonPlan>,
 }
 
 /// The scenario of a run.
@@ -172,6 +182,9 @@ pub struct Sample {
     /// Arrival of each generated token, in nanoseconds since the prompt was handed over; the first is the time to
     /// first token.
     pub arrival_ns: Vec<u64>,
+    /// Rates that the program measured itself; used where there are no arrival times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported: Option<Reported>,
     /// The pass or passes over the prompt.
     pub prefill: Option<PassStats>,
     /// The passes that generated tokens 2..N.
@@ -383,9 +396,12 @@ impl Sample {
         self.arrival_ns.last().map(|&ns| ns as f64 / 1e6)
     }
 
-    /// Prompt tokens over the time to first token.
+    /// Prompt tokens over the time to first token, or as reported by a program that does not tell when tokens came.
     pub fn prefill_tok_s(&self) -> Option<f64> {
-        positive(f64::from(self.n_prompt) / (self.ttft_ms()? / 1e3))
+        match self.ttft_ms() {
+            Some(ms) => positive(f64::from(self.n_prompt) / (ms / 1e3)),
+            None => positive(self.reported?.prefill_tok_s?),
+        }
     }
 
     /// Time of tokens 2..N in seconds.
@@ -394,9 +410,13 @@ impl Sample {
         positive(last.checked_sub(first)? as f64 / 1e9)
     }
 
-    /// Decode rate: tokens 2..N over their time; unknown below two tokens.
+    /// Decode rate: tokens 2..N over their time, or as reported by a program that does not tell when tokens came; unknown
+    /// below two tokens.
     pub fn decode_tok_s(&self) -> Option<f64> {
-        positive((self.n_out().checked_sub(1)?) as f64 / self.decode_s()?)
+        match self.n_out().checked_sub(1) {
+            Some(n) => positive(n as f64 / self.decode_s()?),
+            None => positive(self.reported?.decode_tok_s?),
+        }
     }
 
     /// Time per output token after the first: (end to end - time to first token) / (n - 1).
@@ -512,6 +532,7 @@ pub(crate) mod tests {
                 expect_sha256: None,
                 repeat: vec![],
             }],
+            comparison: None,
         }
     }
 
@@ -543,6 +564,7 @@ pub(crate) mod tests {
             n_gen: 4,
             load_ms: Some(5.0),
             arrival_ns: vec![20_000_000, 30_000_000, 50_000_000, 80_000_000],
+            reported: None,
             prefill: Some(PassStats::default()),
             decode: Some(decode),
             threads: Some(2),
@@ -606,6 +628,17 @@ pub(crate) mod tests {
         ] {
             check(unknown, None);
         }
+        let reported = Sample {
+            arrival_ns: vec![],
+            reported: Some(Reported {
+                prefill_tok_s: Some(300.0),
+                decode_tok_s: Some(40.0),
+            }),
+            ..sample()
+        };
+        check(reported.prefill_tok_s(), Some(300.0));
+        check(reported.decode_tok_s(), Some(40.0));
+        check(reported.ttft_ms(), None);
         let silent = Sample {
             decode: None,
             ..sample()

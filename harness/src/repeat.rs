@@ -1,7 +1,7 @@
 //! Command lines that repeat a case 1:1 with llama.cpp: the same file, threads, CPUs, context, prompt, number of tokens.
 
 use crate::record::RepeatCommand;
-use crate::scenario::{Case, PromptSpec};
+use crate::scenario::{Case, FlashAttn, PromptSpec};
 use engine::options::Isa;
 use std::path::Path;
 
@@ -18,17 +18,51 @@ pub struct Facts<'a> {
     pub rounds: u32,
 }
 
+/// A way to run llama.cpp; what is `None` stays at its default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Variant {
+    /// Whether weights are repacked for the instruction set.
+    pub repack: Option<bool>,
+    /// Whether attention runs as one kernel.
+    pub flash_attn: Option<FlashAttn>,
+}
+
 /// The command lines that repeat a case.
 pub fn commands(case: &Case, facts: &Facts<'_>) -> Vec<RepeatCommand> {
     let mut all = Vec::new();
     all.extend(completion(case, facts));
-    all.extend(bench(case, facts));
-    all
+    if let Some(n_prompt) = facts.n_prompt {
+        all.extend(
+            [(n_prompt, 0, 0), (0, case.n_gen, n_prompt)]
+                .map(|test| bench(case, facts, test, facts.rounds, "md")),
+        );
+    }
+    all.into_iter().map(Line::finish).collect()
 }
 
 /// `llama-completion`: the same text to the same number of tokens. It takes no token ids.
-fn completion(case: &Case, facts: &Facts<'_>) -> Option<RepeatCommand> {
-    let mut line = Line::new("llama-completion", facts.model);
+pub(crate) fn completion(case: &Case, facts: &Facts<'_>) -> Option<Line> {
+    let mut line = generation("llama-completion", case, facts)?;
+    for flag in ["-no-cnv", "--simple-io", "--no-display-prompt", "--perf"] {
+        line.flag(flag);
+    }
+    Some(line)
+}
+
+/// The chat front end: the same text inside the model's chat template, one turn.
+pub(crate) fn chat(case: &Case, facts: &Facts<'_>) -> Option<Line> {
+    let mut line = generation("llama-cli", case, facts)?;
+    for flag in ["--single-turn", "--simple-io", "--show-timings"] {
+        line.flag(flag);
+    }
+    line.notes
+        .push("it puts the text into the model's chat template");
+    Some(line)
+}
+
+/// What all programs that generate from a text are told.
+fn generation(tool: &'static str, case: &Case, facts: &Facts<'_>) -> Option<Line> {
+    let mut line = Line::new(tool, facts.model, notes(case));
     match &case.prompt {
         // Without --no-escape, backslashes of the prompt would be taken for escapes.
         PromptSpec::Text(text) => line.arg("-p", text).flag("--no-escape"),
@@ -48,48 +82,44 @@ fn completion(case: &Case, facts: &Facts<'_>) -> Option<RepeatCommand> {
         line.arg("--top-k", s.top_k)
             .arg("--top-p", s.top_p)
             .arg("--min-p", s.min_p);
+        line.notes
+            .push("its random numbers are its own, so the tokens differ");
     }
     if case.ignore_eos {
         line.flag("--ignore-eos");
     }
-    for flag in ["-no-cnv", "--simple-io", "--no-display-prompt", "--perf"] {
-        line.flag(flag);
-    }
-    let mut notes = notes(case);
-    if case.sampler.temp > 0.0 {
-        notes.push("its random numbers are its own, so the tokens differ");
-    }
     if case.engine.ctx == 0 {
-        notes.push("-c 0 is the model's own context; the engine takes at most 4096 of it");
+        line.notes
+            .push("-c 0 is the model's own context; the engine takes at most 4096 of it");
     }
-    Some(line.finish(&notes))
+    Some(line)
 }
 
-/// `llama-bench`: the prompt alone, then as many tokens after a prompt of that length.
-fn bench(case: &Case, facts: &Facts<'_>) -> Vec<RepeatCommand> {
-    let Some(n_prompt) = facts.n_prompt else {
-        return Vec::new();
+/// `llama-bench` on one test: tokens of the prompt, tokens to generate, and how many stand before them.
+pub(crate) fn bench(
+    case: &Case,
+    facts: &Facts<'_>,
+    (prompt, n_gen, depth): (u32, u32, u32),
+    repetitions: u32,
+    output: &str,
+) -> Line {
+    let mut line = Line::new("llama-bench", facts.model, notes(case));
+    let what = match n_gen {
+        0 => "reading the prompt",
+        _ => "writing after it",
     };
-    let tests = [
-        (n_prompt, 0, 0, "reading the prompt"),
-        (0, case.n_gen, n_prompt, "writing after it"),
-    ];
-    let lines = tests.map(|(prompt, n_gen, depth, what)| {
-        let mut line = Line::new("llama-bench", facts.model);
-        line.arg("-p", prompt).arg("-n", n_gen).arg("-d", depth);
-        line.threads(facts.cpus, false);
-        line.arg("-b", case.engine.batch.max(32))
-            .arg("-ub", case.engine.batch);
-        line.arg("-ctk", "f16")
-            .arg("-ctv", "f16")
-            .arg("-r", facts.rounds)
-            .arg("-o", "md");
-        let mut notes = notes(case);
-        notes.insert(0, what);
-        notes.push("its tokens are random, and all repetitions share one process");
-        line.finish(&notes)
-    });
-    lines.into()
+    line.notes.insert(0, what);
+    line.arg("-p", prompt).arg("-n", n_gen).arg("-d", depth);
+    line.threads(facts.cpus, false);
+    line.arg("-b", case.engine.batch.max(32))
+        .arg("-ub", case.engine.batch);
+    line.arg("-ctk", "f16")
+        .arg("-ctv", "f16")
+        .arg("-r", repetitions)
+        .arg("-o", output);
+    line.notes
+        .push("its tokens are random, and all repetitions share one process");
+    line
 }
 
 /// What llama.cpp cannot be told.
@@ -102,27 +132,29 @@ fn notes(case: &Case) -> Vec<&'static str> {
 }
 
 /// A command line being put together.
-struct Line {
+pub(crate) struct Line {
     tool: &'static str,
     words: Vec<String>,
+    notes: Vec<&'static str>,
 }
 
 impl Line {
-    fn new(tool: &'static str, model: &Path) -> Line {
+    fn new(tool: &'static str, model: &Path, notes: Vec<&'static str>) -> Line {
         let mut line = Line {
             tool,
             words: vec![tool.into()],
+            notes,
         };
         line.arg("-m", model.display());
         line
     }
 
-    fn flag(&mut self, flag: &str) -> &mut Line {
+    pub(crate) fn flag(&mut self, flag: &str) -> &mut Line {
         self.words.push(flag.into());
         self
     }
 
-    fn arg(&mut self, flag: &str, value: impl std::fmt::Display) -> &mut Line {
+    pub(crate) fn arg(&mut self, flag: &str, value: impl std::fmt::Display) -> &mut Line {
         self.words.extend([flag.into(), value.to_string()]);
         self
     }
@@ -139,14 +171,25 @@ impl Line {
         }
     }
 
-    fn finish(self, notes: &[&str]) -> RepeatCommand {
-        let words: Vec<String> = self.words.iter().map(|word| quote(word)).collect();
+    /// The words, with `program` in place of the tool's name.
+    pub(crate) fn argv(mut self, program: &Path) -> Vec<String> {
+        self.words[0] = program.display().to_string();
+        self.words
+    }
+
+    fn finish(self) -> RepeatCommand {
         RepeatCommand {
             tool: self.tool.into(),
-            line: words.join(" "),
-            note: (!notes.is_empty()).then(|| notes.join("; ")),
+            line: join(&self.words),
+            note: (!self.notes.is_empty()).then(|| self.notes.join("; ")),
         }
     }
+}
+
+/// Words as a line for a POSIX shell.
+pub fn join(words: &[String]) -> String {
+    let words: Vec<String> = words.iter().map(|word| quote(word)).collect();
+    words.join(" ")
 }
 
 /// A word quoted for a POSIX shell.
@@ -156,7 +199,7 @@ pub fn quote(word: &str) -> String {
 }
 
 /// CPUs as a hexadecimal mask, CPU 0 its lowest bit; `None` if nothing is pinned.
-fn cpu_mask(cpus: &[Option<usize>]) -> Option<String> {
+pub(crate) fn cpu_mask(cpus: &[Option<usize>]) -> Option<String> {
     let pinned: Vec<usize> = cpus.iter().flatten().copied().collect();
     let highest = *pinned.iter().max()?;
     let mut digits = vec![0u8; highest / 4 + 1];

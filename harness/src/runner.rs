@@ -51,6 +51,14 @@ pub struct Job {
     /// Process that must live for the worker to go on; the worker ends with it.
     #[serde(default)]
     pub parent: Option<i32>,
+    /// Waits busily after each token, so that it takes this much longer: to try whether a slower engine is noticed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub slow_down_percent: f64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 /// What the model reads.

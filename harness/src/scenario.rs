@@ -10,10 +10,10 @@ mod sweep;
 mod wire;
 
 pub(crate) use problem::nearest;
-pub use wire::{Order, Run, Synth};
+pub use wire::{FlashAttn, Order, Run, Synth};
 
 use crate::exit::Fail;
-use crate::record::{Swept, hex};
+use crate::record::{Figures, ReferenceKind, Swept, hex};
 use anyhow::Context as _;
 use engine::sample::SamplerOptions;
 use problem::{Located, Problem, Source, dotted};
@@ -47,8 +47,31 @@ pub struct Scenario {
     pub overrides: Vec<String>,
     /// Rounds, order and seeds. `n_gen`, `ignore_eos` and `timeout_s` may differ by case: take those from the case.
     pub run: Run,
+    /// Other programs to compare with.
+    pub references: Vec<ReferenceSpec>,
     /// The cases, at least one.
     pub cases: Vec<Case>,
+}
+
+/// Another program that does the same work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReferenceSpec {
+    /// Name in tables and records.
+    pub name: String,
+    /// Which adapter it takes.
+    pub kind: ReferenceKind,
+    /// Folder of llama.cpp's programs, if it is not to be looked for.
+    pub dir: Option<PathBuf>,
+    /// Whether llama.cpp repacks weights for the instruction set; its default if `None`.
+    pub repack: Option<bool>,
+    /// llama.cpp's flash attention; its default if `None`.
+    pub flash_attn: Option<FlashAttn>,
+    /// Threads, if not as many as the engine's.
+    pub threads: Option<usize>,
+    /// The command of kind [`ReferenceKind::Command`].
+    pub command: Vec<String>,
+    /// Where such a command's rates stand.
+    pub figures: Figures,
 }
 
 /// One point of a scenario's matrix.
@@ -280,6 +303,11 @@ impl<'a> Reader<'a> {
             sha256: hex(&Sha256::digest(self.source.text)),
             overrides: Vec::new(),
             run: base.run.clone(),
+            references: base
+                .reference
+                .iter()
+                .map(|r| reference(r, folder))
+                .collect(),
             cases: cases.collect::<Result<_, _>>()?,
         })
     }
@@ -349,6 +377,23 @@ impl<'a> Reader<'a> {
             }
             None => self.locate(problem),
         }
+    }
+}
+
+/// Another program; paths start at the scenario's folder.
+fn reference(read: &wire::Reference, folder: &Path) -> ReferenceSpec {
+    ReferenceSpec {
+        name: read.name.clone(),
+        kind: read.kind,
+        dir: read.dir.as_ref().map(|dir| folder.join(dir)),
+        repack: read.repack,
+        flash_attn: read.flash_attn,
+        threads: read.threads,
+        command: read.command.clone(),
+        figures: Figures {
+            prefill_tok_s: read.prefill_tok_s.clone(),
+            decode_tok_s: read.decode_tok_s.clone(),
+        },
     }
 }
 

@@ -79,7 +79,8 @@ impl Summary<'_> {
 
     /// The output hash, if all repetitions agree on one.
     pub fn output_sha256(&self) -> Option<&str> {
-        let mut hashes = self.counted.iter().map(|s| s.output_sha256.as_str());
+        let hashes = self.counted.iter().map(|s| s.output_sha256.as_str());
+        let mut hashes = hashes.filter(|hash| !hash.is_empty());
         let first = hashes.next()?;
         hashes.all(|hash| hash == first).then_some(first)
     }

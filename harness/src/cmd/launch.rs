@@ -18,12 +18,14 @@ pub struct Args {
 /// Becomes the program; comes back only if that fails.
 ///
 /// # Errors
-/// When the parent has ended, or the program cannot be started.
+/// None; what goes wrong is written to stderr.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let (path, rest) = args.command.split_first().unzip();
     let program = Program {
         path: path.cloned().unwrap_or_default().into(),
         args: rest.unwrap_or_default().to_vec(),
     };
-    Err(runner::become_tied(args.parent, &program))
+    // One line, for whoever shows the end of the program's errors.
+    eprintln!("{}", runner::become_tied(args.parent, &program));
+    Ok(Exit::Error)
 }

@@ -142,13 +142,13 @@ fn generate(
     let start = Tick::now();
     session.prefill(prompt)?;
     let mut token = session.sample(|logits| chooser.choose(logits))?;
-    arrival_ns.push(Tick::now().ns_since(start));
+    arrival_ns.push(arrival(job, start, 0));
     output_ids.push(token);
     let prefill = session.take_stats();
     while output_ids.len() < n_gen && !tokenizer.is_eog(token) {
         session.decode(token)?;
         token = session.sample(|logits| chooser.choose(logits))?;
-        arrival_ns.push(Tick::now().ns_since(start));
+        arrival_ns.push(arrival(job, start, arrival_ns.last().copied().unwrap_or(0)));
         output_ids.push(token);
     }
     let decode = session.take_stats();
@@ -159,6 +159,20 @@ fn generate(
         decode,
         timed: timed_use().since(&before),
     })
+}
+
+/// Nanoseconds from `start` until now, when a token has come; on a job that is to be slower, after waiting busily in
+/// proportion to the time since the token `before`.
+fn arrival(job: &Job, start: Tick, before_ns: u64) -> u64 {
+    let now_ns = Tick::now().ns_since(start);
+    let waste = now_ns.saturating_sub(before_ns) as f64 * job.slow_down_percent / 100.0;
+    let end_ns = now_ns + waste.max(0.0) as u64;
+    let mut late_ns = now_ns;
+    while late_ns < end_ns {
+        std::hint::spin_loop();
+        late_ns = Tick::now().ns_since(start);
+    }
+    late_ns
 }
 
 /// One pass over the start of the prompt and one token more, then forgotten: the buffers have their memory, and the

@@ -19,6 +19,7 @@ fn job() -> Job {
         engine: ::engine::Options::default(),
         sampler: SamplerOptions::default(),
         parent: None,
+        slow_down_percent: 0.0,
     }
 }
 

@@ -1,7 +1,8 @@
 //! Rules about scenarios that types cannot express: limits, and combinations that are impossible.
 
 use super::problem::Problem;
-use super::wire::{Model, Prompt, Run, Scenario};
+use super::wire::{Model, Prompt, Reference, Run, Scenario};
+use crate::record::{ENGINE, Figure, ReferenceKind};
 use engine::options::Affinity;
 use engine::sample::SamplerOptions;
 
@@ -47,9 +48,77 @@ pub(super) fn header(scenario: &Scenario) -> Result<(), Problem> {
         reruns,
         ..
     } = scenario.run;
+    references(&scenario.reference)?;
     range("run.rounds", rounds, 1, ROUNDS_MAX)?;
     range("run.warmup", warmup, 0, ROUNDS_MAX)?;
     range("run.reruns", reruns, 0, RERUNS_MAX)
+}
+
+/// Names that can be told apart, and for each program what it needs and nothing that it would ignore.
+fn references(all: &[Reference]) -> Result<(), Problem> {
+    for (i, reference) in all.iter().enumerate() {
+        let at = |key: &str| format!("reference.{i}.{key}");
+        let taken = |other: &Reference| other.name == reference.name;
+        if reference.name.is_empty()
+            || reference.name.starts_with(ENGINE)
+            || all[..i].iter().any(taken)
+        {
+            let what = format!("\"{}\" cannot be a reference's name", reference.name);
+            let help = format!("each needs one of its own that does not begin with \"{ENGINE}\"");
+            return Err(Problem::new(&at("name"), what).help(help));
+        }
+        let figures = [
+            ("prefill_tok_s", &reference.prefill_tok_s),
+            ("decode_tok_s", &reference.decode_tok_s),
+        ];
+        for (key, figure) in figures {
+            if let Some(figure) = figure {
+                self::figure(&at(key), figure)?;
+            }
+        }
+        let generic = reference.kind == ReferenceKind::Command;
+        let has_figures = figures.iter().any(|(_, figure)| figure.is_some());
+        if generic && (reference.command.is_empty() || !has_figures) {
+            let what =
+                "kind \"command\" needs a command, and where a rate stands in what it writes";
+            let help = "add command = [\"program\", \"-m\", \"{model}\"] and decode_tok_s = { regex = \"...\" } or { json_pointer = \"/...\" }";
+            return Err(Problem::new(&at("kind"), what).help(help));
+        }
+        if !generic && (!reference.command.is_empty() || has_figures) {
+            let what = "only kind \"command\" has a command and figures of its own";
+            return Err(Problem::new(&at("kind"), what).help("set kind = \"command\""));
+        }
+        if let (true, Some(key)) = (generic, ignored(reference)) {
+            let what = format!("kind \"command\" would ignore \"{key}\"");
+            return Err(Problem::new(&at(key), what).help("put it into the command itself"));
+        }
+    }
+    Ok(())
+}
+
+/// A key that concerns llama.cpp alone.
+fn ignored(reference: &Reference) -> Option<&'static str> {
+    let set = [
+        ("dir", reference.dir.is_some()),
+        ("repack", reference.repack.is_some()),
+        ("flash_attn", reference.flash_attn.is_some()),
+    ];
+    set.into_iter().find(|(_, set)| *set).map(|(key, _)| key)
+}
+
+/// One pattern that can match.
+fn figure(key: &str, figure: &Figure) -> Result<(), Problem> {
+    let problem = match (&figure.regex, &figure.json_pointer) {
+        (Some(regex), None) => match regex::Regex::new(regex) {
+            Ok(regex) if regex.captures_len() > 1 => return Ok(()),
+            Ok(_) => "the regular expression has no group for the number: put it in ( )".to_owned(),
+            Err(e) => e.to_string().replace('\n', " "),
+        },
+        (None, Some(pointer)) if pointer.starts_with('/') => return Ok(()),
+        (None, Some(_)) => "a JSON pointer begins with \"/\"".to_owned(),
+        _ => "keep one of regex, json_pointer".to_owned(),
+    };
+    Err(Problem::new(key, problem))
 }
 
 /// Checks one case.

@@ -63,7 +63,7 @@ fn names_and_types_are_checked_with_place_and_suggestion() {
     refused(
         "[run]",
         "[rnu]",
-        "t.toml:11:2: unknown key \"rnu\" at the top level\n   |\n11 | [rnu]\n   |  ^^^\n  = did you mean \"run\"? (valid: scenario, model, prompt, run, engine, sampler, expect, matrix, exclude)",
+        "t.toml:11:2: unknown key \"rnu\" at the top level\n   |\n11 | [rnu]\n   |  ^^^\n  = did you mean \"run\"? (valid: scenario, model, prompt, run, engine, sampler, expect, reference, matrix, exclude)",
     );
     refused(
         "threads = 2",
@@ -289,4 +289,54 @@ fn limits_hold_on_files() {
     assert!(message.contains("not UTF-8"), "{message}");
     let message = load(&dir.path().join("none.toml"), &[]).expect_err("missing");
     assert!(message.to_string().contains("cannot open"), "{message}");
+}
+
+#[test]
+fn references_need_what_their_kind_needs() {
+    let text = |table: &str| {
+        format!(
+            "[scenario]\nname = \"t\"\ndescription = \"d\"\n[model]\npath = \"m\"\n[prompt]\ntokens = 4\n[[reference]]\n{table}\n"
+        )
+    };
+    let good = text(
+        "name = \"x\"\nkind = \"command\"\ncommand = [\"x\"]\ndecode_tok_s = { regex = '(\\d+)' }",
+    );
+    let read = parse(&good, Path::new("t.toml"), &[]).expect("valid");
+    assert_eq!(read.references[0].name, "x");
+    let rows = [
+        ("name = \"x\"\nkind = \"llama-bunch\"", "llama-bench"),
+        (
+            "name = \"x\"\nkind = \"command\"\nrepak = true",
+            "did you mean \"repack\"",
+        ),
+        ("name = \"x\"\nkind = \"command\"", "needs a command"),
+        (
+            "name = \"engine 2\"\nkind = \"llama-bench\"",
+            "cannot be a reference's name",
+        ),
+        (
+            "name = \"x\"\nkind = \"llama-bench\"\ncommand = [\"x\"]",
+            "only kind \"command\"",
+        ),
+        (
+            "name = \"x\"\nkind = \"command\"\ncommand = [\"x\"]\nrepack = true\ndecode_tok_s = { regex = '(1)' }",
+            "would ignore \"repack\"",
+        ),
+        (
+            "name = \"x\"\nkind = \"command\"\ncommand = [\"x\"]\ndecode_tok_s = { regex = '1' }",
+            "no group",
+        ),
+        (
+            "name = \"x\"\nkind = \"command\"\ncommand = [\"x\"]\ndecode_tok_s = { json_pointer = 'a' }",
+            "begins with",
+        ),
+        (
+            "name = \"x\"\nkind = \"command\"\ncommand = [\"x\"]\ndecode_tok_s = { }",
+            "keep one of",
+        ),
+    ];
+    for (table, expect) in rows {
+        let error = parse(&text(table), Path::new("t.toml"), &[]).expect_err(table);
+        assert!(error.to_string().contains(expect), "{error}");
+    }
 }

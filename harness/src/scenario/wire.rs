@@ -2,6 +2,7 @@
 //!
 //! The names of keys and values come from here and from [`engine::Options`] through serde; nothing lists them again.
 
+use crate::record::{Figure, ReferenceKind};
 use engine::sample::SamplerOptions;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -28,6 +29,9 @@ pub(super) struct Scenario {
     /// What must come out.
     #[serde(default)]
     pub expect: Expect,
+    /// Other programs that `harness compare` measures beside the engine.
+    #[serde(default)]
+    pub reference: Vec<Reference>,
     /// Dotted keys and the values each of them takes: `engine.threads = [1, 2]`.
     #[serde(default)]
     pub matrix: toml::Table,
@@ -131,6 +135,56 @@ pub enum Order {
     Rotated,
     /// As the matrix lists them, every round.
     Listed,
+}
+
+/// `[[reference]]`: another program that does the same work.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Reference {
+    /// Name in tables and records.
+    pub name: String,
+    /// Which adapter it takes.
+    pub kind: ReferenceKind,
+    /// Folder of llama.cpp's programs, relative to the scenario's folder.
+    pub dir: Option<PathBuf>,
+    /// Whether llama.cpp repacks weights for the instruction set.
+    pub repack: Option<bool>,
+    /// llama.cpp's flash attention.
+    pub flash_attn: Option<FlashAttn>,
+    /// Threads, if not as many as the engine's.
+    pub threads: Option<usize>,
+    /// The command of kind `command`, with {model}, {threads}, {cpu_mask}, {n_prompt}, {n_gen} and {prompt_file}.
+    #[serde(default)]
+    pub command: Vec<String>,
+    /// Where such a command's prompt rate stands.
+    pub prefill_tok_s: Option<Figure>,
+    /// Where such a command's decode rate stands.
+    pub decode_tok_s: Option<Figure>,
+}
+
+/// llama.cpp's flash attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FlashAttn {
+    /// Always.
+    On,
+    /// Never.
+    Off,
+    /// As it thinks best.
+    Auto,
+}
+
+impl FlashAttn {
+    /// The value on a command line; `number` for old builds of llama-bench, which know no `auto`.
+    pub fn word(self, number: bool) -> &'static str {
+        match (self, number) {
+            (FlashAttn::On, false) => "on",
+            (FlashAttn::Off, false) => "off",
+            (FlashAttn::Auto, false) => "auto",
+            (FlashAttn::On, true) => "1",
+            (FlashAttn::Off | FlashAttn::Auto, true) => "0",
+        }
+    }
 }
 
 /// `[expect]`: what must come out.

@@ -178,6 +178,7 @@ impl FakeRun {
             prefill: Some(passes(1, arrival[0], 64, threads)),
             decode: Some(passes(u64::from(N_GEN) - 1, decode_ns, u64::from(N_GEN) - 1, threads)),
             arrival_ns: arrival,
+            reported: None,
             threads: Some(threads),
             cpus: (0..threads).collect(),
             isa: Some("avx2".to_owned()),
@@ -341,6 +342,7 @@ fn manifest(name: &str, cases: Vec<CaseRecord>) -> Manifest {
         warmup: 1,
         order_seed: 1,
         cases,
+        comparison: None,
     }
 }
 

@@ -3,10 +3,10 @@
 use super::table;
 use crate::clock;
 use crate::host::HostFacts;
-use crate::measure::{ENGINE, Slot, Task, Work};
+use crate::measure::{Slot, Task, Work};
 use crate::models::{self, ModelStore};
 use crate::record::{
-    BinaryRecord, CaseRecord, Manifest, ModelRecord, Phase, RepeatCommand, SCHEMA_VERSION,
+    BinaryRecord, CaseRecord, ENGINE, Manifest, ModelRecord, Phase, RepeatCommand, SCHEMA_VERSION,
     ScenarioRecord,
 };
 use crate::repeat::{self, Facts};
@@ -128,6 +128,7 @@ pub(super) fn manifest(
         order_seed: scenario.run.seed,
         cases: cases.collect::<anyhow::Result<_>>()?,
         models: models.iter().map(|(_, record)| record.clone()).collect(),
+        comparison: None,
     })
 }
 
@@ -237,6 +238,7 @@ fn job(scenario: &Scenario, case: &Case, model: &Path, parent: Option<i32>) -> J
         engine: case.engine.clone(),
         sampler: case.sampler,
         parent,
+        slow_down_percent: 0.0,
     }
 }
 

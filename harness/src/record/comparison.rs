@@ -1,0 +1,109 @@
+//! What a comparison promised to compare, as the manifest keeps it.
+
+use serde::{Deserialize, Serialize};
+
+/// What the engine is compared with, and how alike the work is. A resumed run starts exactly these commands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ComparisonPlan {
+    /// Other programs; empty if the engine is compared with itself.
+    pub references: Vec<ReferencePlan>,
+    /// How much slower the second of two engines is made on purpose, in per cent.
+    #[serde(default)]
+    pub slow_down_percent: f64,
+    /// What was made equal, and what could not be.
+    pub settings: Vec<Setting>,
+    /// Writes the text that is compared with the engine's; not timed. One per case that has such a program.
+    pub texts: Vec<ReferencePlan>,
+}
+
+/// One other program, or one way to run it, on one case.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReferencePlan {
+    /// Index of the case.
+    pub case: u32,
+    /// Name of the runner in records: `llama.cpp repack on, fa off`.
+    pub runner: String,
+    /// What it is, with its version: `llama.cpp b11434 (repack on, flash attention off)`.
+    pub title: String,
+    /// Which adapter reads its figures.
+    pub kind: ReferenceKind,
+    /// Started one after the other in every repetition.
+    pub commands: Vec<ReferenceCommand>,
+    /// Tokens of the prompt that it reads.
+    pub n_prompt: u32,
+    /// Tokens that it writes.
+    pub n_gen: u32,
+}
+
+/// Programs that there is an adapter for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReferenceKind {
+    /// llama.cpp's own benchmark.
+    LlamaBench,
+    /// llama.cpp's one-shot generation.
+    LlamaCompletion,
+    /// llama.cpp's chat front end, or in old builds its one-shot generation.
+    LlamaCli,
+    /// Any program, its figures found by a pattern.
+    Command,
+}
+
+/// One start of another program.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReferenceCommand {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Where its figures stand, for programs that no adapter knows.
+    #[serde(default, skip_serializing_if = "Figures::is_empty")]
+    pub figures: Figures,
+}
+
+/// Where the rates stand in what a program writes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Figures {
+    /// Prompt tokens a second.
+    pub prefill_tok_s: Option<Figure>,
+    /// Generated tokens a second.
+    pub decode_tok_s: Option<Figure>,
+}
+
+impl Figures {
+    fn is_empty(&self) -> bool {
+        *self == Figures::default()
+    }
+}
+
+/// Where one number stands: exactly one key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Figure {
+    /// A regular expression over stdout and stderr; the last match counts, its first group is the number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regex: Option<String>,
+    /// A JSON pointer into stdout; lines of JSON are taken as an array.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub json_pointer: Option<String>,
+}
+
+/// One setting on both sides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    /// What it is.
+    pub name: String,
+    /// What the engine does.
+    pub engine: String,
+    /// What the reference does.
+    pub reference: String,
+    /// Whether both are the same in effect.
+    pub equal: bool,
+}
+
+/// Rates that a program measured itself, where arrival times of tokens are not known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Reported {
+    /// Prompt tokens a second.
+    pub prefill_tok_s: Option<f64>,
+    /// Generated tokens a second.
+    pub decode_tok_s: Option<f64>,
+}
