@@ -248,7 +248,10 @@ fn finish(args: &Args, folder: &RunFolder, run: &Run, end: End) -> anyhow::Resul
 /// The command line that goes on with a run, quoted for a POSIX shell.
 fn resume_line(args: &Args, folder: &RunFolder) -> String {
     let program = std::env::args().next().unwrap_or_else(|| "harness".into());
-    let path = folder.path().display().to_string();
+    // The line may be pasted in another folder.
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let shown = |path: &Path| absolute(path).display().to_string();
+    let path = shown(folder.path());
     let mut words = vec![program, "run".into(), "--resume".into(), path];
     for (flag, given) in [
         ("--models-dir", &args.models_dir),
@@ -257,7 +260,7 @@ fn resume_line(args: &Args, folder: &RunFolder) -> String {
         words.extend(
             given
                 .iter()
-                .flat_map(|path| [flag.into(), path.display().to_string()]),
+                .flat_map(|path| [flag.into(), shown(path)]),
         );
     }
     let words: Vec<String> = words.iter().map(|word| repeat::quote(word)).collect();

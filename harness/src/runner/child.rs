@@ -232,7 +232,10 @@ pub(super) fn status_text(status: ExitStatus) -> String {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => {
             let named = Signal::from_named_raw(signal).map(|named| format!("{named:?}"));
-            format!("signal {signal} ({})", named.unwrap_or_default())
+            let named = named.unwrap_or_default();
+            // The library writes "Signal::KILL", quotes included.
+            let name = named.trim_matches('"').trim_start_matches("Signal::");
+            format!("signal {signal} (SIG{name})")
         }
         (None, None) => "an unknown end".into(),
     }
