@@ -25,6 +25,8 @@ pub mod kernel;
 
 pub mod pool;
 
+pub mod probe;
+
 pub mod matrix;
 
 pub mod kv;

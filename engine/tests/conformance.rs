@@ -3,7 +3,7 @@
 use engine::kernel::{self, Kernels, Partial, Row, RowMut};
 use engine::options::Isa;
 use engine::quant::{FORMATS, FormatInfo, GROUP};
-use engine::simd::LANES;
+use engine::simd::{self, LANES};
 
 /// Small deterministic generator (splitmix64).
 struct Random(u64);
@@ -122,7 +122,7 @@ const BOUND: f64 = 2e-6;
 #[test]
 fn every_format_and_isa_matches_plain_arithmetic() {
     let mut random = Random(1);
-    for isa in kernel::available() {
+    for isa in simd::available() {
         let kernels = kernel::kernels(isa).expect("available");
         for format in FORMATS {
             for (k, hostile) in [(256, false), (256, true), (768, false), (2048, true)] {
@@ -158,7 +158,7 @@ fn isas_and_token_counts_give_the_same_bits() {
         let panel = panel(format, &rows(format, k, true, &mut random));
         let values: Vec<Vec<f32>> = (0..kernel::TILE).map(|_| random.vec(k)).collect();
         let mut alone: Option<Vec<[u32; LANES]>> = None;
-        for isa in kernel::available() {
+        for isa in simd::available() {
             let kernels = kernel::kernels(isa).expect("available");
             let x: Vec<_> = values
                 .iter()
@@ -235,7 +235,7 @@ fn vector_operations_agree_between_isas_and_with_plain_arithmetic() {
     let q = random.vec(heads * dim);
     let k = random.vec(positions * dim);
     let mut seen: Option<Vec<u32>> = None;
-    for isa in kernel::available() {
+    for isa in simd::available() {
         let kernels = kernel::kernels(isa).expect("available");
         let mut normed = vec![0.0; x.len()];
         kernels.rms_norm(&x, &weight, 1e-5, &mut normed);
@@ -300,7 +300,7 @@ fn vector_operations_agree_between_isas_and_with_plain_arithmetic() {
 #[test]
 fn an_isa_this_cpu_lacks_is_refused_by_name() {
     for isa in [Isa::Avx2, Isa::Avx512] {
-        if !kernel::available().contains(&isa) {
+        if !simd::available().contains(&isa) {
             let error = kernel::kernels(isa).err().expect("refused").to_string();
             assert!(
                 error.contains("option \"isa\"") && error.contains("scalar, or auto"),

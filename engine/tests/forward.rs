@@ -2,12 +2,12 @@
 //! instruction set.
 
 use engine::gguf::Gguf;
-use engine::kernel;
 use engine::model::Model;
 use engine::options::{Affinity, AffinityPolicy, Isa};
 use engine::pool::Pool;
 use engine::quant::FormatInfo;
 use engine::session::Session;
+use engine::simd;
 use engine::synth::{Shape, in_memory};
 use engine::{Error, Options};
 use std::path::Path;
@@ -76,7 +76,7 @@ fn results_do_not_depend_on_batch_threads_or_isa() {
             (2, Isa::Auto, 4),
             (5, Isa::Auto, 512),
         ];
-        cases.extend(kernel::available().into_iter().map(|isa| (2, isa, 64)));
+        cases.extend(simd::available().into_iter().map(|isa| (2, isa, 64)));
         for (threads, isa, batch) in cases {
             let got = logits(shape, quant, &options(threads, isa, batch), &tokens, first);
             let bits =

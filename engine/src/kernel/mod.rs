@@ -14,9 +14,7 @@ pub use attend::{CHUNK, Partial};
 use crate::error::{Error, Result};
 use crate::options::Isa;
 use crate::quant::{self, Codes, Format, for_each_format};
-#[cfg(target_arch = "x86_64")]
-use crate::simd::{Avx2, Avx512};
-use crate::simd::{LANES, Scalar, Simd};
+use crate::simd::{self, LANES, Simd, Visitor};
 
 /// Tokens that one call of [`Kernels::dot`] takes at most.
 pub const TILE: usize = 4;
@@ -174,37 +172,28 @@ impl<S: Simd> Kernels for On<S> {
     }
 }
 
-/// Instruction sets this CPU can run, best first.
-pub fn available() -> Vec<Isa> {
-    let mut isas = Vec::new();
-    #[cfg(target_arch = "x86_64")]
-    {
-        isas.extend(Avx512::new().map(|_| Isa::Avx512));
-        isas.extend(Avx2::new().map(|_| Isa::Avx2));
+/// Puts the kernels of an instruction set behind one type.
+struct Boxed(Isa);
+
+impl Visitor for Boxed {
+    type Out = Box<dyn Kernels>;
+    fn visit<S: Simd>(self, s: S) -> Box<dyn Kernels> {
+        Box::new(On(s, self.0))
     }
-    isas.push(Isa::Scalar);
-    isas
 }
 
 /// The kernels of the instruction set asked for; an error when this CPU does not have it.
 pub fn kernels(isa: Isa) -> Result<Box<dyn Kernels>> {
     let isa = if isa == Isa::Auto {
-        available()[0]
+        simd::available()[0]
     } else {
         isa
     };
-    let found: Option<Box<dyn Kernels>> = match isa {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => Avx512::new().map(|s| Box::new(On(s, isa)) as _),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => Avx2::new().map(|s| Box::new(On(s, isa)) as _),
-        Isa::Scalar => Some(Box::new(On(Scalar, isa))),
-        _ => None,
-    };
+    let found = simd::with(isa, Boxed(isa));
     found.ok_or_else(|| Error::Option {
         option: "isa",
         what: {
-            let can: Vec<String> = available().iter().map(Isa::to_string).collect();
+            let can: Vec<String> = simd::available().iter().map(Isa::to_string).collect();
             let can = can.join(", ");
             format!("this CPU cannot run \"{isa}\": choose one of {can}, or auto")
         },

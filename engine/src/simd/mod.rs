@@ -20,8 +20,44 @@ pub use avx2::Avx2;
 pub use avx512::Avx512;
 pub use scalar::Scalar;
 
+use crate::options::Isa;
+
 /// Lanes of a vector, rows of a weight panel.
 pub const LANES: usize = 16;
+
+/// Code that is generic over the instruction set.
+pub trait Visitor {
+    /// What it gives.
+    type Out;
+    /// Runs it for one.
+    fn visit<S: Simd>(self, s: S) -> Self::Out;
+}
+
+/// Runs `visitor` for the instruction set asked for; `None` when this CPU does not have it.
+pub fn with<V: Visitor>(isa: Isa, visitor: V) -> Option<V::Out> {
+    match isa {
+        Isa::Auto => with(available()[0], visitor),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => Avx512::new().map(|s| visitor.visit(s)),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => Avx2::new().map(|s| visitor.visit(s)),
+        Isa::Scalar => Some(visitor.visit(Scalar)),
+        #[cfg(not(target_arch = "x86_64"))]
+        _ => None,
+    }
+}
+
+/// Instruction sets this CPU can run, best first.
+pub fn available() -> Vec<Isa> {
+    let mut isas = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    {
+        isas.extend(Avx512::new().map(|_| Isa::Avx512));
+        isas.extend(Avx2::new().map(|_| Isa::Avx2));
+    }
+    isas.push(Isa::Scalar);
+    isas
+}
 
 /// An instruction set. `F` is 16 `f32`, `I` 16 `i32`, `B` 64 bytes.
 ///

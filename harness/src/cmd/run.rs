@@ -257,11 +257,7 @@ fn resume_line(args: &Args, folder: &RunFolder) -> String {
         ("--models-dir", &args.models_dir),
         ("--worker", &args.worker),
     ] {
-        words.extend(
-            given
-                .iter()
-                .flat_map(|path| [flag.into(), shown(path)]),
-        );
+        words.extend(given.iter().flat_map(|path| [flag.into(), shown(path)]));
     }
     let words: Vec<String> = words.iter().map(|word| repeat::quote(word)).collect();
     words.join(" ")
