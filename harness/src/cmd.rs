@@ -6,6 +6,7 @@ pub mod gate;
 pub mod history;
 pub mod launch;
 pub mod models;
+pub mod probe;
 pub mod reference;
 pub mod report;
 pub mod run;

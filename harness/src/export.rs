@@ -69,6 +69,20 @@ fn result_row(run: &Run, summary: &Summary<'_>) -> anyhow::Result<Vec<(String, S
             median(Sample::decode_bytes_per_token),
         ),
         ("decode_gb_s_median", median(Sample::decode_gb_s)),
+        (
+            "peak_gb_s_median",
+            text(summary.median(|s| run.peak_gb_s(s))),
+        ),
+        ("bw_pct_median", text(summary.median(|s| run.bw_pct(s)))),
+        ("prefill_gops_median", median(Sample::prefill_gops)),
+        (
+            "prefill_peak_gops_median",
+            text(summary.median(|s| run.peak_gops(s))),
+        ),
+        (
+            "prefill_pct_median",
+            text(summary.median(|s| run.prefill_pct(s))),
+        ),
         ("load_ms_median", median(|s| s.load_ms)),
         (
             "peak_rss_bytes_median",
@@ -164,9 +178,8 @@ mod tests {
         };
         second.arrival_ns = vec![20_000_000, 40_000_000, 60_000_000, 120_000_000];
         Run {
-            manifest: manifest(),
             samples: vec![sample(), second],
-            failures: vec![],
+            ..Run::empty(manifest())
         }
     }
 

@@ -17,6 +17,7 @@ pub mod runner;
 
 pub mod models;
 
+pub mod probe;
 pub mod reference;
 
 pub mod measure;

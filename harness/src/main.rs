@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use harness::cmd::{
-    baseline, doctor, gate, history, launch, models, reference, report, run, worker,
+    baseline, doctor, gate, history, launch, models, probe, reference, report, run, worker,
 };
 use harness::exit::{self, Exit};
 use harness::runner;
@@ -33,6 +33,7 @@ const EXIT_CODES: &str = "Exit codes: 0 ok, 1 error, 2 usage or invalid scenario
 enum Command {
     Run(run::Args),
     Gate(gate::Args),
+    Probe(probe::Args),
     Baseline(baseline::Args),
     History(history::Args),
     Models(models::Args),
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Gate(args) => gate::run(&args),
+        Command::Probe(args) => probe::run(&args),
         Command::Baseline(args) => baseline::run(&args),
         Command::History(args) => history::run(&args),
         Command::Models(args) => models::run(&args),

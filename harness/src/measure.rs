@@ -4,15 +4,17 @@ pub use crate::record::ENGINE;
 
 use crate::clock;
 use crate::interrupt;
+use crate::probe;
 use crate::record::{
-    CaseRecord, Failure, FailureKind, Manifest, ModelFacts, Phase, ReferencePlan, Run, RunFolder,
-    SCHEMA_VERSION, Sample, tokens_sha256,
+    CaseRecord, Failure, FailureKind, Manifest, ModelFacts, Phase, ProbeRecord, ReferencePlan, Run,
+    RunFolder, SCHEMA_VERSION, Sample, tokens_sha256,
 };
 use crate::reference;
 use crate::runner::{self, Finished, Job, Program, Trouble};
 use crate::scenario::Order;
 use crate::stats::SplitMix64;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::time::Duration;
 
 /// A task that failed so often in a row is given up for this run.
@@ -99,6 +101,8 @@ pub struct Plan<'a> {
     pub slots: &'a [Slot],
     /// Disturbed repetitions that may be run again.
     pub reruns: u32,
+    /// The program that takes peaks, and what it takes before the first repetition of every round.
+    pub probes: (&'a Path, &'a [probe::Job]),
 }
 
 /// How a run ended.
@@ -124,6 +128,7 @@ pub fn run(
         outputs: first_outputs(&done.samples),
         failed: HashMap::new(),
         reruns_left: plan.reruns.saturating_sub(reruns_used(&done.samples)),
+        no_peak: HashSet::new(),
         plan,
         folder,
         done,
@@ -141,7 +146,8 @@ pub fn run(
             (measuring.tell)(Told::Skipped);
             continue;
         }
-        if measuring.slot(slot)? == End::Interrupted {
+        if measuring.probes(slot)? == End::Interrupted || measuring.slot(slot)? == End::Interrupted
+        {
             return Ok(End::Interrupted);
         }
     }
@@ -157,6 +163,8 @@ pub enum Told<'a> {
     Result(&'a Sample),
     /// A repetition gave none, or a wrong one.
     Failed(&'a Failure),
+    /// A peak could not be taken, for this reason; shares of it are unknown.
+    NoPeak(&'a str),
     /// The repetition is over, whatever it gave.
     Over,
     /// The repetition was done before, or its case is given up.
@@ -189,6 +197,8 @@ struct Measuring<'a, 'p> {
     /// Failures in a row of each task.
     failed: HashMap<u32, u32>,
     reruns_left: u32,
+    /// Peaks that could not be taken, as indices of the plan's.
+    no_peak: HashSet<usize>,
 }
 
 impl Measuring<'_, '_> {
@@ -212,6 +222,32 @@ impl Measuring<'_, '_> {
         self.failed
             .get(&slot.task)
             .is_some_and(|&n| n >= FAILURES_IN_A_ROW_MAX)
+    }
+
+    /// Takes the peaks of a slot's round, unless they are taken.
+    fn probes(&mut self, slot: Slot) -> anyhow::Result<End> {
+        let (program, jobs) = self.plan.probes;
+        for (i, job) in jobs.iter().enumerate() {
+            let same = |p: &ProbeRecord| (p.phase, p.round) == (slot.phase, slot.round);
+            let taken = self.done.probes.iter();
+            if taken.clone().any(|p| same(p) && p.engine == job.engine) || self.no_peak.contains(&i)
+            {
+                continue;
+            }
+            match probe::round(program, job, slot.phase, slot.round) {
+                Ok(record) => {
+                    self.folder.add_probe(&record)?;
+                    self.done.probes.push(record);
+                }
+                Err(Trouble::Interrupted) => return Ok(End::Interrupted),
+                Err(Trouble::Failed { message, .. }) => {
+                    // Said once: what fails once fails in every round.
+                    self.no_peak.insert(i);
+                    (self.tell)(Told::NoPeak(&message));
+                }
+            }
+        }
+        Ok(End::Complete)
     }
 
     /// One repetition, and re-runs of it while it is disturbed and there is a budget.

@@ -68,6 +68,16 @@ pub const ALL: &[Metric] = &[
         values: |_, summary| summary.values(Sample::prefill_tok_s),
     },
     Metric {
+        name: "bw_pct",
+        title: "share of the read bandwidth of the same rounds",
+        unit: "%",
+        digits: 1,
+        better: Better::Higher,
+        kind: Kind::Timed,
+        gated: true,
+        values: |run, summary| summary.values(|s| run.bw_pct(s)),
+    },
+    Metric {
         name: "load_ms",
         title: "load time",
         unit: "ms",

@@ -7,6 +7,7 @@
 
 mod comparison;
 mod folder;
+mod probe;
 
 pub use comparison::{
     ComparisonPlan, Figure, Figures, ReferenceCommand, ReferenceKind, ReferencePlan, Reported,
@@ -14,6 +15,7 @@ pub use comparison::{
 };
 pub(crate) use folder::{KEPT, write_whole};
 pub use folder::{Run, RunFolder};
+pub use probe::{ProbeRecord, probed};
 
 use crate::host::HostFacts;
 use engine::stage::{Ledger, StageTimes};
@@ -220,6 +222,15 @@ pub struct ModelFacts {
     pub n_params: Option<u64>,
     /// Bytes of all weights as the file stores them.
     pub weight_bytes: Option<u64>,
+    /// Weights in the layers' matrices, each multiplied once for every token.
+    #[serde(default)]
+    pub layer_params: Option<u64>,
+    /// Weights of the output head, multiplied once for every token that is chosen.
+    #[serde(default)]
+    pub head_params: Option<u64>,
+    /// Whether most weights are floats, so that arithmetic is in single precision.
+    #[serde(default)]
+    pub float_weights: Option<bool>,
 }
 
 /// Stage times and bytes of one phase.

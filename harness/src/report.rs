@@ -1,5 +1,6 @@
 //! The report of a run: one self-contained HTML file, and the same in short as markdown.
 
+mod bandwidth;
 mod data;
 mod format;
 mod html;
@@ -7,6 +8,8 @@ mod markdown;
 mod plots;
 mod tables;
 mod words;
+
+pub use bandwidth::{BandwidthLine, bandwidth_page};
 
 use crate::record::{Run, write_whole};
 use std::path::{Path, PathBuf};

@@ -107,14 +107,13 @@ mod tests {
             ..sample()
         };
         let run = Run {
-            manifest: manifest(),
             samples: vec![
                 at(0, 0, Phase::Warmup, 100.0),
                 at(1, 0, Phase::Measured, 2.0),
                 at(0, 0, Phase::Measured, 50.0),
                 at(0, 1, Phase::Measured, 1.0),
             ],
-            failures: vec![],
+            ..Run::empty(manifest())
         };
         let summaries = summaries(&run);
         assert_eq!(summaries.len(), 1);
@@ -129,9 +128,8 @@ mod tests {
     #[test]
     fn wrong_outputs_are_told_from_the_results() {
         let mut run = Run {
-            manifest: manifest(),
             samples: vec![sample(), sample(), sample()],
-            failures: vec![],
+            ..Run::empty(manifest())
         };
         let mut check = |second: &str, expect: Option<&str>, wrong| {
             run.samples[1].output_sha256 = second.into();
@@ -149,9 +147,8 @@ mod tests {
     #[test]
     fn a_hash_stands_only_for_repetitions_that_agree() {
         let mut run = Run {
-            manifest: manifest(),
             samples: vec![sample(), sample()],
-            failures: vec![],
+            ..Run::empty(manifest())
         };
         run.samples[1].round = 1;
         let hash = sample().output_sha256;

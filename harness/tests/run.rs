@@ -20,6 +20,7 @@ path = "model.gguf"
 text = "Hello"
 [run]
 rounds = 2
+probe = false
 warmup = 1
 n_gen = 3
 timeout_s = 30

@@ -12,7 +12,7 @@ use crate::models::ModelStore;
 use crate::record::{Manifest, Phase, Run, RunFolder};
 use crate::runner::Program;
 use crate::scenario::{self, Scenario};
-use crate::{export, repeat, report, summary};
+use crate::{export, probe, repeat, report, summary};
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write as _;
@@ -154,6 +154,7 @@ fn measure_all(
         worker,
         slots: &slots,
         reruns: run.reruns,
+        probes: (&probe::program()?, &plan::probes(scenario, &manifest)),
     };
     eprintln!(
         "{}: {}",
@@ -200,6 +201,9 @@ fn tell(bar: &ProgressBar, told: Told<'_>) {
                 "{}, round {}: {kind}: {}",
                 failure.case, failure.round, failure.message
             );
+        }),
+        Told::NoPeak(reason) => bar.suspend(|| {
+            eprintln!("a peak cannot be taken, so shares of it are unknown: {reason}");
         }),
         Told::Over | Told::Skipped => bar.inc(1),
     }

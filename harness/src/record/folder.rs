@@ -1,6 +1,6 @@
 //! A run folder: created once, written by one process at a time, readable whatever happened to its writer.
 
-use super::{Failure, Manifest, SCHEMA_VERSION, Sample};
+use super::{Failure, Manifest, ProbeRecord, SCHEMA_VERSION, Sample};
 use crate::clock;
 use crate::exit::Fail;
 use anyhow::{Context as _, bail};
@@ -16,8 +16,12 @@ const MANIFEST: &str = "manifest.json";
 const SAMPLES: &str = "samples.jsonl";
 /// Name of the journal of failures.
 const FAILURES: &str = "failures.jsonl";
+/// Name of the journal of probes.
+const PROBES: &str = "probes.jsonl";
+/// The journals.
+const JOURNALS: [&str; 3] = [SAMPLES, FAILURES, PROBES];
 /// All that is needed to read a run again.
-pub(crate) const KEPT: &[&str] = &[MANIFEST, SAMPLES, FAILURES];
+pub(crate) const KEPT: &[&str] = &[MANIFEST, SAMPLES, FAILURES, PROBES];
 /// Name of the lock; empty, and without meaning while nobody holds it.
 const LOCK: &str = ".lock";
 /// Largest file of a run folder that is read, in bytes.
@@ -34,6 +38,8 @@ pub struct Run {
     pub samples: Vec<Sample>,
     /// Repetitions that gave none.
     pub failures: Vec<Failure>,
+    /// Peaks of the rounds.
+    pub probes: Vec<ProbeRecord>,
 }
 
 impl Run {
@@ -54,6 +60,7 @@ impl Run {
             manifest,
             samples: read_journal(&folder.join(SAMPLES))?.0,
             failures: read_journal(&folder.join(FAILURES))?.0,
+            probes: read_journal(&folder.join(PROBES))?.0,
         })
     }
 }
@@ -65,6 +72,7 @@ impl Run {
             manifest,
             samples: vec![],
             failures: vec![],
+            probes: vec![],
         }
     }
 
@@ -87,6 +95,7 @@ pub struct RunFolder {
     path: PathBuf,
     samples: File,
     failures: File,
+    probes: File,
     /// Held until the folder is dropped.
     _lock: File,
 }
@@ -103,6 +112,7 @@ impl RunFolder {
         let folder = RunFolder {
             samples: open_journal(&path.join(SAMPLES))?,
             failures: open_journal(&path.join(FAILURES))?,
+            probes: open_journal(&path.join(PROBES))?,
             path,
             _lock: lock,
         };
@@ -125,7 +135,7 @@ impl RunFolder {
         }
         let lock = lock(path)?;
         let run = Run::read(path)?;
-        for name in [SAMPLES, FAILURES] {
+        for name in JOURNALS {
             let journal = path.join(name);
             let (_, whole_bytes) = read_journal::<serde_json::Value>(&journal)?;
             let file = OpenOptions::new()
@@ -139,6 +149,7 @@ impl RunFolder {
         let folder = RunFolder {
             samples: open_journal(&path.join(SAMPLES))?,
             failures: open_journal(&path.join(FAILURES))?,
+            probes: open_journal(&path.join(PROBES))?,
             path: path.to_owned(),
             _lock: lock,
         };
@@ -164,6 +175,14 @@ impl RunFolder {
     /// As [`RunFolder::add_sample`].
     pub fn add_failure(&mut self, failure: &Failure) -> anyhow::Result<()> {
         append(&mut self.failures, failure).with_context(|| self.full(FAILURES))
+    }
+
+    /// Appends a probe; it is on disk when this returns.
+    ///
+    /// # Errors
+    /// As [`RunFolder::add_sample`].
+    pub fn add_probe(&mut self, probe: &ProbeRecord) -> anyhow::Result<()> {
+        append(&mut self.probes, probe).with_context(|| self.full(PROBES))
     }
 
     /// Writes a file that can be made again from the journals.

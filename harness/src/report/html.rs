@@ -10,10 +10,10 @@ use crate::record::Run;
 use engine::stage::Stage;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-const STYLE: &str = include_str!("html/style.css");
+pub(super) const STYLE: &str = include_str!("html/style.css");
 const SCRIPT: &str = include_str!("html/sort.js");
 /// What the page may do: use its own style and script, and nothing from anywhere else.
-const POLICY: &str =
+pub(super) const POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:";
 /// Most characters of one output text that are shown.
 const OUTPUT_CHARS_MAX: usize = 4000;

@@ -245,7 +245,17 @@ fn model_facts(model: &Model) -> ModelFacts {
         1_000_000..1_000_000_000 => format!("{:.0}M", n_params as f64 / 1e6),
         _ => format!("{:.1}B", n_params as f64 / 1e9),
     };
+    let matrices = tensors.iter().filter(|t| t.dims.len() == 2);
+    let layers = matrices.filter(|t| t.name.starts_with("blk."));
+    // Without a head of its own, a model multiplies with its embeddings.
+    let head = ["output.weight", "token_embd.weight"];
+    let head = head
+        .iter()
+        .find_map(|name| tensors.iter().find(|t| t.name == *name));
     ModelFacts {
+        layer_params: Some(layers.map(|t| t.n_values()).sum()),
+        head_params: head.map(|t| t.n_values()),
+        float_weights: main.map(|t| t.format().block_len == 1),
         description: format!("{} {size} {format}", model.config().arch.name),
         n_params: Some(n_params),
         weight_bytes: Some(tensors.iter().map(|t| t.bytes).sum()),

@@ -46,6 +46,7 @@ pub(super) fn header(scenario: &Scenario) -> Result<(), Problem> {
         rounds,
         warmup,
         reruns,
+        probe: _,
         ..
     } = scenario.run;
     references(&scenario.reference)?;

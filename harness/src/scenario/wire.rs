@@ -110,6 +110,8 @@ pub struct Run {
     pub seed: u64,
     /// Disturbed repetitions that may be run again, over the whole run.
     pub reruns: u32,
+    /// Takes the machine's peaks in every round, to hold the cases against.
+    pub probe: bool,
 }
 
 impl Default for Run {
@@ -123,6 +125,7 @@ impl Default for Run {
             timeout_s: 600,
             seed: 1,
             reruns: 0,
+            probe: true,
         }
     }
 }

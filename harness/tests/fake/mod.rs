@@ -186,6 +186,7 @@ impl FakeRun {
                 description: "llama 135M Q4_1".to_owned(),
                 n_params: Some(134_515_008),
                 weight_bytes: Some(96_780_000),
+                ..ModelFacts::default()
             },
             kv_capacity_bytes: Some(11_796_480),
             usage: Usage {

@@ -5,9 +5,10 @@ use crate::clock;
 use crate::host::HostFacts;
 use crate::measure::{Slot, Task, Work};
 use crate::models::{self, ModelStore};
+use crate::probe;
 use crate::record::{
     BinaryRecord, CaseRecord, ENGINE, Manifest, ModelRecord, Phase, RepeatCommand, SCHEMA_VERSION,
-    ScenarioRecord,
+    ScenarioRecord, probed,
 };
 use crate::repeat::{self, Facts};
 use crate::runner::{Job, JobPrompt, PROTOCOL_VERSION, Program, engine};
@@ -220,6 +221,19 @@ pub(super) fn tasks(scenario: &Scenario, manifest: &Manifest) -> Vec<Task> {
         }
     });
     tasks.collect()
+}
+
+/// The peaks taken in every round: one for each setting of the cases that bears on them.
+pub(super) fn probes(scenario: &Scenario, manifest: &Manifest) -> Vec<probe::Job> {
+    let mut jobs: Vec<probe::Job> = Vec::new();
+    for case in manifest.cases.iter().filter(|_| scenario.run.probe) {
+        let engine = probed(&case.engine);
+        if !jobs.iter().any(|job| job.engine == engine) {
+            let points = probe::round_points(&manifest.host);
+            jobs.push(probe::Job { engine, points });
+        }
+    }
+    jobs
 }
 
 fn job(scenario: &Scenario, case: &Case, model: &Path, parent: Option<i32>) -> Job {

@@ -23,18 +23,19 @@ pub(super) fn results(run: &Run) -> String {
         "TTFT\nms",
         "TPOT ms\np50 / p90",
         "decode\nGB/s",
+        "of peak\nGB/s",
         "peak\nMB",
         "output\nSHA-256",
         "runs",
     ]);
     for summary in summaries(run) {
-        table.add_row(row(&summary));
+        table.add_row(row(run, &summary));
     }
-    align_numbers(&mut table, 8);
+    align_numbers(&mut table, 9);
     table.to_string()
 }
 
-fn row(summary: &Summary<'_>) -> [String; 10] {
+fn row(run: &Run, summary: &Summary<'_>) -> [String; 11] {
     let rates = summary.values(Sample::decode_tok_s);
     let tpot = summary.values(Sample::tpot_ms);
     let low_high = stats::quantile(&rates, 0.0).zip(stats::quantile(&rates, 1.0));
@@ -57,10 +58,21 @@ fn row(summary: &Summary<'_>) -> [String; 10] {
             number(stats::quantile(&tpot, 0.9), 2)
         ),
         median(Sample::decode_gb_s, 2),
+        of_peak(run, summary),
         median(|s| s.usage.peak_rss_bytes.map(|b| b as f64 / 1e6), 0),
         hash(summary),
         runs(summary),
     ]
+}
+
+/// The share of the read bandwidth of the same rounds, and that bandwidth.
+fn of_peak(run: &Run, summary: &Summary<'_>) -> String {
+    let share = summary.median(|s| run.bw_pct(s));
+    let peak = summary.median(|s| run.peak_gb_s(s));
+    match share.zip(peak) {
+        Some((share, peak)) => format!("{share:.0} %\n{peak:.2}"),
+        None => UNKNOWN.into(),
+    }
 }
 
 /// The output hash, or that there is not one.
