@@ -25,6 +25,8 @@ pub mod measure;
 pub mod export;
 pub mod summary;
 
+pub mod compare;
+
 pub mod metric;
 
 pub mod baseline;

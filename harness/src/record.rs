@@ -10,8 +10,8 @@ mod folder;
 mod probe;
 
 pub use comparison::{
-    ComparisonPlan, Figure, Figures, ReferenceCommand, ReferenceKind, ReferencePlan, Reported,
-    Setting,
+    ComparisonPlan, ENGINE_AGAIN, Figure, Figures, ReferenceCommand, ReferenceKind, ReferencePlan,
+    Refused, Reported, Setting,
 };
 pub(crate) use folder::{KEPT, write_whole};
 pub use folder::{Run, RunFolder};

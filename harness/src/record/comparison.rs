@@ -1,12 +1,19 @@
 //! What a comparison promised to compare, as the manifest keeps it.
 
+use super::ENGINE;
 use serde::{Deserialize, Serialize};
+
+/// Name of the second of two engines as a runner in records.
+pub const ENGINE_AGAIN: &str = "engine again";
 
 /// What the engine is compared with, and how alike the work is. A resumed run starts exactly these commands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ComparisonPlan {
-    /// Other programs; empty if the engine is compared with itself.
+    /// Other programs.
     pub references: Vec<ReferencePlan>,
+    /// Programs that cannot be told to do the work of a case.
+    #[serde(default)]
+    pub refused: Vec<Refused>,
     /// How much slower the second of two engines is made on purpose, in per cent.
     #[serde(default)]
     pub slow_down_percent: f64,
@@ -14,6 +21,34 @@ pub struct ComparisonPlan {
     pub settings: Vec<Setting>,
     /// Writes the text that is compared with the engine's; not timed. One per case that has such a program.
     pub texts: Vec<ReferencePlan>,
+}
+
+impl ComparisonPlan {
+    /// Whether the engine is compared with itself.
+    pub fn itself(&self) -> bool {
+        self.references.is_empty() && self.refused.is_empty()
+    }
+
+    /// The runner that is judged: the engine, or the second of two engines.
+    pub fn subject(&self) -> &'static str {
+        match self.itself() {
+            true => ENGINE_AGAIN,
+            false => ENGINE,
+        }
+    }
+}
+
+/// A program that cannot be told to do the work of a case.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Index of the case.
+    pub case: u32,
+    /// Name of the runner.
+    pub runner: String,
+    /// What it is, with its version.
+    pub title: String,
+    /// What it cannot be told.
+    pub reason: String,
 }
 
 /// One other program, or one way to run it, on one case.
