@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use harness::cmd::{
-    baseline, doctor, gate, history, launch, models, probe, reference, report, run, worker,
+    baseline, compare, doctor, gate, history, launch, models, probe, reference, report, run, worker,
 };
 use harness::exit::{self, Exit};
 use harness::runner;
@@ -11,13 +11,15 @@ use std::process::ExitCode;
 
 /// Measures how fast language models run on this machine's CPUs: scenarios in, records and reports out.
 ///
-/// The command everybody needs:
+/// The commands everybody needs:
 ///
 ///     harness run scenarios/strict.toml
+///     harness compare --llama-cpp
 ///
-/// It fetches the model if need be, runs every repetition in a fresh process pinned to the physical cores, checks that
+/// The first fetches the model if need be, runs every repetition in a fresh process pinned to the physical cores, checks that
 /// all of them write the same text, prints a table and the llama.cpp command lines that repeat the same work, and leaves
-/// records and a report in a folder below results/.
+/// records and a report in a folder below results/. The second measures engine and llama.cpp in turn, and says which one is
+/// faster, how sure that is, and why.
 #[derive(Debug, Parser)]
 #[command(name = "harness", version, verbatim_doc_comment, max_term_width = 100, after_help = EXIT_CODES)]
 struct Cli {
@@ -32,6 +34,7 @@ const EXIT_CODES: &str = "Exit codes: 0 ok, 1 error, 2 usage or invalid scenario
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Args),
+    Compare(compare::Args),
     Gate(gate::Args),
     Probe(probe::Args),
     Baseline(baseline::Args),
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
     }
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Gate(args) => gate::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::Baseline(args) => baseline::run(&args),

@@ -10,7 +10,7 @@ mod llama_bench;
 mod llama_cli;
 mod llama_completion;
 
-pub use find::{Installation, Place, Places, find, missing};
+pub use find::{Installation, Place, Places, Tool, find, missing};
 pub use install::{PACKAGE, install};
 
 use crate::record::{

@@ -2,7 +2,7 @@
 
 use super::table;
 use crate::clock;
-use crate::host::HostFacts;
+use crate::host::{HostFacts, plural};
 use crate::measure::{Slot, Task, Work};
 use crate::models::{self, ModelStore};
 use crate::probe;
@@ -22,16 +22,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A scenario as `--list` and `--dry-run` show it: nothing is fetched.
-pub(super) struct Shown {
+pub(in crate::cmd) struct Shown {
     /// The cases.
-    pub(super) cases: Vec<CaseRecord>,
+    pub(in crate::cmd) cases: Vec<CaseRecord>,
     /// The model of each case.
-    pub(super) model_names: Vec<String>,
+    pub(in crate::cmd) model_names: Vec<String>,
     jobs: Vec<Job>,
 }
 
 impl Shown {
-    pub(super) fn new(scenario: &Scenario, store: &ModelStore) -> anyhow::Result<Shown> {
+    pub(in crate::cmd) fn new(scenario: &Scenario, store: &ModelStore) -> anyhow::Result<Shown> {
         let mut shown = Shown {
             cases: vec![],
             model_names: vec![],
@@ -50,8 +50,13 @@ impl Shown {
         Ok(shown)
     }
 
+    /// The model file of each case.
+    pub(in crate::cmd) fn model_paths(&self) -> Vec<PathBuf> {
+        self.jobs.iter().map(|job| job.model.clone()).collect()
+    }
+
     /// The exact command lines, case by case.
-    pub(super) fn commands(&self, worker: &Program) -> anyhow::Result<String> {
+    pub(in crate::cmd) fn commands(&self, worker: &Program) -> anyhow::Result<String> {
         let mut text = String::new();
         let words = std::iter::once(worker.path.as_os_str())
             .chain(worker.args.iter().map(|a| a.as_os_str()));
@@ -67,7 +72,7 @@ impl Shown {
 }
 
 /// Fetches or makes the models of all cases; each distinct one once, in the order of the cases.
-pub(super) fn models(
+pub(in crate::cmd) fn models(
     scenario: &Scenario,
     store: &ModelStore,
 ) -> anyhow::Result<Vec<(ModelSpec, ModelRecord)>> {
@@ -98,7 +103,7 @@ pub(super) fn models(
 }
 
 /// The manifest of a run that starts now.
-pub(super) fn manifest(
+pub(in crate::cmd) fn manifest(
     scenario: &Scenario,
     models: &[(ModelSpec, ModelRecord)],
     worker: &Program,
@@ -149,13 +154,13 @@ fn binary(worker: &Program) -> anyhow::Result<BinaryRecord> {
 }
 
 /// Makes the records of cases. Prompts are counted in tokens, each once; not while the model is not there.
-struct Recorder<'a> {
+pub(in crate::cmd) struct Recorder<'a> {
     scenario: &'a Scenario,
     counts: HashMap<(PathBuf, String), Option<u32>>,
 }
 
 impl<'a> Recorder<'a> {
-    fn new(scenario: &'a Scenario) -> Recorder<'a> {
+    pub(in crate::cmd) fn new(scenario: &'a Scenario) -> Recorder<'a> {
         Recorder {
             scenario,
             counts: HashMap::new(),
@@ -183,17 +188,22 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// llama.cpp's command lines; none where this machine cannot run the case, which the engine will then refuse itself.
-    fn repeat(&mut self, case: &Case, model: &Path) -> Vec<RepeatCommand> {
-        let e = &case.engine;
-        let cpus = Topology::detect().plan(&e.affinity, e.threads, e.oversubscribe);
-        let n_prompt = match &case.prompt {
+    /// How many tokens the prompt of a case has; `None` while its model is not there.
+    pub(in crate::cmd) fn n_prompt(&mut self, case: &Case, model: &Path) -> Option<u32> {
+        match &case.prompt {
             PromptSpec::Tokens(tokens) => Some(*tokens),
             PromptSpec::Text(text) | PromptSpec::File(_, text) => {
                 let known = self.counts.entry((model.to_owned(), text.clone()));
                 *known.or_insert_with(|| engine::count_tokens(model, text).ok())
             }
-        };
+        }
+    }
+
+    /// llama.cpp's command lines; none where this machine cannot run the case, which the engine will then refuse itself.
+    fn repeat(&mut self, case: &Case, model: &Path) -> Vec<RepeatCommand> {
+        let e = &case.engine;
+        let cpus = Topology::detect().plan(&e.affinity, e.threads, e.oversubscribe);
+        let n_prompt = self.n_prompt(case, model);
         let Ok(cpus) = cpus else {
             return Vec::new();
         };
@@ -208,7 +218,7 @@ impl<'a> Recorder<'a> {
 }
 
 /// What is repeated in every round.
-pub(super) fn tasks(scenario: &Scenario, manifest: &Manifest) -> Vec<Task> {
+pub(in crate::cmd) fn tasks(scenario: &Scenario, manifest: &Manifest) -> Vec<Task> {
     let parent = Some(std::process::id() as i32);
     let cases = scenario.cases.iter().zip(&manifest.cases);
     let tasks = cases.map(|(case, record)| {
@@ -224,7 +234,7 @@ pub(super) fn tasks(scenario: &Scenario, manifest: &Manifest) -> Vec<Task> {
 }
 
 /// The peaks taken in every round: one for each setting of the cases that bears on them.
-pub(super) fn probes(scenario: &Scenario, manifest: &Manifest) -> Vec<probe::Job> {
+pub(in crate::cmd) fn probes(scenario: &Scenario, manifest: &Manifest) -> Vec<probe::Job> {
     let mut jobs: Vec<probe::Job> = Vec::new();
     for case in manifest.cases.iter().filter(|_| scenario.run.probe) {
         let engine = probed(&case.engine);
@@ -257,7 +267,7 @@ fn job(scenario: &Scenario, case: &Case, model: &Path, parent: Option<i32>) -> J
 }
 
 /// What differs between a run that began and one that would go on with it.
-pub(super) fn differences(began: &Manifest, now: &Manifest) -> Vec<&'static str> {
+pub(in crate::cmd) fn differences(began: &Manifest, now: &Manifest) -> Vec<&'static str> {
     let hashes = |m: &Manifest| {
         m.models
             .iter()
@@ -279,10 +289,10 @@ pub(super) fn differences(began: &Manifest, now: &Manifest) -> Vec<&'static str>
 }
 
 /// What a run is going to do, in a line.
-pub(super) fn promise(scenario: &Scenario, slots: &[Slot]) -> String {
+pub(in crate::cmd) fn promise(scenario: &Scenario, slots: &[Slot]) -> String {
     let warmup = slots.iter().filter(|s| s.phase == Phase::Warmup).count();
-    let cases = super::counted(scenario.cases.len(), "case");
-    let warm_ups = super::counted(warmup, "warm-up");
+    let cases = plural(scenario.cases.len(), "case");
+    let warm_ups = plural(warmup, "warm-up");
     let measured = slots.len() - warmup;
     format!("{cases}, {measured} measured after {warm_ups}, each repetition in a fresh process")
 }

@@ -13,7 +13,7 @@ const UNKNOWN: &str = "unknown";
 const HASH_CHARS: usize = 12;
 
 /// The table of results. Quantities are medians over the repetitions that count.
-pub(super) fn results(run: &Run) -> String {
+pub(in crate::cmd) fn results(run: &Run) -> String {
     let mut table = new_table();
     table.set_header([
         "case",
@@ -104,7 +104,7 @@ fn runs(summary: &Summary<'_>) -> String {
 }
 
 /// The cases of a scenario.
-pub(super) fn cases(cases: &[CaseRecord], models: &[String]) -> String {
+pub(in crate::cmd) fn cases(cases: &[CaseRecord], models: &[String]) -> String {
     let mut table = new_table();
     table.set_header([
         "", "case", "model", "prompt", "n_gen", "threads", "affinity", "isa", "ctx",
@@ -140,7 +140,7 @@ pub(super) fn cases(cases: &[CaseRecord], models: &[String]) -> String {
 }
 
 /// Command lines with what they cannot repeat.
-pub(super) fn commands(commands: &[RepeatCommand]) -> String {
+pub(in crate::cmd) fn commands(commands: &[RepeatCommand]) -> String {
     let mut text = String::new();
     for command in commands {
         if let Some(note) = &command.note {
@@ -169,7 +169,7 @@ pub(in crate::cmd) fn new_table() -> Table {
     table
 }
 
-fn align_numbers(table: &mut Table, columns: usize) {
+pub(in crate::cmd) fn align_numbers(table: &mut Table, columns: usize) {
     for column in table.column_iter_mut().take(columns).skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }

@@ -1,0 +1,324 @@
+//! What `run` and `compare` have in common: a scenario from its file, its run folder, the repetitions, the end.
+
+use super::run::{plan, table};
+use crate::exit::{Exit, Fail};
+use crate::interrupt;
+use crate::measure::{self, End, Slot, Task, Told};
+use crate::models::ModelStore;
+use crate::record::{ComparisonPlan, ENGINE, Manifest, Phase, Run, RunFolder};
+use crate::runner::Program;
+use crate::scenario::{self, Scenario};
+use crate::{export, host, probe, repeat, report, summary};
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Options of commands that measure.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Args {
+    /// Prints the cases the scenario expands to, and runs nothing.
+    #[arg(long)]
+    pub(super) list: bool,
+    /// Prints the command lines that would run, and those that repeat the same work with llama.cpp; runs nothing.
+    #[arg(long, conflicts_with = "list")]
+    pub(super) dry_run: bool,
+    /// Replaces a value of the scenario, or the sweep over it: --set engine.threads=1
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(super) set: Vec<String>,
+    /// Goes on with an interrupted run; without a scenario, with the one the run was started with.
+    #[arg(long, value_name = "RUN_DIR", conflicts_with_all = ["list", "dry_run"])]
+    pub(super) resume: Option<PathBuf>,
+    /// Folder that models are kept in [default: HARNESS_MODELS, else the user's cache folder].
+    #[arg(long, value_name = "DIR", env = "HARNESS_MODELS", hide_env = true)]
+    models_dir: Option<PathBuf>,
+    /// Folder that gets the folder of this run.
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub(super) results_dir: PathBuf,
+    /// Writes no report.
+    #[arg(long)]
+    no_report: bool,
+    /// Program that does the work instead of this one: it gets a job on stdin and answers as `harness worker` does.
+    #[arg(long, value_name = "PROGRAM", hide = true)]
+    worker: Option<PathBuf>,
+}
+
+/// A scenario on its way to results.
+pub(super) struct Session<'a> {
+    args: &'a Args,
+    /// The subcommand, for the line that goes on with it.
+    command: &'static str,
+    /// What to measure.
+    pub(super) scenario: Scenario,
+    /// The program that works.
+    pub(super) worker: Program,
+    /// Where models are.
+    pub(super) store: ModelStore,
+    resumed: Option<(RunFolder, Run)>,
+}
+
+impl<'a> Session<'a> {
+    /// Loads the scenario, or takes up the run to go on with. `adjust` gives overrides that the command adds to those of
+    /// the command line.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the command line, the scenario or the run.
+    pub(super) fn load(
+        args: &'a Args,
+        command: &'static str,
+        path: Option<&Path>,
+        adjust: impl Fn(&Scenario) -> Vec<String>,
+    ) -> anyhow::Result<Session<'a>> {
+        let resumed = args.resume.as_deref().map(RunFolder::resume).transpose()?;
+        let scenario = match (path, &resumed) {
+            (Some(path), _) => {
+                let scenario = scenario::load(path, &args.set)?;
+                let more = adjust(&scenario);
+                match more.is_empty() {
+                    true => scenario,
+                    false => scenario::load(path, &[&args.set[..], &more].concat())?,
+                }
+            }
+            (None, Some((_, run))) => {
+                let was = &run.manifest.scenario;
+                if !args.set.is_empty() {
+                    return Err(Fail::usage(
+                        "--set cannot change a run that has begun: start a new one",
+                    ));
+                }
+                scenario::parse(&was.text, Path::new(&was.path), &was.overrides)?
+            }
+            (None, None) => return Err(Fail::usage("name a scenario file")),
+        };
+        interrupt::install()?;
+        Ok(Session {
+            args,
+            command,
+            scenario,
+            worker: worker(args)?,
+            store: ModelStore::new(args.models_dir.clone())?,
+            resumed,
+        })
+    }
+
+    /// The run to go on with.
+    pub(super) fn resumed(&self) -> Option<&Run> {
+        self.resumed.as_ref().map(|(_, run)| run)
+    }
+
+    /// Prints the cases, if that was asked for.
+    ///
+    /// # Errors
+    /// When a model is not known.
+    pub(super) fn lists(&self) -> anyhow::Result<bool> {
+        if self.args.list {
+            let shown = plan::Shown::new(&self.scenario, &self.store)?;
+            print(&format!(
+                "{}\n",
+                table::cases(&shown.cases, &shown.model_names)
+            ))?;
+        }
+        Ok(self.args.list)
+    }
+
+    /// Prints the command lines of the engine and what `more` adds to them, if that was asked for.
+    ///
+    /// # Errors
+    /// When a model is not known.
+    pub(super) fn is_dry(
+        &self,
+        more: impl FnOnce(&plan::Shown) -> anyhow::Result<String>,
+    ) -> anyhow::Result<bool> {
+        if self.args.dry_run {
+            let shown = plan::Shown::new(&self.scenario, &self.store)?;
+            print(&shown.commands(&self.worker)?)?;
+            print(&more(&shown)?)?;
+        }
+        Ok(self.args.dry_run)
+    }
+
+    /// Fetches the models, and makes a new run folder or opens the one to go on with, if it is of the same scenario, models
+    /// and program. `compare` plans a comparison; one that has begun keeps its plan.
+    ///
+    /// # Errors
+    /// When a model cannot be had, the folder cannot be written, or another run began in it.
+    pub(super) fn open(
+        &mut self,
+        compare: impl FnOnce(&Manifest) -> anyhow::Result<Option<ComparisonPlan>>,
+    ) -> anyhow::Result<(RunFolder, Run)> {
+        let models = plan::models(&self.scenario, &self.store)?;
+        let mut manifest = plan::manifest(&self.scenario, &models, &self.worker)?;
+        let Some((folder, run)) = self.resumed.take() else {
+            manifest.comparison = compare(&manifest)?;
+            let folder = RunFolder::create(&self.args.results_dir, &manifest)?;
+            return Ok((folder, Run::empty(manifest)));
+        };
+        let differences = plan::differences(&run.manifest, &manifest);
+        if !differences.is_empty() {
+            let path = folder.path().display();
+            let what = differences.join(", ");
+            let text = format!(
+                "cannot go on with \"{path}\": {what} changed since it began; start a new run"
+            );
+            return Err(Fail::usage(text));
+        }
+        Ok((folder, run))
+    }
+
+    /// Runs everything the folder lacks, with a progress bar, and writes the tables.
+    ///
+    /// # Errors
+    /// When a record cannot be written.
+    pub(super) fn measure(
+        &self,
+        tasks: &[Task],
+        slots: &[Slot],
+        folder: &mut RunFolder,
+        done: &mut Run,
+    ) -> anyhow::Result<End> {
+        let manifest = done.manifest.clone();
+        let plan = measure::Plan {
+            manifest: &manifest,
+            tasks,
+            worker: &self.worker,
+            slots,
+            reruns: self.scenario.run.reruns,
+            probes: (&probe::program()?, &plan::probes(&self.scenario, &manifest)),
+        };
+        let path = folder.path().display();
+        eprintln!("{path}: {}", plan::promise(&self.scenario, slots));
+        let disturbing = manifest.host.warnings().count();
+        if disturbing > 0 {
+            let findings = host::plural(disturbing, "finding");
+            eprintln!(
+                "{findings} on this machine will disturb the measurement: `harness doctor` says which"
+            );
+        }
+        let bar = bar(slots.len() as u64);
+        let end = measure::run(&plan, folder, done, &mut |told| tell(&bar, told))?;
+        bar.finish_and_clear();
+        folder.write("results.csv", &export::results_csv(done)?)?;
+        folder.write("tokens.csv", &export::tokens_csv(done)?)?;
+        Ok(end)
+    }
+
+    /// Writes the report, says what went wrong with the engine, and gives the exit code.
+    ///
+    /// # Errors
+    /// When the report cannot be written.
+    pub(super) fn finish(&self, folder: &RunFolder, run: &Run, end: End) -> anyhow::Result<Exit> {
+        if !self.args.no_report {
+            let paths = report::write(folder.path())?;
+            print(&format!("\nreport: {}\n", paths.html.display()))?;
+        }
+        let path = folder.path().display();
+        if end == End::Interrupted {
+            eprintln!(
+                "interrupted: what was measured is kept; go on with: {}",
+                self.resume_line(folder)
+            );
+            return Ok(Exit::Interrupted);
+        }
+        let all = summary::summaries(run);
+        if all.iter().any(|s| s.mismatches > 0) {
+            eprintln!("wrong output: see {path}/failures.jsonl");
+            return Ok(Exit::WrongOutput);
+        }
+        // Other programs are rows of their comparison, whatever they do.
+        let engines = all.iter().filter(|s| s.runner.starts_with(ENGINE));
+        let unfinished = engines.filter(|s| s.failures > 0).count();
+        if unfinished > 0 {
+            let cases = host::plural(unfinished, "case");
+            eprintln!("{cases} had failures: see {path}/failures.jsonl");
+            return Ok(Exit::Error);
+        }
+        Ok(Exit::Ok)
+    }
+
+    /// The command line that goes on with a run, quoted for a POSIX shell.
+    fn resume_line(&self, folder: &RunFolder) -> String {
+        let program = std::env::args().next().unwrap_or_else(|| "harness".into());
+        // The line may be pasted in another folder.
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let shown = |path: &Path| absolute(path).display().to_string();
+        let path = shown(folder.path());
+        let mut words = vec![program, self.command.into(), "--resume".into(), path];
+        for (flag, given) in [
+            ("--models-dir", &self.args.models_dir),
+            ("--worker", &self.args.worker),
+        ] {
+            words.extend(given.iter().flat_map(|path| [flag.into(), shown(path)]));
+        }
+        repeat::join(&words)
+    }
+}
+
+/// The program that works: this one, unless told otherwise.
+fn worker(args: &Args) -> anyhow::Result<Program> {
+    Ok(match &args.worker {
+        Some(path) => Program {
+            path: path.clone(),
+            args: vec![],
+        },
+        None => Program {
+            path: std::env::current_exe().context("cannot find this program's own file")?,
+            args: vec!["worker".into()],
+        },
+    })
+}
+
+/// A progress bar on stderr; quiet where that is no terminal. It draws only between repetitions, not during them.
+fn bar(slots: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:24} {pos}/{len} {elapsed} + {eta} {wide_msg}");
+    let bar = ProgressBar::new(slots);
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+fn tell(bar: &ProgressBar, told: Told<'_>) {
+    match told {
+        Told::Begins(case, runner) => {
+            bar.set_message(named(&case.name, runner));
+            bar.tick();
+        }
+        Told::Result(sample) => {
+            if let (Phase::Measured, Some(rate)) = (sample.phase, sample.decode_tok_s()) {
+                let name = named(&sample.case, &sample.runner);
+                bar.set_message(format!("{name} {rate:.1} tok/s"));
+            }
+        }
+        Told::Failed(failure) => bar.suspend(|| {
+            let name = named(&failure.case, &failure.runner);
+            let kind = failure.kind.name();
+            eprintln!(
+                "{name}, round {}: {kind}: {}",
+                failure.round, failure.message
+            );
+        }),
+        Told::NoPeak(reason) => bar.suspend(|| {
+            eprintln!("a peak cannot be taken, so shares of it are unknown: {reason}");
+        }),
+        Told::Over | Told::Skipped => bar.inc(1),
+    }
+}
+
+/// A case, with the runner if that is not the engine.
+fn named(case: &str, runner: &str) -> String {
+    match runner {
+        ENGINE => case.to_owned(),
+        _ => format!("{case}, {runner}"),
+    }
+}
+
+/// Writes to stdout; a reader that has gone is no error.
+pub(super) fn print(text: &str) -> anyhow::Result<()> {
+    match anstream::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(e).context("cannot write to stdout")
+        }
+        _ => Ok(()),
+    }
+}
