@@ -63,7 +63,7 @@ impl<'a> Session<'a> {
             });
         }
         let batch = options.batch.min(ctx);
-        let kv = Kv::new(c.n_layers, c.n_kv_heads, c.head_dim, ctx);
+        let kv = Kv::new(options.kv, c.n_layers, c.n_kv_heads, c.head_dim, ctx);
         let buffers = Buffers::new(model, pool.threads(), batch, ctx, options.stage_clock);
         Ok(Session {
             model,

@@ -1,7 +1,8 @@
 //! Every format on every instruction set of this CPU against plain arithmetic on the decoded weights.
 
-use engine::kernel::{self, Kernels, Partial, Row, RowMut};
-use engine::options::Isa;
+use engine::kernel::cache::{self, POSITIONS};
+use engine::kernel::{self, Attend, CHUNK, Kernels, Partial, Row, RowMut};
+use engine::options::{Isa, KvType};
 use engine::quant::{FORMATS, FormatInfo, GROUP};
 use engine::simd::{self, LANES};
 
@@ -227,13 +228,10 @@ fn encoding_loses_no_more_than_the_format_must() {
 #[test]
 fn vector_operations_agree_between_isas_and_with_plain_arithmetic() {
     let mut random = Random(4);
-    let (dim, positions, heads) = (64, 200, 3);
     let x = random.vec(576);
     let weight = random.vec(576);
     let gate: [f32; LANES] =
         std::array::from_fn(|i| [-80.0, -5.0, -0.1, 0.0, 0.3, 2.0, 9.0, 80.0][i % 8]);
-    let q = random.vec(heads * dim);
-    let k = random.vec(positions * dim);
     let mut seen: Option<Vec<u32>> = None;
     for isa in simd::available() {
         let kernels = kernel::kernels(isa).expect("available");
@@ -241,12 +239,6 @@ fn vector_operations_agree_between_isas_and_with_plain_arithmetic() {
         kernels.rms_norm(&x, &weight, 1e-5, &mut normed);
         let mut silu = gate;
         kernels.silu_mul(&mut silu, &[1.5; LANES]);
-        let mut half = vec![0; k.len()];
-        kernels.store_f16(&k, &mut half);
-        let mut partials = vec![Partial::EMPTY; heads];
-        let mut values = vec![0.0; heads * dim];
-        kernels.attend(&q, &half, &half, dim, &mut partials, &mut values);
-
         let rms = (x.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / 576.0 + 1e-5).sqrt();
         for i in 0..x.len() {
             let exact = f64::from(x[i]) / rms * f64::from(weight[i]);
@@ -260,40 +252,106 @@ fn vector_operations_agree_between_isas_and_with_plain_arithmetic() {
                 "silu({g}) = {s}, exact {exact}"
             );
         }
-        let decoded: Vec<f64> = half
-            .iter()
-            .map(|&h| half::f16::from_bits(h).to_f64())
-            .collect();
-        for h in 0..heads {
-            let score = |p: usize| -> f64 {
-                (0..dim)
-                    .map(|d| f64::from(q[h * dim + d]) * decoded[p * dim + d])
-                    .sum()
-            };
-            let scores: Vec<f64> = (0..positions).map(score).collect();
-            let max = scores.iter().copied().fold(f64::MIN, f64::max);
-            let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
-            for d in 0..dim {
-                let weighted = |p: usize| (scores[p] - max).exp() / sum * decoded[p * dim + d];
-                let exact: f64 = (0..positions).map(weighted).sum();
-                let got = f64::from(values[h * dim + d] / partials[h].sum);
-                assert!(
-                    (got - exact).abs() < 1e-4,
-                    "attention {h} {d}: {got} for {exact}"
-                );
-            }
-        }
-        let floats = normed
-            .iter()
-            .chain(&silu)
-            .chain(&values)
-            .map(|v| v.to_bits());
-        let bits: Vec<u32> = floats.chain(half.iter().map(|&h| h.into())).collect();
+        let bits: Vec<u32> = normed.iter().chain(&silu).map(|v| v.to_bits()).collect();
         assert_eq!(
             seen.get_or_insert_with(|| bits.clone()),
             &bits,
             "{isa:?} differs"
         );
+    }
+}
+
+/// Panels of keys and of values as the kernels store them, and what they hold, `[positions][dim]`.
+fn cached(
+    kernels: &dyn Kernels,
+    kind: KvType,
+    [keys, values]: [&[f32]; 2],
+    dim: usize,
+) -> [(Vec<u8>, Vec<f64>); 2] {
+    let positions = keys.len() / dim;
+    let bytes = cache::panel_bytes(kind, dim);
+    let mut panels = [0, 1].map(|_| vec![0; positions.div_ceil(POSITIONS) * bytes]);
+    for p in 0..positions {
+        let [k, v] = &mut panels;
+        let at = p / POSITIONS * bytes..(p / POSITIONS + 1) * bytes;
+        kernels.store_kv(
+            kind,
+            [&keys[p * dim..][..dim], &values[p * dim..][..dim]],
+            p % POSITIONS,
+            [&mut k[at.clone()], &mut v[at]],
+        );
+    }
+    let rounded =
+        |x: &[f32]| -> Vec<f64> { x.iter().map(|&x| half::f16::from_f32(x).to_f64()).collect() };
+    let [k, v] = panels;
+    [(k, rounded(keys)), (v, rounded(values))]
+}
+
+#[test]
+fn attention_agrees_between_isas_and_with_plain_arithmetic() {
+    let mut random = Random(5);
+    // Tokens, heads, values of a head, positions the first token sees, values between tokens beyond its heads.
+    for (tokens, heads, dim, first, gap) in [
+        (1, 1, 64, 1, 0),
+        (1, 3, 64, 200, 0),
+        (1, 4, 128, 256, 0),
+        (1, 2, 80, 33, 0),
+        (5, 3, 96, 14, 32),
+        (16, 4, 64, 250, 16),
+        (64, 1, 32, 1, 8),
+    ] {
+        let (rows, stride) = (tokens * heads, heads * dim + gap);
+        let positions = (first + tokens - 1).min(CHUNK);
+        let q = random.vec(tokens * stride);
+        let (k, v) = (random.vec(positions * dim), random.vec(positions * dim));
+        let mut seen: Option<Vec<u32>> = None;
+        for isa in simd::available() {
+            let kernels = kernel::kernels(isa).expect("available");
+            let [(keys, k), (values, v)] = cached(&*kernels, KvType::F16, [&k, &v], dim);
+            let mut partials = vec![Partial::EMPTY; rows];
+            let mut out = vec![0.0; rows * dim];
+            let a = Attend {
+                q: &q,
+                stride,
+                tokens,
+                heads,
+                dim,
+                kind: KvType::F16,
+                keys: &keys,
+                values: &values,
+                seen: first,
+            };
+            kernels.attend(
+                &a,
+                &mut partials,
+                &mut out,
+                &mut vec![f32::NAN; rows * CHUNK],
+            );
+            for r in 0..rows {
+                let q = &q[r / heads * stride + r % heads * dim..][..dim];
+                let visible = (first + r / heads).min(CHUNK);
+                let score =
+                    |k: &[f64]| -> f64 { q.iter().zip(k).map(|(q, k)| f64::from(*q) * k).sum() };
+                let scores: Vec<f64> = k.chunks_exact(dim).take(visible).map(score).collect();
+                let max = scores.iter().copied().fold(f64::MIN, f64::max);
+                let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
+                for d in 0..dim {
+                    let weighted = |p: usize| (scores[p] - max).exp() / sum * v[p * dim + d];
+                    let exact: f64 = (0..visible).map(weighted).sum();
+                    let got = f64::from(out[r * dim + d] / partials[r].sum);
+                    assert!(
+                        (got - exact).abs() < 1e-4,
+                        "{isa:?} row {r} {d}: {got} for {exact}"
+                    );
+                }
+            }
+            let now: Vec<u32> = out.iter().map(|v| v.to_bits()).collect();
+            assert_eq!(
+                *seen.get_or_insert_with(|| now.clone()),
+                now,
+                "{isa:?} differs"
+            );
+        }
     }
 }
 

@@ -53,6 +53,10 @@ fn logits(
     all
 }
 
+fn bits(logits: &[Vec<f32>]) -> Vec<u32> {
+    logits.iter().flatten().map(|x| x.to_bits()).collect()
+}
+
 #[test]
 fn results_do_not_depend_on_batch_threads_or_isa() {
     // Long enough for a whole chunk of attention and a part of a second.
@@ -79,8 +83,25 @@ fn results_do_not_depend_on_batch_threads_or_isa() {
         cases.extend(simd::available().into_iter().map(|isa| (2, isa, 64)));
         for (threads, isa, batch) in cases {
             let got = logits(shape, quant, &options(threads, isa, batch), &tokens, first);
-            let bits =
-                |l: &[Vec<f32>]| -> Vec<u32> { l.iter().flatten().map(|x| x.to_bits()).collect() };
+            assert!(
+                bits(&got) == bits(&expect),
+                "{shape} {quant}: {threads} threads, {isa:?}, batch {batch}"
+            );
+        }
+    }
+}
+
+#[test]
+fn deep_attention_does_not_depend_on_batch_threads_or_isa() {
+    // Two whole chunks of attention and a part of a third; the tiles of the batches begin within each.
+    let tokens = prompt(600);
+    for (shape, quant, first) in [("tiny", "Q4_0", 500), ("tiny-phi3", "Q8_0", 510)] {
+        let expect = logits(shape, quant, &options(1, Isa::Auto, 1), &tokens, first);
+        let cases = [(1, Isa::Auto, 512), (2, Isa::Auto, 3), (3, Isa::Auto, 37)]
+            .into_iter()
+            .chain(simd::available().into_iter().map(|isa| (2, isa, 600)));
+        for (threads, isa, batch) in cases {
+            let got = logits(shape, quant, &options(threads, isa, batch), &tokens, first);
             assert!(
                 bits(&got) == bits(&expect),
                 "{shape} {quant}: {threads} threads, {isa:?}, batch {batch}"

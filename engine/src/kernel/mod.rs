@@ -6,13 +6,14 @@
 #![allow(unsafe_code)]
 
 mod attend;
+pub mod cache;
 mod dot;
 mod ops;
 
-pub use attend::{CHUNK, Partial};
+pub use attend::{Attend, CHUNK, Partial, ROWS_MAX};
 
 use crate::error::{Error, Result};
-use crate::options::Isa;
+use crate::options::{Isa, KvType};
 use crate::quant::{self, Codes, Format, for_each_format};
 use crate::simd::{self, LANES, Simd, Visitor};
 
@@ -73,22 +74,20 @@ pub trait Kernels: Send + Sync {
     /// `gate = silu(gate) * up` on one panel's 16 rows (SwiGLU, Shazeer 2020).
     fn silu_mul(&self, gate: &mut [f32; LANES], up: &[f32; LANES]);
 
-    /// Converts to half precision.
-    fn store_f16(&self, x: &[f32], out: &mut [u16]);
-
-    /// Attention of `heads` query heads over one chunk of at most [`CHUNK`] positions of their common KV head.
+    /// Writes key and value of one position to slot `slot` of its panels, see [`cache`].
     ///
-    /// `q` is `[heads][dim]`, scaled; `k` and `v` are `[positions][dim]` in half precision; the softmax state and the
-    /// weighted sum go to `out`, which holds `heads` partial results.
-    fn attend(
-        &self,
-        q: &[f32],
-        k: &[u16],
-        v: &[u16],
-        dim: usize,
-        out: &mut [Partial],
-        values: &mut [f32],
-    );
+    /// # Panics
+    /// If the lengths do not fit each other, or there is no such slot.
+    fn store_kv(&self, kind: KvType, kv: [&[f32]; 2], slot: usize, panels: [&mut [u8]; 2]);
+
+    /// Attention of some query rows over one chunk of at most [`CHUNK`] positions of their common KV head.
+    ///
+    /// Softmax states go to `out`, `[rows]`, and weighted sums to `values`, `[rows][dim]`; `scores` is working memory,
+    /// `[rows][CHUNK]`. Rows are ordered by token, then by head.
+    ///
+    /// # Panics
+    /// If a length does not fit, or there are more than [`ROWS_MAX`] rows.
+    fn attend(&self, a: &Attend<'_>, out: &mut [Partial], values: &mut [f32], scores: &mut [f32]);
 }
 
 /// The implementation of every kernel for one instruction set.
@@ -148,26 +147,18 @@ impl<S: Simd> Kernels for On<S> {
             || ops::silu_mul(s, gate, up),
         );
     }
-    fn store_f16(&self, x: &[f32], out: &mut [u16]) {
+    fn store_kv(&self, kind: KvType, kv: [&[f32]; 2], slot: usize, panels: [&mut [u8]; 2]) {
         let s = self.0;
         s.vectorize(
             #[inline(always)]
-            || ops::store_f16(s, x, out),
+            || cache::store(s, kind, kv, slot, panels),
         );
     }
-    fn attend(
-        &self,
-        q: &[f32],
-        k: &[u16],
-        v: &[u16],
-        dim: usize,
-        out: &mut [Partial],
-        values: &mut [f32],
-    ) {
+    fn attend(&self, a: &Attend<'_>, out: &mut [Partial], values: &mut [f32], scores: &mut [f32]) {
         let s = self.0;
         s.vectorize(
             #[inline(always)]
-            || attend::attend(s, q, k, v, dim, out, values),
+            || attend::attend(s, a, out, values, scores),
         );
     }
 }

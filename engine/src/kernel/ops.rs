@@ -109,16 +109,11 @@ pub(super) fn silu_mul<S: Simd>(s: S, gate: &mut [f32; LANES], up: &[f32; LANES]
     *gate = s.to_array(s.mul(s.div(g, s.add(one, e)), u));
 }
 
+/// 16 values in half precision.
 #[inline(always)]
-pub(super) fn store_f16<S: Simd>(s: S, x: &[f32], out: &mut [u16]) {
-    assert_eq!(x.len(), out.len());
-    for i in (0..x.len()).step_by(LANES) {
-        let v = load_at(s, x, i);
-        let mut half = [0u16; LANES];
-        // SAFETY: an array of 32 bytes.
-        unsafe { s.store_f16(half.as_mut_ptr().cast(), v) };
-        let rest = &mut out[i..];
-        let len = rest.len().min(LANES);
-        rest[..len].copy_from_slice(&half[..len]);
-    }
+pub(super) fn to_f16<S: Simd>(s: S, x: &[f32]) -> [u8; 2 * LANES] {
+    let mut half = [0; 2 * LANES];
+    // SAFETY: an array of 32 bytes; `load_at` pads.
+    unsafe { s.store_f16(half.as_mut_ptr(), load_at(s, x, 0)) };
+    half
 }

@@ -1,8 +1,8 @@
 //! Hyperparameters of a model, read from a file's metadata, and the architectures as data.
 
-use super::forward::GROUP_MAX;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
+use crate::kernel::ROWS_MAX;
 use crate::simd::LANES;
 
 /// Limits on what a file may ask for.
@@ -189,9 +189,9 @@ impl Config {
             ),
         )?;
         require(
-            self.group() <= GROUP_MAX,
+            self.group() <= ROWS_MAX,
             format!(
-                "{} heads share a KV head, at most {GROUP_MAX} can",
+                "{} heads share a KV head, at most {ROWS_MAX} can",
                 self.group()
             ),
         )?;

@@ -8,9 +8,9 @@
 //! is summed by one thread in one order, and attention is merged chunk by chunk in the order of positions.
 #![allow(unsafe_code)]
 
-use super::config::{Config, RopeStyle};
+use super::attention::Scratch;
+use super::config::Config;
 use super::weights::{Layer, Model};
-use crate::kernel::{CHUNK, Partial};
 use crate::kv::Kv;
 use crate::matrix::{Activations, Bank, Matrix};
 use crate::pool::{Ctx, SharedBuf};
@@ -24,9 +24,6 @@ const REDUNDANT_TOKENS: usize = 4;
 /// Tokens whose logits are computed at a time.
 pub(crate) const HEAD_TOKENS: usize = 8;
 
-/// Work items a thread should have at least before attention is not split further.
-const ITEMS_PER_THREAD: usize = 4;
-
 /// What one thread did in a pass.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Tally {
@@ -39,9 +36,9 @@ pub(crate) struct Buffers {
     /// Residual stream, `[tokens][n_embd]`.
     x: SharedBuf<f32>,
     /// Queries, keys and values, `[tokens][q_dim + 2 kv_dim]`.
-    qkv: SharedBuf<f32>,
+    pub(super) qkv: SharedBuf<f32>,
     /// Attention output, `[tokens][q_dim]`.
-    attn: SharedBuf<f32>,
+    pub(super) attn: SharedBuf<f32>,
     /// Activated feed-forward values, `[tokens][n_ff]`.
     ff: SharedBuf<f32>,
     /// `[HEAD_TOKENS][n_vocab]`.
@@ -50,29 +47,13 @@ pub(crate) struct Buffers {
     batch: Activations,
     /// Quantised activations of a few tokens, one set per thread.
     own: Vec<Activations>,
-    /// Weighted values of one chunk and head group, `[threads][q_dim]`.
-    chunk_values: SharedBuf<f32>,
-    /// Softmax states and weighted values of single chunks, where attention is split by chunks:
-    /// `[split tokens][n_heads][chunks]` and the same times `[head_dim]`.
-    split: SharedBuf<PartialSlot>,
-    split_values: SharedBuf<f32>,
-    split_tokens: usize,
-    chunks_max: usize,
+    /// Working memory of attention.
+    pub(super) attention: Scratch,
     /// Cosines and sines, `[ctx][rope dims / 2]` pairs.
-    rope: Vec<[f32; 2]>,
+    pub(super) rope: Vec<[f32; 2]>,
     /// What each thread did in the last pass.
     pub(crate) tallies: SharedBuf<Tally>,
     stage_clock: bool,
-}
-
-/// A [`Partial`] that can stand in a [`SharedBuf`].
-#[derive(Debug, Clone, Copy)]
-struct PartialSlot(Partial);
-
-impl Default for PartialSlot {
-    fn default() -> Self {
-        PartialSlot(Partial::EMPTY)
-    }
 }
 
 impl Buffers {
@@ -85,11 +66,6 @@ impl Buffers {
     ) -> Buffers {
         let c = &model.config;
         let width = c.n_embd.max(c.n_ff).max(c.q_dim());
-        let split_tokens = (ITEMS_PER_THREAD * threads)
-            .div_ceil(c.n_kv_heads)
-            .min(batch);
-        let chunks_max = ctx.div_ceil(CHUNK);
-        let slots = split_tokens * c.n_heads * chunks_max;
         Buffers {
             x: SharedBuf::new(batch * c.n_embd),
             qkv: SharedBuf::new(batch * (c.q_dim() + 2 * c.kv_dim())),
@@ -100,11 +76,7 @@ impl Buffers {
             own: (0..threads)
                 .map(|_| Activations::new(REDUNDANT_TOKENS, width))
                 .collect(),
-            chunk_values: SharedBuf::new(threads * c.q_dim()),
-            split: SharedBuf::new(slots),
-            split_values: SharedBuf::new(slots * c.head_dim),
-            split_tokens,
-            chunks_max,
+            attention: Scratch::new(c, threads, batch, ctx),
             rope: rope_table(c, &model.rope_factors, ctx),
             tallies: SharedBuf::new(threads),
             stage_clock,
@@ -139,27 +111,18 @@ pub(crate) struct Pass<'a> {
 }
 
 /// What a thread carries through a pass.
-struct Worker<'a> {
-    ctx: Ctx<'a>,
-    clock: StageClock,
-    ledger: Ledger,
+pub(super) struct Worker<'a> {
+    pub(super) ctx: Ctx<'a>,
+    pub(super) clock: StageClock,
+    pub(super) ledger: Ledger,
 }
 
 impl Worker<'_> {
     /// Waits for the others; the time goes to [`Stage::Wait`].
-    fn barrier(&mut self) {
+    pub(super) fn barrier(&mut self) {
         self.ctx.barrier();
         self.clock.lap(Stage::Wait);
     }
-}
-
-/// Heads of one token in one layer that one attention item covers.
-struct Heads {
-    layer: usize,
-    token: usize,
-    kv_head: usize,
-    first: usize,
-    count: usize,
 }
 
 impl Pass<'_> {
@@ -354,225 +317,14 @@ impl Pass<'_> {
         w.clock.lap(Stage::Down);
         w.barrier();
     }
-
-    /// Rotates queries and keys, scales the queries, and writes keys and values to the cache.
-    fn rotate(&self, w: &mut Worker<'_>, l: usize) {
-        let (c, b) = (&self.model.config, self.buffers);
-        let width = c.q_dim() + 2 * c.kv_dim();
-        let heads = c.n_heads + c.n_kv_heads;
-        let scale = 1.0 / (c.head_dim as f32).sqrt();
-        for item in w.ctx.share(self.tokens.len() * heads) {
-            let (t, h) = (item / heads, item % heads);
-            let position = self.start + t;
-            let at = t * width + h * c.head_dim;
-            // SAFETY: each head of each token belongs to one thread; the values behind are only read.
-            let head = unsafe { b.qkv.write(at..at + c.head_dim) };
-            let half = c.rope.dims / 2;
-            rotate_head(head, &b.rope[position * half..][..half], c.rope.style);
-            if h < c.n_heads {
-                head.iter_mut().for_each(|q| *q *= scale);
-                continue;
-            }
-            let v_at = at + c.kv_dim();
-            // SAFETY: value heads are not written in this step, and each position's slot by one thread.
-            let (value, (k_slot, v_slot)) = unsafe {
-                (
-                    b.qkv.read(v_at..v_at + c.head_dim),
-                    self.kv.write(l, h - c.n_heads, position),
-                )
-            };
-            self.model.kernels.store_f16(head, k_slot);
-            self.model.kernels.store_f16(value, v_slot);
-            w.ledger.kv_write_bytes += 4 * c.head_dim as u64;
-        }
-    }
-
-    /// Attention of all tokens; the time is booked here, since splitting by chunks takes a barrier inside.
-    fn attend(&self, w: &mut Worker<'_>, l: usize) {
-        let c = &self.model.config;
-        let n = self.tokens.len();
-        let chunks = (self.start + n).div_ceil(CHUNK);
-        let few = n * c.n_kv_heads < ITEMS_PER_THREAD * w.ctx.threads;
-        if few && chunks > 1 && w.ctx.threads > 1 && n <= self.buffers.split_tokens {
-            self.attend_chunks(w, l, chunks);
-            w.clock.lap(Stage::Attention);
-            w.barrier();
-            self.merge_chunks(w);
-        } else {
-            // Of a few short sequences the heads of a group go to different threads; the keys come from cache then.
-            let per_item = if few { 1 } else { c.group() };
-            let items = c.n_heads / per_item;
-            for item in (w.ctx.index..n * items).step_by(w.ctx.threads) {
-                let first = item % items * per_item;
-                let heads = Heads {
-                    layer: l,
-                    token: item / items,
-                    kv_head: first / c.group(),
-                    first,
-                    count: per_item,
-                };
-                self.attend_whole(w, &heads);
-            }
-        }
-        w.clock.lap(Stage::Attention);
-    }
-
-    /// Attention of some heads over all positions, chunk after chunk.
-    fn attend_whole(&self, w: &mut Worker<'_>, heads: &Heads) {
-        let (c, b, t) = (&self.model.config, self.buffers, heads.token);
-        let positions = self.start + t + 1;
-        let out = row_part(
-            t,
-            c.q_dim(),
-            heads.first * c.head_dim,
-            heads.count * c.head_dim,
-        );
-        let own = row_part(w.ctx.index, c.q_dim(), 0, heads.count * c.head_dim);
-        // SAFETY: each head of each token belongs to one thread, and the scratch row to this one.
-        let (out, scratch) = unsafe { (b.attn.write(out), b.chunk_values.write(own)) };
-        let mut states = [Partial::EMPTY; GROUP_MAX];
-        let mut parts = [Partial::EMPTY; GROUP_MAX];
-        let (states, parts) = (&mut states[..heads.count], &mut parts[..heads.count]);
-        for first in (0..positions).step_by(CHUNK) {
-            let range = first..positions.min(first + CHUNK);
-            if first == 0 {
-                self.attend_chunk(w, heads, range, states, out);
-                continue;
-            }
-            self.attend_chunk(w, heads, range, parts, scratch);
-            for h in 0..heads.count {
-                let values = row(h, c.head_dim);
-                states[h].merge(&mut out[values.clone()], parts[h], &scratch[values]);
-            }
-        }
-        for (state, values) in states.iter().zip(out.chunks_exact_mut(c.head_dim)) {
-            values.iter_mut().for_each(|v| *v /= state.sum);
-        }
-    }
-
-    /// One chunk of positions for some heads.
-    fn attend_chunk(
-        &self,
-        w: &mut Worker<'_>,
-        heads: &Heads,
-        positions: Range<usize>,
-        states: &mut [Partial],
-        values: &mut [f32],
-    ) {
-        let c = &self.model.config;
-        let width = c.q_dim() + 2 * c.kv_dim();
-        let q = row_part(
-            heads.token,
-            width,
-            heads.first * c.head_dim,
-            heads.count * c.head_dim,
-        );
-        if heads.first.is_multiple_of(c.group()) {
-            w.ledger.kv_read_bytes += (4 * c.head_dim * positions.len()) as u64;
-        }
-        // SAFETY: queries and cache were written before the last barrier.
-        unsafe {
-            let (k, v) = self.kv.read(heads.layer, heads.kv_head, positions);
-            let q = self.buffers.qkv.read(q);
-            self.model
-                .kernels
-                .attend(q, k, v, c.head_dim, states, values);
-        }
-    }
-
-    /// Attention of a few tokens with the chunks of every KV head spread over the threads.
-    fn attend_chunks(&self, w: &mut Worker<'_>, l: usize, chunks: usize) {
-        let (c, b) = (&self.model.config, self.buffers);
-        let group = c.group();
-        let per_token = c.n_kv_heads * chunks;
-        for item in (w.ctx.index..self.tokens.len() * per_token).step_by(w.ctx.threads) {
-            let (t, kv_head, chunk) = (item / per_token, item % per_token / chunks, item % chunks);
-            let positions = self.start + t + 1;
-            let range = chunk * CHUNK..positions.min((chunk + 1) * CHUNK);
-            if range.is_empty() {
-                continue;
-            }
-            let heads = Heads {
-                layer: l,
-                token: t,
-                kv_head,
-                first: kv_head * group,
-                count: group,
-            };
-            let own = row_part(w.ctx.index, c.q_dim(), 0, group * c.head_dim);
-            // SAFETY: the scratch row is this thread's.
-            let scratch = unsafe { b.chunk_values.write(own) };
-            let mut parts = [Partial::EMPTY; GROUP_MAX];
-            let parts = &mut parts[..group];
-            self.attend_chunk(w, &heads, range, parts, scratch);
-            for (h, part) in parts.iter().enumerate() {
-                let slot = self.slot(t, heads.first + h, chunk);
-                // SAFETY: each slot belongs to one item.
-                unsafe {
-                    b.split.write(slot..slot + 1)[0] = PartialSlot(*part);
-                    b.split_values
-                        .write(row(slot, c.head_dim))
-                        .copy_from_slice(&scratch[row(h, c.head_dim)]);
-                }
-            }
-        }
-    }
-
-    /// Merges the chunks of every head in the order of positions, as [`Pass::attend_whole`] does.
-    fn merge_chunks(&self, w: &mut Worker<'_>) {
-        let (c, b) = (&self.model.config, self.buffers);
-        for item in w.ctx.share(self.tokens.len() * c.n_heads) {
-            let (t, h) = (item / c.n_heads, item % c.n_heads);
-            let chunks = (self.start + t + 1).div_ceil(CHUNK);
-            let first = self.slot(t, h, 0);
-            let out = row_part(t, c.q_dim(), h * c.head_dim, c.head_dim);
-            // SAFETY: the slots were written before the last barrier; each head belongs to one thread.
-            let (out, slots, values) = unsafe {
-                (
-                    b.attn.write(out),
-                    b.split.read(first..first + chunks),
-                    b.split_values
-                        .read(first * c.head_dim..(first + chunks) * c.head_dim),
-                )
-            };
-            let mut state = slots[0].0;
-            out.copy_from_slice(&values[..c.head_dim]);
-            for (i, slot) in slots.iter().enumerate().skip(1) {
-                state.merge(out, slot.0, &values[row(i, c.head_dim)]);
-            }
-            out.iter_mut().for_each(|v| *v /= state.sum);
-        }
-    }
-
-    /// Where the state of a chunk is kept.
-    fn slot(&self, t: usize, head: usize, chunk: usize) -> usize {
-        (t * self.model.config.n_heads + head) * self.buffers.chunks_max + chunk
-    }
 }
 
-/// Query heads per KV head at most.
-pub(super) const GROUP_MAX: usize = 64;
-
 /// Row `i` of rows of `len` values.
-fn row(i: usize, len: usize) -> Range<usize> {
+pub(super) fn row(i: usize, len: usize) -> Range<usize> {
     i * len..(i + 1) * len
 }
 
 /// `len` values from `from` in row `i` of rows of `width` values.
-fn row_part(i: usize, width: usize, from: usize, len: usize) -> Range<usize> {
+pub(super) fn row_part(i: usize, width: usize, from: usize, len: usize) -> Range<usize> {
     i * width + from..i * width + from + len
-}
-
-/// Rotates the leading values of a head by the angles of its position.
-fn rotate_head(head: &mut [f32], angles: &[[f32; 2]], style: RopeStyle) {
-    let half = angles.len();
-    for (i, [cos, sin]) in angles.iter().enumerate() {
-        let (a, b) = match style {
-            RopeStyle::Adjacent => (2 * i, 2 * i + 1),
-            RopeStyle::Halves => (i, i + half),
-        };
-        let (x, y) = (head[a], head[b]);
-        head[a] = x * cos - y * sin;
-        head[b] = x * sin + y * cos;
-    }
 }

@@ -1,5 +1,6 @@
 //! Decoder-only models: their hyperparameters, their weights, and the one forward pass that serves all architectures.
 
+mod attention;
 mod config;
 mod forward;
 mod weights;

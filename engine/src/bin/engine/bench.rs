@@ -110,11 +110,12 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         let pool = Pool::new(&options)?;
         let model = Model::load(&args.model, &pool, &options)?;
         let mut session = Session::new(&model, &pool, &options)?;
+        let mut filled = 0;
         for test in &tests {
             let test_time = jiff::Timestamp::now().to_string();
-            time(&mut session, &model, *test)?;
+            time(&mut session, &model, *test, &mut filled)?;
             let ns = (0..args.repetitions)
-                .map(|_| time(&mut session, &model, *test))
+                .map(|_| time(&mut session, &model, *test, &mut filled))
                 .collect::<Result<Vec<_>>>()?;
             let samples = Samples {
                 test: *test,
@@ -165,11 +166,15 @@ fn tokens(model: &Model, n: usize) -> Vec<u32> {
 }
 
 /// Nanoseconds of one test, from its depth's cache to its last logits.
-fn time(session: &mut Session<'_>, model: &Model, test: Test) -> Result<u64> {
-    session.truncate(0);
-    if test.n_depth > 0 {
-        session.prefill(&tokens(model, test.n_depth))?;
+///
+/// `filled` tokens of the sequence are those of a depth, which are the same for all tests; only missing ones are read.
+fn time(session: &mut Session<'_>, model: &Model, test: Test, filled: &mut usize) -> Result<u64> {
+    session.truncate(test.n_depth.min(*filled));
+    let missing = &tokens(model, test.n_depth)[session.position()..];
+    if !missing.is_empty() {
+        session.prefill(missing)?;
     }
+    *filled = test.n_depth;
     let tokens = tokens(model, test.n_prompt.max(test.n_gen));
     let start = Tick::now();
     if test.n_prompt > 0 {
