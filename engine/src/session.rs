@@ -5,7 +5,7 @@ use crate::kv::Kv;
 use crate::model::{Buffers, HEAD_TOKENS, Model, Pass};
 use crate::options::Options;
 use crate::pool::Pool;
-use crate::stage::{Ledger, Stage, StageTimes, Tick};
+use crate::stage::{Ledger, Listener, Stage, StageClock, StageTimes};
 
 /// Context capacity when none is asked for and the model would allow more.
 const CTX_DEFAULT_MAX: usize = 4096;
@@ -146,10 +146,17 @@ impl<'a> Session<'a> {
 
     /// Calls `choose` with the logits after the last token, which it may change; the time is booked as sampling.
     pub fn sample<R>(&mut self, choose: impl FnOnce(&mut [f32]) -> R) -> R {
-        let start = Tick::now();
+        let mut clock = StageClock::new(true, self.buffers.listener);
+        clock.start();
         let choice = choose(&mut self.buffers.logits.values_mut()[..self.model.config().n_vocab]);
-        self.stats.stages.ns[Stage::Sample as usize] += Tick::now().ns_since(start);
+        clock.lap(Stage::Sample);
+        self.stats.stages.add(&clock.times);
         choice
+    }
+
+    /// Has `listener` hear of the stages from now on, on every thread.
+    pub fn listen(&mut self, listener: Listener) {
+        self.buffers.listener = Some(listener);
     }
 
     /// Forgets all tokens from position `len` on. Costs nothing.

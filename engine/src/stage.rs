@@ -130,20 +130,25 @@ impl Tick {
     }
 }
 
+/// Hears where stages end: what was done since it last heard belongs to the stage named, or to none.
+pub type Listener = fn(Option<Stage>);
+
 /// One thread's clock over the stages of a pass: `lap` books the time since the last lap.
 #[derive(Debug, Clone)]
 pub struct StageClock {
     on: bool,
+    listener: Option<Listener>,
     last: Tick,
     /// What has been booked so far.
     pub times: StageTimes,
 }
 
 impl StageClock {
-    /// A clock that books laps, or one that never asks for the time.
-    pub fn new(on: bool) -> StageClock {
+    /// A clock that books laps, or one that never asks for the time; `listener` hears of them either way.
+    pub fn new(on: bool, listener: Option<Listener>) -> StageClock {
         StageClock {
             on,
+            listener,
             last: Tick::now(),
             times: StageTimes::default(),
         }
@@ -154,6 +159,9 @@ impl StageClock {
         if self.on {
             self.last = Tick::now();
         }
+        if let Some(hear) = self.listener {
+            hear(None);
+        }
     }
 
     /// Books the time since the last lap to `stage`.
@@ -162,6 +170,9 @@ impl StageClock {
             let now = Tick::now();
             self.times.ns[stage as usize] += now.ns_since(self.last);
             self.last = now;
+        }
+        if let Some(hear) = self.listener {
+            hear(Some(stage));
         }
     }
 }

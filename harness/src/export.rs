@@ -1,6 +1,6 @@
 //! `results.csv` and `tokens.csv`: the records as flat tables. An unknown number is an empty field, never 0.
 
-use crate::record::{Run, SCHEMA_VERSION, Sample};
+use crate::record::{Counts, ENGINE, Run, SCHEMA_VERSION, Sample};
 use crate::stats;
 use crate::summary::{Summary, summaries};
 use anyhow::Context as _;
@@ -92,6 +92,7 @@ fn result_row(run: &Run, summary: &Summary<'_>) -> anyhow::Result<Vec<(String, S
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into();
+    row.extend(simulated_columns(run, summary));
     // The names of the options come from serde, as everywhere.
     if let serde_json::Value::Object(options) = serde_json::to_value(&case.engine)? {
         for (name, value) in options {
@@ -103,6 +104,29 @@ fn result_row(run: &Run, summary: &Summary<'_>) -> anyhow::Result<Vec<(String, S
         }
     }
     Ok(row)
+}
+
+/// Simulated counts of one token in each phase.
+fn simulated_columns(run: &Run, summary: &Summary<'_>) -> Vec<(String, String)> {
+    let of_engine = summary.runner == ENGINE;
+    let simulated = run.simulated(summary.case.index).filter(|_| of_engine);
+    let phases = [
+        ("prefill", simulated.map(|s| &s.prefill)),
+        ("decode", simulated.and_then(|s| s.decode.as_ref())),
+    ];
+    type Count = fn(&Counts) -> u64;
+    let counts: [(&str, Count); 3] = [
+        ("instructions", |c| c.instructions),
+        ("l1_misses", Counts::l1_misses),
+        ("ll_misses", Counts::ll_misses),
+    ];
+    let columns = phases.iter().flat_map(|(phase, of_phase)| {
+        counts.map(|(name, count)| {
+            let value = of_phase.map(|phase| phase.per_token(count));
+            (format!("sim_{phase}_{name}"), text(value))
+        })
+    });
+    columns.collect()
 }
 
 /// One row a generated token.

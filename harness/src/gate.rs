@@ -10,7 +10,7 @@ pub use output::{annotations, junit, markdown};
 
 use crate::measure::ENGINE;
 use crate::metric::{Kind, Metric};
-use crate::record::{CaseRecord, Manifest, Run};
+use crate::record::{CaseRecord, Manifest, Run, Simulated};
 use crate::stats;
 use crate::summary::{Summary, summaries};
 use crate::verdict::{self, Better, Change, Judged, Rule, Verdict};
@@ -202,6 +202,20 @@ fn case(
                 row
             }
             Kind::Timed => timed(name, metric, &values, &found, rule),
+            Kind::Simulated { .. } if values.iter().all(Vec::is_empty) => return None,
+            Kind::Simulated { caches } => {
+                let last = comparable
+                    .last()
+                    .map(|(base, found)| (*base, found.case.index));
+                match last.and_then(|last| setting(run, summary.case.index, last, caches)) {
+                    None => counted(name, metric, &values, &found),
+                    Some(why) => Row {
+                        metric: metric.name,
+                        unit: metric.unit,
+                        ..incomparable(name, why)
+                    },
+                }
+            }
             Kind::Counted => counted(name, metric, &values, &found),
         };
         Some(row)
@@ -248,6 +262,23 @@ fn differences(run: &Run, a: &Summary<'_>, base: &Run, b: &Summary<'_>) -> Vec<&
     ];
     let differing = rows.into_iter().filter(|(_, same)| !same);
     differing.map(|(what, _)| what).collect()
+}
+
+/// What two simulations of a case must share for their counts to mean the same, and do not. A missing one is for
+/// [`counted`] to say.
+fn setting(
+    run: &Run,
+    case: u32,
+    (base, base_case): (&Run, u32),
+    caches: bool,
+) -> Option<&'static str> {
+    let (a, b) = (run.simulated(case)?, base.simulated(base_case)?);
+    let tokens = |s: &Simulated| (s.prefill.tokens, s.decode.as_ref().map(|d| d.tokens));
+    if (&a.isa, a.threads, tokens(a)) != (&b.isa, b.threads, tokens(b)) {
+        return Some("simulated with other instructions, threads or tokens");
+    }
+    let shapes = |s: &Simulated| (s.l1i, s.l1d, s.ll);
+    (caches && shapes(a) != shapes(b)).then_some("simulated with other caches")
 }
 
 /// A metric that scatters.

@@ -99,6 +99,12 @@ pub struct Cache {
     pub bytes: u64,
     /// CPUs that share it.
     pub shared_by: usize,
+    /// Ways of a set; 0 where any line may lie anywhere.
+    #[serde(default)]
+    pub ways: Option<u32>,
+    /// Bytes of a line.
+    #[serde(default)]
+    pub line_bytes: Option<u32>,
 }
 
 /// How a finding bears on a measurement.
@@ -161,10 +167,12 @@ impl HostFacts {
             .memory_bytes
             .map(|b| (b as f64 / f64::from(1 << 30)).round());
         let topology = (self.cpus, self.cores, self.packages, self.numa_nodes);
+        let caches = self.caches.iter();
+        let caches = caches.map(|c| (c.level, &c.kind, c.bytes, c.shared_by));
         let facts = (
             &self.cpu,
             topology,
-            &self.caches,
+            caches.collect::<Vec<_>>(),
             self.quota_cpus,
             memory_gib,
         );
@@ -174,14 +182,9 @@ impl HostFacts {
 
     /// Reads this machine; takes about 0.3 s, in which CPU use is sampled.
     pub fn read() -> HostFacts {
-        #[allow(
-            clippy::disallowed_methods,
-            reason = "the one place that reads the environment"
-        )]
-        let search = std::env::var("PATH").unwrap_or_default();
         let place = Place {
             root: Path::new("/"),
-            search: std::env::split_paths(&search).collect(),
+            search: search_folders(),
             disk_free_bytes: rustix::fs::statvfs(".")
                 .ok()
                 .map(|s| s.f_bavail * s.f_frsize),
@@ -333,6 +336,22 @@ impl Place<'_> {
     }
 }
 
+/// The folders that programs are looked for in.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the environment"
+)]
+fn search_folders() -> Vec<PathBuf> {
+    let search = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&search).collect()
+}
+
+/// Where a program of this name lies in the search folders.
+pub fn program(name: &str) -> Option<PathBuf> {
+    let mut places = search_folders().into_iter().map(|dir| dir.join(name));
+    places.find(|path| path.is_file())
+}
+
 /// CPU time of the whole machine since boot, in clock ticks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct CpuTimes {
@@ -404,6 +423,8 @@ fn caches(place: &Place<'_>, cpu: usize) -> Vec<Cache> {
                 kind: place.word(&at("type"))?,
                 bytes: sysfs_size(&place.word(&at("size"))?)?,
                 shared_by: topology::parse_cpu_list(&place.text(&at("shared_cpu_list"))?)?.len(),
+                ways: place.number(&at("ways_of_associativity")),
+                line_bytes: place.number(&at("coherency_line_size")),
             })
         })
         .collect();

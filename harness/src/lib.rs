@@ -21,6 +21,7 @@ pub mod probe;
 pub mod reference;
 
 pub mod measure;
+pub mod simulate;
 
 pub mod export;
 pub mod summary;

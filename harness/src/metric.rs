@@ -1,6 +1,6 @@
 //! What can be gated and followed over time: every metric once, with its name, its unit and its better direction.
 
-use crate::record::{Run, Sample};
+use crate::record::{Counts, ENGINE, Run, Sample, Simulated};
 use crate::summary::Summary;
 use crate::verdict::Better;
 
@@ -11,6 +11,11 @@ pub enum Kind {
     Timed,
     /// Counted: the same on every repetition.
     Counted,
+    /// Counted under a simulation: the same on every machine.
+    Simulated {
+        /// Whether the caches that were simulated bear on it.
+        caches: bool,
+    },
 }
 
 /// Something measured of a case.
@@ -107,4 +112,72 @@ pub const ALL: &[Metric] = &[
         gated: true,
         values: |_, summary| summary.values(Sample::decode_bytes_per_token),
     },
+    Metric {
+        name: "sim_decode_instructions",
+        title: "simulated instructions per generated token",
+        unit: "instructions",
+        digits: 0,
+        better: Better::Lower,
+        kind: Kind::Simulated { caches: false },
+        gated: true,
+        values: |run, summary| decode_count(run, summary, |c| c.instructions),
+    },
+    Metric {
+        name: "sim_decode_l1_misses",
+        title: "simulated first-level misses per generated token",
+        unit: "misses",
+        digits: 0,
+        better: Better::Lower,
+        kind: Kind::Simulated { caches: true },
+        gated: false,
+        values: |run, summary| decode_count(run, summary, Counts::l1_misses),
+    },
+    Metric {
+        name: "sim_decode_ll_misses",
+        title: "simulated last-level misses per generated token",
+        unit: "misses",
+        digits: 0,
+        better: Better::Lower,
+        kind: Kind::Simulated { caches: true },
+        gated: true,
+        values: |run, summary| decode_count(run, summary, Counts::ll_misses),
+    },
+    Metric {
+        name: "sim_prefill_instructions",
+        title: "simulated instructions per prompt token",
+        unit: "instructions",
+        digits: 0,
+        better: Better::Lower,
+        kind: Kind::Simulated { caches: false },
+        gated: true,
+        values: |run, summary| prefill_count(run, summary, |c| c.instructions),
+    },
+    Metric {
+        name: "sim_prefill_ll_misses",
+        title: "simulated last-level misses per prompt token",
+        unit: "misses",
+        digits: 0,
+        better: Better::Lower,
+        kind: Kind::Simulated { caches: true },
+        gated: true,
+        values: |run, summary| prefill_count(run, summary, Counts::ll_misses),
+    },
 ];
+
+/// The counts of a case under simulation, which is of the engine's work.
+fn simulated<'a>(run: &'a Run, summary: &Summary<'_>) -> Option<&'a Simulated> {
+    run.simulated(summary.case.index)
+        .filter(|_| summary.runner == ENGINE)
+}
+
+/// A simulated count of one generated token; one value, since it does not scatter.
+fn decode_count(run: &Run, summary: &Summary<'_>, count: fn(&Counts) -> u64) -> Vec<f64> {
+    let decode = simulated(run, summary).and_then(|s| s.decode.as_ref());
+    decode.map(|d| d.per_token(count)).into_iter().collect()
+}
+
+/// A simulated count of one prompt token.
+fn prefill_count(run: &Run, summary: &Summary<'_>, count: fn(&Counts) -> u64) -> Vec<f64> {
+    let counts = simulated(run, summary).map(|s| s.prefill.per_token(count));
+    counts.into_iter().collect()
+}

@@ -8,6 +8,7 @@
 mod comparison;
 mod folder;
 mod probe;
+mod simulated;
 
 pub use comparison::{
     ComparisonPlan, ENGINE_AGAIN, Figure, Figures, ReferenceCommand, ReferenceKind, ReferencePlan,
@@ -16,6 +17,9 @@ pub use comparison::{
 pub(crate) use folder::{KEPT, write_whole};
 pub use folder::{Run, RunFolder};
 pub use probe::{ProbeRecord, probed};
+pub use simulated::{
+    CacheShape, Counts, Simulated, SimulatedPhase, SimulatedRecord, Simulation, StageCounts,
+};
 
 use crate::host::HostFacts;
 use engine::stage::{Ledger, StageTimes};

@@ -7,9 +7,11 @@ mod child;
 mod disturbance;
 pub mod engine;
 mod tied;
+mod valgrind;
 
 pub use child::Program;
-pub use tied::{become_tied, launch_through};
+pub use tied::{become_tied, launch_through, repeatable};
+pub(crate) use valgrind::{DECODE, OTHER, PREFILL};
 
 use crate::record::{FailureKind, ModelFacts, PassStats, Taint, Usage};
 use ::engine::sample::SamplerOptions;
@@ -54,6 +56,17 @@ pub struct Job {
     /// Waits busily after each token, so that it takes this much longer: to try whether a slower engine is noticed.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub slow_down_percent: f64,
+    /// How the work is simulated, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub simulated: Option<Simulated>,
+}
+
+/// How work under valgrind's callgrind is shortened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Simulated {
+    /// Tokens of the prompt that are read at most.
+    pub prompt_tokens_max: u32,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]

@@ -41,6 +41,7 @@ fn job(model: &Path) -> Job {
         sampler: Default::default(),
         parent: None,
         slow_down_percent: 0.0,
+        simulated: None,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::kv::Kv;
 use crate::matrix::{Activations, Bank, Matrix};
 use crate::pool::{Ctx, SharedBuf};
 use crate::simd::LANES;
-use crate::stage::{Ledger, Stage, StageClock, StageTimes};
+use crate::stage::{Ledger, Listener, Stage, StageClock, StageTimes};
 use std::ops::Range;
 
 /// Up to this many tokens every thread quantises all activations itself instead of waiting for the others' shares.
@@ -54,6 +54,8 @@ pub(crate) struct Buffers {
     /// What each thread did in the last pass.
     pub(crate) tallies: SharedBuf<Tally>,
     stage_clock: bool,
+    /// Hears of the stages, on every thread.
+    pub(crate) listener: Option<Listener>,
 }
 
 impl Buffers {
@@ -80,6 +82,7 @@ impl Buffers {
             rope: rope_table(c, &model.rope_factors, ctx),
             tallies: SharedBuf::new(threads),
             stage_clock,
+            listener: None,
         }
     }
 }
@@ -174,7 +177,7 @@ impl Pass<'_> {
     }
 
     fn worker<'c>(&self, ctx: Ctx<'c>) -> Worker<'c> {
-        let mut clock = StageClock::new(self.buffers.stage_clock);
+        let mut clock = StageClock::new(self.buffers.stage_clock, self.buffers.listener);
         clock.start();
         Worker {
             ctx,

@@ -114,7 +114,7 @@ fn metrics(args: &Args) -> Vec<&'static Metric> {
     let all = metric::ALL.iter();
     let chosen = all.filter(|m| match args.metric.is_empty() {
         false => args.metric.contains(&m.name),
-        true => m.gated && (!args.counts || m.kind == Kind::Counted),
+        true => m.gated && (!args.counts || m.kind != Kind::Timed),
     });
     chosen.collect()
 }

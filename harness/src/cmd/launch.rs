@@ -10,6 +10,9 @@ pub struct Args {
     /// Process that must live for the program to go on.
     #[arg(long)]
     parent: i32,
+    /// Gives the program no environment and, where the system permits, the same addresses every time.
+    #[arg(long)]
+    repeatable: bool,
     /// The program and its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<OsString>,
@@ -26,6 +29,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         args: rest.unwrap_or_default().to_vec(),
     };
     // One line, for whoever shows the end of the program's errors.
-    eprintln!("{}", runner::become_tied(args.parent, &program));
+    let error = runner::become_tied(args.parent, &program, args.repeatable);
+    eprintln!("{error}");
     Ok(Exit::Error)
 }

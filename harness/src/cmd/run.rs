@@ -7,7 +7,7 @@ pub(super) use table::new_table;
 
 use super::session::{self, Session, print};
 use crate::exit::{Exit, Fail};
-use crate::measure;
+use crate::measure::{self, End};
 use crate::record::Run;
 use std::path::PathBuf;
 
@@ -48,7 +48,10 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         run.order,
         run.seed,
     );
-    let end = session.measure(&tasks, &slots, &mut folder, &mut done)?;
+    let mut end = session.measure(&tasks, &slots, &mut folder, &mut done)?;
+    if end == End::Complete {
+        end = session.simulate(&tasks, &mut folder, &mut done)?;
+    }
     show(&done)?;
     session.finish(&folder, &done, end)
 }
@@ -56,6 +59,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
 /// The table, and what repeats the same work elsewhere.
 fn show(run: &Run) -> anyhow::Result<()> {
     print(&format!("{}\n", table::results(run)))?;
+    print(&table::simulated(run))?;
     for case in &run.manifest.cases {
         let commands = table::commands(&case.repeat);
         if !commands.is_empty() {

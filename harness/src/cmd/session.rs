@@ -3,16 +3,17 @@
 use super::run::{plan, table};
 use crate::exit::{Exit, Fail};
 use crate::interrupt;
-use crate::measure::{self, End, Slot, Task, Told};
+use crate::measure::{self, End, Slot, Task, Told, Work};
 use crate::models::ModelStore;
 use crate::record::{ComparisonPlan, ENGINE, Manifest, Phase, Run, RunFolder};
 use crate::runner::Program;
 use crate::scenario::{self, Scenario};
-use crate::{export, host, probe, repeat, report, summary};
+use crate::{export, host, probe, repeat, report, simulate, summary};
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Options of commands that measure.
 #[derive(Debug, clap::Args)]
@@ -198,16 +199,43 @@ impl<'a> Session<'a> {
         let bar = bar(slots.len() as u64);
         let end = measure::run(&plan, folder, done, &mut |told| tell(&bar, told))?;
         bar.finish_and_clear();
-        folder.write("results.csv", &export::results_csv(done)?)?;
-        folder.write("tokens.csv", &export::tokens_csv(done)?)?;
         Ok(end)
     }
 
-    /// Writes the report, says what went wrong with the engine, and gives the exit code.
+    /// Simulates the cases of the tasks, if the scenario gives it time; after what is measured, never beside it.
+    ///
+    /// # Errors
+    /// When a record cannot be written.
+    pub(super) fn simulate(
+        &self,
+        tasks: &[Task],
+        folder: &mut RunFolder,
+        done: &mut Run,
+    ) -> anyhow::Result<End> {
+        let limit = Duration::from_secs(self.scenario.run.simulate_s);
+        if limit.is_zero() {
+            return Ok(End::Complete);
+        }
+        let jobs = tasks.iter().filter_map(|task| match &task.work {
+            Work::Worker(job) => Some((task.case, (**job).clone())),
+            Work::Reference(_) => None,
+        });
+        let plan = simulate::Plan {
+            jobs: &jobs.collect::<Vec<_>>(),
+            worker: &self.worker,
+            valgrind: simulate::valgrind(),
+            limit,
+        };
+        simulate::run(&plan, folder, done, &mut |what| eprintln!("{what}"))
+    }
+
+    /// Writes the tables and the report, says what went wrong with the engine, and gives the exit code.
     ///
     /// # Errors
     /// When the report cannot be written.
     pub(super) fn finish(&self, folder: &RunFolder, run: &Run, end: End) -> anyhow::Result<Exit> {
+        folder.write("results.csv", &export::results_csv(run)?)?;
+        folder.write("tokens.csv", &export::tokens_csv(run)?)?;
         if !self.args.no_report {
             let paths = report::write(folder.path())?;
             print(&format!("\nreport: {}\n", paths.html.display()))?;

@@ -1,7 +1,10 @@
 use super::*;
 use crate::metric;
 use crate::record::tests::{manifest, sample};
-use crate::record::{Sample, tokens_sha256};
+use crate::record::{
+    CacheShape, Counts, Sample, SimulatedPhase, SimulatedRecord, Simulation, StageCounts,
+    tokens_sha256,
+};
 
 /// A run of one case whose repetitions decode at these rates.
 fn run(rates: &[f64]) -> Run {
@@ -172,4 +175,71 @@ fn names_of_metrics_are_unique() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), metric::ALL.len());
+}
+
+/// A run with simulated counts of its only case.
+fn simulated(instructions: u64, ll_read_misses: u64, change: fn(&mut Simulated)) -> Run {
+    let shape = CacheShape {
+        bytes: 32 << 10,
+        ways: 8,
+        line_bytes: 64,
+    };
+    let counts = Counts {
+        instructions,
+        ll_read_misses,
+        ..Counts::default()
+    };
+    let phase = |tokens| SimulatedPhase {
+        tokens,
+        stages: vec![StageCounts {
+            stage: None,
+            counts,
+        }],
+    };
+    let mut counts = Simulated {
+        tool: "callgrind-3.19.0".into(),
+        l1i: shape,
+        l1d: shape,
+        ll: shape,
+        adjusted: vec![],
+        isa: Some("avx2".into()),
+        threads: Some(1),
+        prefill: phase(16),
+        decode: Some(phase(4)),
+    };
+    change(&mut counts);
+    let mut run = run(&[100.0]);
+    run.simulated.push(SimulatedRecord {
+        schema_version: crate::record::SCHEMA_VERSION,
+        case: "trial".into(),
+        case_index: 0,
+        started_at: "2026-01-31T12:00:00.000Z".into(),
+        result: Simulation::Counted(Box::new(counts)),
+    });
+    run
+}
+
+#[test]
+fn simulated_counts_gate_where_the_simulation_is_the_same() {
+    let baseline = simulated(40_000_000, 1_500_000, |_| {});
+    let names = ["sim_decode_instructions", "sim_decode_ll_misses"];
+    let check = |run: &Run, baseline: &Run, expect: &[State]| {
+        let metrics: Vec<_> = names.iter().filter_map(|n| Metric::by_name(n)).collect();
+        let baseline = std::slice::from_ref(baseline);
+        let gate = gate(run, baseline, &metrics, &Rule::default());
+        let states: Vec<State> = gate.rows.iter().map(|row| row.state).collect();
+        assert_eq!(states, expect, "{:?}", gate.rows);
+    };
+    use State::{Improvement, Incomparable, Pass, Regression};
+    let near = simulated(40_300_000, 1_501_000, |_| {});
+    check(&near, &baseline, &[Pass, Pass]);
+    let worse = simulated(40_500_000, 1_400_000, |_| {});
+    check(&worse, &baseline, &[Regression, Improvement]);
+    let caches = simulated(40_000_000, 1_500_000, |s| s.ll.bytes *= 2);
+    check(&caches, &baseline, &[Pass, Incomparable]);
+    let isa = simulated(40_000_000, 1_500_000, |s| s.isa = Some("scalar".into()));
+    check(&isa, &baseline, &[Incomparable, Incomparable]);
+    // A run that lost its simulation is not as good as its baseline; a baseline without one is silent.
+    check(&run(&[100.0]), &baseline, &[Incomparable, Incomparable]);
+    check(&near, &run(&[100.0]), &[]);
 }

@@ -1,6 +1,6 @@
 //! A run folder: created once, written by one process at a time, readable whatever happened to its writer.
 
-use super::{Failure, Manifest, ProbeRecord, SCHEMA_VERSION, Sample};
+use super::{Failure, Manifest, ProbeRecord, SCHEMA_VERSION, Sample, SimulatedRecord};
 use crate::clock;
 use crate::exit::Fail;
 use anyhow::{Context as _, bail};
@@ -18,10 +18,12 @@ const SAMPLES: &str = "samples.jsonl";
 const FAILURES: &str = "failures.jsonl";
 /// Name of the journal of probes.
 const PROBES: &str = "probes.jsonl";
+/// Name of the journal of simulations.
+const SIMULATED: &str = "simulated.jsonl";
 /// The journals.
-const JOURNALS: [&str; 3] = [SAMPLES, FAILURES, PROBES];
+const JOURNALS: [&str; 4] = [SAMPLES, FAILURES, PROBES, SIMULATED];
 /// All that is needed to read a run again.
-pub(crate) const KEPT: &[&str] = &[MANIFEST, SAMPLES, FAILURES, PROBES];
+pub(crate) const KEPT: &[&str] = &[MANIFEST, SAMPLES, FAILURES, PROBES, SIMULATED];
 /// Name of the lock; empty, and without meaning while nobody holds it.
 const LOCK: &str = ".lock";
 /// Largest file of a run folder that is read, in bytes.
@@ -40,6 +42,8 @@ pub struct Run {
     pub failures: Vec<Failure>,
     /// Peaks of the rounds.
     pub probes: Vec<ProbeRecord>,
+    /// Counts under simulation; of a case the last one holds.
+    pub simulated: Vec<SimulatedRecord>,
 }
 
 impl Run {
@@ -61,6 +65,7 @@ impl Run {
             samples: read_journal(&folder.join(SAMPLES))?.0,
             failures: read_journal(&folder.join(FAILURES))?.0,
             probes: read_journal(&folder.join(PROBES))?.0,
+            simulated: read_journal(&folder.join(SIMULATED))?.0,
         })
     }
 }
@@ -73,6 +78,7 @@ impl Run {
             samples: vec![],
             failures: vec![],
             probes: vec![],
+            simulated: vec![],
         }
     }
 
@@ -96,6 +102,7 @@ pub struct RunFolder {
     samples: File,
     failures: File,
     probes: File,
+    simulated: File,
     /// Held until the folder is dropped.
     _lock: File,
 }
@@ -113,6 +120,7 @@ impl RunFolder {
             samples: open_journal(&path.join(SAMPLES))?,
             failures: open_journal(&path.join(FAILURES))?,
             probes: open_journal(&path.join(PROBES))?,
+            simulated: open_journal(&path.join(SIMULATED))?,
             path,
             _lock: lock,
         };
@@ -150,6 +158,7 @@ impl RunFolder {
             samples: open_journal(&path.join(SAMPLES))?,
             failures: open_journal(&path.join(FAILURES))?,
             probes: open_journal(&path.join(PROBES))?,
+            simulated: open_journal(&path.join(SIMULATED))?,
             path: path.to_owned(),
             _lock: lock,
         };
@@ -183,6 +192,14 @@ impl RunFolder {
     /// As [`RunFolder::add_sample`].
     pub fn add_probe(&mut self, probe: &ProbeRecord) -> anyhow::Result<()> {
         append(&mut self.probes, probe).with_context(|| self.full(PROBES))
+    }
+
+    /// Appends a simulation; it is on disk when this returns.
+    ///
+    /// # Errors
+    /// As [`RunFolder::add_sample`].
+    pub fn add_simulated(&mut self, simulated: &SimulatedRecord) -> anyhow::Result<()> {
+        append(&mut self.simulated, simulated).with_context(|| self.full(SIMULATED))
     }
 
     /// Writes a file that can be made again from the journals.

@@ -2,7 +2,7 @@
 //!
 //! What the timed part needs is allocated before it begins; answers are written before and after it, never within.
 
-use super::{Answer, Job, JobPrompt, Outcome, PROTOCOL_VERSION, TimedUse};
+use super::{Answer, Job, JobPrompt, Outcome, PROTOCOL_VERSION, TimedUse, valgrind};
 use crate::record::{ModelFacts, PassStats};
 use crate::stats::SplitMix64;
 use ::engine::gguf::Gguf;
@@ -39,7 +39,10 @@ pub fn work(job: &Job, tell: &mut dyn FnMut(&Answer)) -> Result<()> {
     let load_ms = Tick::now().ns_since(start) as f64 / 1e6;
     tell(&Answer::Loaded { load_ms });
     let tokenizer = Tokenizer::from_gguf(model.gguf())?;
-    let prompt = prompt(job, &tokenizer);
+    let mut prompt = prompt(job, &tokenizer);
+    if let Some(simulated) = job.simulated {
+        prompt.truncate(simulated.prompt_tokens_max as usize);
+    }
     let mut session = Session::new(&model, &pool, &job.engine)?;
     require_room(job, prompt.len(), &session, &model)?;
 
@@ -137,14 +140,23 @@ fn generate(
     let mut arrival_ns = Vec::with_capacity(n_gen);
     let mut output_ids = Vec::with_capacity(n_gen);
     let mut chooser = Chooser::new(job, tokenizer)?;
-    warm_up(prompt, session)?;
+    match job.simulated {
+        Some(_) => begin_simulation(prompt, session)?,
+        None => warm_up(prompt, session)?,
+    }
     let before = timed_use();
+    if job.simulated.is_some() {
+        valgrind::zero();
+    }
     let start = Tick::now();
     session.prefill(prompt)?;
     let mut token = session.sample(|logits| chooser.choose(logits))?;
     arrival_ns.push(arrival(job, start, 0));
     output_ids.push(token);
     let prefill = session.take_stats();
+    if job.simulated.is_some() {
+        valgrind::dump(valgrind::PREFILL);
+    }
     while output_ids.len() < n_gen && !tokenizer.is_eog(token) {
         session.decode(token)?;
         token = session.sample(|logits| chooser.choose(logits))?;
@@ -152,6 +164,9 @@ fn generate(
         output_ids.push(token);
     }
     let decode = session.take_stats();
+    if job.simulated.is_some() {
+        valgrind::dump(valgrind::DECODE);
+    }
     Ok(Generated {
         arrival_ns,
         output_ids,
@@ -185,6 +200,15 @@ fn warm_up(prompt: &[u32], session: &mut Session<'_>) -> Result<()> {
     }
     session.truncate(0);
     session.take_stats();
+    Ok(())
+}
+
+/// Begins to simulate, fills the simulated caches with a pass over one token and one more, and has the stages counted from
+/// there on. Loading is not simulated.
+fn begin_simulation(prompt: &[u32], session: &mut Session<'_>) -> Result<()> {
+    valgrind::start();
+    warm_up(&prompt[..1], session)?;
+    session.listen(valgrind::dump_stage);
     Ok(())
 }
 

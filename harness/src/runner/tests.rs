@@ -20,6 +20,7 @@ fn job() -> Job {
         sampler: SamplerOptions::default(),
         parent: None,
         slow_down_percent: 0.0,
+        simulated: None,
     }
 }
 

@@ -5,6 +5,7 @@
 //! signal outlives the exec.
 
 use super::Program;
+use nix::sys::personality::{self, Persona};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
@@ -24,11 +25,22 @@ pub fn launch_through(program: PathBuf) {
 
 /// A program so that it ends with this one.
 pub(super) fn tie(program: &Program) -> Program {
+    launched(program, &[])
+}
+
+/// A program so that it ends with this one, and so that its memory lies at the same addresses every time.
+pub fn repeatable(program: &Program) -> Program {
+    launched(program, &["--repeatable"])
+}
+
+fn launched(program: &Program, flags: &[&str]) -> Program {
     let Some(launcher) = LAUNCHER.get() else {
         return program.clone();
     };
     let parent = std::process::id().to_string();
-    let mut args: Vec<OsString> = ["launch", "--parent", &parent, "--"].map(Into::into).into();
+    let mut args: Vec<OsString> = ["launch", "--parent", &parent].map(Into::into).into();
+    args.extend(flags.iter().map(Into::into));
+    args.push("--".into());
     args.push(program.path.clone().into());
     args.extend(program.args.iter().cloned());
     Program {
@@ -37,7 +49,8 @@ pub(super) fn tie(program: &Program) -> Program {
     }
 }
 
-/// Becomes a program that ends with process `parent`. Comes back only with an error.
+/// Becomes a program that ends with process `parent`. Comes back only with an error. A `repeatable` one gets no
+/// environment and, where the system permits, addresses that are not randomised.
 ///
 /// # Errors
 /// When the parent has ended, or the program cannot be started.
@@ -45,7 +58,7 @@ pub(super) fn tie(program: &Program) -> Program {
     clippy::disallowed_methods,
     reason = "this process becomes the program"
 )]
-pub fn become_tied(parent: i32, program: &Program) -> anyhow::Error {
+pub fn become_tied(parent: i32, program: &Program, repeatable: bool) -> anyhow::Error {
     if let Err(e) = set_parent_process_death_signal(Some(Signal::KILL)) {
         return anyhow::anyhow!("cannot tie a program to the process that started it: {e}");
     }
@@ -54,6 +67,12 @@ pub fn become_tied(parent: i32, program: &Program) -> anyhow::Error {
         return anyhow::anyhow!("process {parent}, which asked for a program, has ended");
     }
     let path = program.path.display();
-    let error = Command::new(&program.path).args(&program.args).exec();
+    let mut command = Command::new(&program.path);
+    if repeatable {
+        command.env_clear();
+        // Containers often refuse; counts then scatter a little more.
+        let _ = personality::set(Persona::ADDR_NO_RANDOMIZE);
+    }
+    let error = command.args(&program.args).exec();
     anyhow::anyhow!("cannot start \"{path}\": {error}")
 }

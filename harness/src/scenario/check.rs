@@ -46,13 +46,15 @@ pub(super) fn header(scenario: &Scenario) -> Result<(), Problem> {
         rounds,
         warmup,
         reruns,
+        simulate_s,
         probe: _,
         ..
     } = scenario.run;
     references(&scenario.reference)?;
     range("run.rounds", rounds, 1, ROUNDS_MAX)?;
     range("run.warmup", warmup, 0, ROUNDS_MAX)?;
-    range("run.reruns", reruns, 0, RERUNS_MAX)
+    range("run.reruns", reruns, 0, RERUNS_MAX)?;
+    range("run.simulate_s", simulate_s, 0, TIMEOUT_S_MAX)
 }
 
 /// Names that can be told apart, and for each program what it needs and nothing that it would ignore.

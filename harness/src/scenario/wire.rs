@@ -112,6 +112,8 @@ pub struct Run {
     pub reruns: u32,
     /// Takes the machine's peaks in every round, to hold the cases against.
     pub probe: bool,
+    /// Time that simulating the caches for a case may take, after the measured rounds, in seconds; 0 for no simulation.
+    pub simulate_s: u64,
 }
 
 impl Default for Run {
@@ -126,6 +128,7 @@ impl Default for Run {
             seed: 1,
             reruns: 0,
             probe: true,
+            simulate_s: 0,
         }
     }
 }

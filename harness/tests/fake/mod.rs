@@ -336,6 +336,8 @@ fn manifest(name: &str, cases: Vec<CaseRecord>) -> Manifest {
                 kind: "Unified".to_owned(),
                 bytes: 32 << 20,
                 shared_by: 8,
+                ways: Some(16),
+                line_bytes: Some(64),
             }],
             ..HostFacts::default()
         },

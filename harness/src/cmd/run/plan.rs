@@ -263,6 +263,7 @@ fn job(scenario: &Scenario, case: &Case, model: &Path, parent: Option<i32>) -> J
         sampler: case.sampler,
         parent,
         slow_down_percent: 0.0,
+        simulated: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a run says in the terminal: one row a case.
 
 use crate::record::{CaseRecord, RepeatCommand, Run, Sample};
+use crate::simulate;
 use crate::stats;
 use crate::summary::{Summary, summaries};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
@@ -101,6 +102,17 @@ fn runs(summary: &Summary<'_>) -> String {
         }
     }
     text
+}
+
+/// What the simulation of each case counted, or why it did not; a line each.
+pub(super) fn simulated(run: &Run) -> String {
+    let cases = run.manifest.cases.iter();
+    let records = cases.filter_map(|case| run.simulation(case.index));
+    let lines = records.map(|record| match run.manifest.cases.len() {
+        1 => format!("{}\n", simulate::sentence(record)),
+        _ => format!("{}: {}\n", record.case, simulate::sentence(record)),
+    });
+    lines.collect()
 }
 
 /// The cases of a scenario.
