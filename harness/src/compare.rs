@@ -240,10 +240,7 @@ pub fn compare(run: &Run) -> Option<Comparison> {
                     .collect(),
                 rule: &rule,
             };
-            Rate::ALL
-                .iter()
-                .filter_map(|&rate| input.phase(rate))
-                .collect()
+            input.phases()
         },
         text: text_check(run, plan, case),
     });
@@ -269,6 +266,18 @@ struct Input<'a> {
 impl Input<'_> {
     fn summary(&self, runner: &str) -> Option<&Summary<'_>> {
         self.summaries.iter().copied().find(|s| s.runner == runner)
+    }
+
+    /// The rates that somebody has.
+    fn phases(&self) -> Vec<PhaseResult> {
+        let all = Rate::ALL.iter().filter_map(|&rate| self.phase(rate));
+        let mut all: Vec<PhaseResult> = all.collect();
+        // What is known of whole repetitions is said once.
+        if let Some(first) = all.iter_mut().find(|phase| phase.best.is_some()) {
+            let whole = words::whole_reasons(first);
+            first.reasons.extend(whole);
+        }
+        all
     }
 
     /// One rate; `None` where nobody has it.

@@ -251,7 +251,7 @@ fn what_hangs_or_prints_rubbish_is_a_row_with_its_error() {
             &[
                 message,
                 "good",
-                "decode: inconclusive: needs about 12 rounds",
+                "decode: inconclusive between the engine and good, needs about 12",
             ],
         );
         let run = lab.recorded();
@@ -301,11 +301,14 @@ fn a_comparison_goes_on_where_it_was_killed() {
     assert_eq!(run.samples.len(), 2 + 4 * 4);
     let found = compare::compare(&run).expect("a comparison");
     assert_eq!(found.cases[0].phases[0].rounds.len(), 4);
-    // Nothing is done twice.
+    // Nothing is done twice, and nothing by another program.
     assert_eq!(lab.starts("other"), 6 + 1 + (1 + 2 * 4 - 6));
     let slots = run.samples.iter().map(|s| (s.phase, s.round, s.position));
     let slots: std::collections::HashSet<(Phase, u32, u32)> = slots.collect();
     assert_eq!(slots.len(), run.samples.len());
+    lab.program("other", "echo rate 90");
+    lab.compare(&["--resume", shown])
+        .expect(2, &["changed since the comparison began"]);
 }
 
 #[test]

@@ -64,12 +64,11 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let path = path.or_else(|| (!resumes).then_some(Path::new(SCENARIO)));
     let rounds = |scenario: &Scenario| rounds(args, scenario);
     let mut session = Session::load(&args.session, "compare", path, rounds)?;
-    if session
-        .resumed()
-        .is_some_and(|run| run.manifest.comparison.is_none())
-    {
-        let text = "this run is no comparison: go on with `harness run --resume`";
-        return Err(Fail::usage(text));
+    if let Some(run) = session.resumed() {
+        let began = run.manifest.comparison.as_ref();
+        plan::require_same_programs(began.ok_or_else(|| {
+            Fail::usage("this run is no comparison: go on with `harness run --resume`")
+        })?)?;
     }
     if session.lists()? {
         return Ok(Exit::Ok);

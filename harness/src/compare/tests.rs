@@ -1,7 +1,7 @@
 use super::*;
 use crate::record::tests::{manifest, sample};
 use crate::record::{
-    Failure, FailureKind, Phase, ReferenceKind, Refused, Reported, SCHEMA_VERSION, Taint,
+    Failure, FailureKind, Phase, ReferenceKind, Refused, Reported, SCHEMA_VERSION, Taint, Usage,
 };
 
 /// Other programs of the one case, with these names.
@@ -14,6 +14,7 @@ fn plan(names: &[&str]) -> ComparisonPlan {
         commands: vec![],
         n_prompt: 10,
         n_gen: 4,
+        sha256: None,
     };
     ComparisonPlan {
         references: names.iter().map(reference).collect(),
@@ -261,7 +262,8 @@ fn texts_are_held_against_each_other() {
 #[test]
 fn rates_are_explained_by_the_engines_own_count() {
     let rates = [("engine", 200.0), ("other", 100.0)];
-    let result = decode(&measured(plan(&["other"]), 12, &rates));
+    let mut run = measured(plan(&["other"]), 12, &rates);
+    let result = decode(&run);
     // 1,000,300 bytes a token, see the sample; no probe was taken.
     let (ours, theirs) = (result.subject.achieved, result.others[0].achieved);
     let ratio = ours.expect("known") / theirs.expect("known");
@@ -270,6 +272,25 @@ fn rates_are_explained_by_the_engines_own_count() {
     let words = result.reasons.join("; ");
     assert!(words.contains("a token reads 1.0 MB"), "{words}");
     assert!(words.contains("the peak is unknown"), "{words}");
+    let usage = |faults| Usage {
+        minor_faults: Some(faults),
+        involuntary_switches: Some(2),
+        user_ms: Some(1000.0),
+        system_ms: Some(500.0),
+        wall_ms: Some(1250.0),
+        ..Usage::default()
+    };
+    for sample in &mut run.samples {
+        sample.usage = usage(if sample.runner == ENGINE { 5 } else { 700 });
+    }
+    let phases = compare(&run).expect("a comparison").cases.remove(0).phases;
+    let words = phases[0].reasons.join("; ");
+    assert!(words.contains("1.50 s in 1.25 s for the engine"), "{words}");
+    assert!(
+        words.contains("700 faults and 2 forced switches for other v1"),
+        "{words}"
+    );
+    assert!(!phases[1].reasons.join("; ").contains("CPU time"));
 }
 
 #[test]

@@ -24,7 +24,11 @@ pub(super) fn sentence(result: &PhaseResult) -> String {
             "no difference between {subject} and {} that counts",
             against.title
         ),
-        Verdict::Inconclusive => format!("inconclusive: {}", needs(&judged)),
+        Verdict::Inconclusive => format!(
+            "inconclusive between {subject} and {}, {}",
+            against.title,
+            needs(&judged)
+        ),
     };
     let floor = judged.floor.map_or("unknown".to_owned(), percent);
     format!(
@@ -67,9 +71,19 @@ pub(super) fn reasons(result: &PhaseResult, decode_bytes: Option<f64>) -> Vec<St
     let mut all = Vec::new();
     all.extend(ceiling(result.rate, subject, against, decode_bytes));
     all.extend(bound(result.rate, subject, against));
-    all.extend(cpu_time(subject, against));
-    all.extend(events(subject, against));
     all
+}
+
+/// What is known of whole repetitions, reading and writing together.
+pub(super) fn whole_reasons(result: &PhaseResult) -> Vec<String> {
+    let Some(against) = result.best.map(|i| &result.others[i]) else {
+        return vec![];
+    };
+    let both = (&result.subject, against);
+    cpu_time(both.0, both.1)
+        .into_iter()
+        .chain(events(both.0, both.1))
+        .collect()
 }
 
 /// What the rates mean, as shares of the peaks of the same rounds.
@@ -126,7 +140,7 @@ fn cpu_time(a: &Row, b: &Row) -> Option<String> {
         ))
     };
     Some(format!(
-        "CPU time of a whole repetition, loading included: {}, {}",
+        "CPU time of all processes of a repetition, loading included: {}, {}",
         side(a)?,
         side(b)?
     ))

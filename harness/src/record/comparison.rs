@@ -68,6 +68,9 @@ pub struct ReferencePlan {
     pub n_prompt: u32,
     /// Tokens that it writes.
     pub n_gen: u32,
+    /// SHA-256 of the program, hex; `None` where it is looked for by its name at every start.
+    #[serde(default)]
+    pub sha256: Option<String>,
 }
 
 /// Programs that there is an adapter for.

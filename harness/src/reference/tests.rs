@@ -147,6 +147,7 @@ fn read(
         commands: vec![],
         n_prompt: 57,
         n_gen: 8,
+        sha256: None,
     };
     let command = ReferenceCommand {
         argv: vec![],
@@ -279,6 +280,7 @@ fn all_commands_of_a_repetition_count_together() {
         commands: vec![echo(BENCH_PREFILL), echo(BENCH_DECODE)],
         n_prompt: 57,
         n_gen: 8,
+        sha256: None,
     };
     let limit = Duration::from_secs(20);
     let reading = repetition(&plan, limit).expect("read");

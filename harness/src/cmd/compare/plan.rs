@@ -3,7 +3,9 @@
 use super::settings;
 use super::ways::Way;
 use crate::cmd::run::plan::{self, Recorder};
+use crate::exit::Fail;
 use crate::measure::{Task, Work};
+use crate::models;
 use crate::record::{
     ComparisonPlan, ENGINE_AGAIN, Manifest, ReferencePlan, Refused, hex, write_whole,
 };
@@ -14,6 +16,7 @@ use anyhow::Context as _;
 use engine::topology::Topology;
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -110,6 +113,7 @@ impl Told<'_> {
             commands: reference::commands(way.kind, &work)?,
             n_prompt: n_prompt.ok_or("the prompt cannot be counted: is the model here?")?,
             n_gen: self.case.n_gen,
+            sha256: sha256(&way.program),
         })
     }
 }
@@ -145,6 +149,26 @@ pub(super) fn write_prompts(
             (&case.prompt, prompt_file(case, results_dir)?)
         {
             write_whole(&path, text.as_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+/// Hash of a program; `None` where it is looked for by its name, or is not there.
+fn sha256(program: &Path) -> Option<String> {
+    models::sha256(&mut File::open(program).ok()?).ok()
+}
+
+/// Whether the programs of a comparison are those it began with.
+pub(super) fn require_same_programs(plan: &ComparisonPlan) -> anyhow::Result<()> {
+    for reference in plan.references.iter().chain(&plan.texts) {
+        let program = reference.commands.first().and_then(|c| c.argv.first());
+        let program = program.map(Path::new).unwrap_or(Path::new(""));
+        if sha256(program) != reference.sha256 {
+            let (title, path) = (&reference.title, program.display());
+            return Err(Fail::usage(format!(
+                "cannot go on: {title}, \"{path}\", changed since the comparison began; start a new one"
+            )));
         }
     }
     Ok(())
