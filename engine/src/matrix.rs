@@ -43,7 +43,7 @@ impl Matrix {
     }
 
     /// Where panel `p` lies in the arena.
-    fn panel(&self, p: usize) -> Range<usize> {
+    pub fn panel(&self, p: usize) -> Range<usize> {
         let start = self.offset + p * self.panel_bytes();
         start..start + self.panel_bytes()
     }

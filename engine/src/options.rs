@@ -28,6 +28,12 @@ pub struct Options {
     pub kv: KvType,
     /// Asks the kernel for huge pages under the weights.
     pub huge_pages: bool,
+    /// How far ahead of the weights being multiplied the next ones are fetched, in bytes; `0` leaves it to the CPU.
+    pub prefetch_bytes: usize,
+    /// Bytes of the next matrix that a thread fetches when it has reached a barrier.
+    pub wait_prefetch_bytes: usize,
+    /// Share of each thread's rows that others may take when they are done before it, in percent.
+    pub tail_percent: usize,
     /// Takes the time of every stage on every thread.
     pub stage_clock: bool,
 }
@@ -43,6 +49,9 @@ impl Default for Options {
             batch: 512,
             kv: KvType::F16,
             huge_pages: true,
+            prefetch_bytes: 2880,
+            wait_prefetch_bytes: 16 << 10,
+            tail_percent: 12,
             stage_clock: true,
         }
     }

@@ -63,8 +63,14 @@ impl<'a> Session<'a> {
             });
         }
         let batch = options.batch.min(ctx);
+        if options.tail_percent > 100 {
+            return Err(Error::Option {
+                option: "tail_percent",
+                what: format!("{} is not within 0 to 100", options.tail_percent),
+            });
+        }
         let kv = Kv::new(options.kv, c.n_layers, c.n_kv_heads, c.head_dim, ctx);
-        let buffers = Buffers::new(model, pool.threads(), batch, ctx, options.stage_clock);
+        let buffers = Buffers::new(model, pool.threads(), batch, ctx, options);
         Ok(Session {
             model,
             pool,
@@ -224,6 +230,7 @@ impl<'a> Session<'a> {
             buffers: &self.buffers,
             tokens,
             start,
+            first_step: self.buffers.next_steps(self.model),
         }
     }
 

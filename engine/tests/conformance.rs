@@ -2,7 +2,7 @@
 
 use engine::kernel::cache::{self, POSITIONS};
 use engine::kernel::{self, Attend, CHUNK, Kernels, Partial, Row, RowMut};
-use engine::options::{Isa, KvType};
+use engine::options::{Isa, KvType, Options};
 use engine::quant::{FORMATS, FormatInfo, GROUP};
 use engine::simd::{self, LANES};
 
@@ -26,6 +26,14 @@ impl Random {
     }
     fn vec(&mut self, len: usize) -> Vec<f32> {
         (0..len).map(|_| self.normal()).collect()
+    }
+}
+
+/// The defaults with this instruction set.
+fn options(isa: Isa) -> Options {
+    Options {
+        isa,
+        ..Options::default()
     }
 }
 
@@ -124,7 +132,7 @@ const BOUND: f64 = 2e-6;
 fn every_format_and_isa_matches_plain_arithmetic() {
     let mut random = Random(1);
     for isa in simd::available() {
-        let kernels = kernel::kernels(isa).expect("available");
+        let kernels = kernel::kernels(&options(isa)).expect("available");
         for format in FORMATS {
             for (k, hostile) in [(256, false), (256, true), (768, false), (2048, true)] {
                 let rows = rows(format, k, hostile, &mut random);
@@ -160,7 +168,7 @@ fn isas_and_token_counts_give_the_same_bits() {
         let values: Vec<Vec<f32>> = (0..kernel::TILE).map(|_| random.vec(k)).collect();
         let mut alone: Option<Vec<[u32; LANES]>> = None;
         for isa in simd::available() {
-            let kernels = kernel::kernels(isa).expect("available");
+            let kernels = kernel::kernels(&options(isa)).expect("available");
             let x: Vec<_> = values
                 .iter()
                 .map(|v| Activations::new(&*kernels, v.clone()))
@@ -234,7 +242,7 @@ fn vector_operations_agree_between_isas_and_with_plain_arithmetic() {
         std::array::from_fn(|i| [-80.0, -5.0, -0.1, 0.0, 0.3, 2.0, 9.0, 80.0][i % 8]);
     let mut seen: Option<Vec<u32>> = None;
     for isa in simd::available() {
-        let kernels = kernel::kernels(isa).expect("available");
+        let kernels = kernel::kernels(&options(isa)).expect("available");
         let mut normed = vec![0.0; x.len()];
         kernels.rms_norm(&x, &weight, 1e-5, &mut normed);
         let mut silu = gate;
@@ -306,7 +314,7 @@ fn attention_agrees_between_isas_and_with_plain_arithmetic() {
         let (k, v) = (random.vec(positions * dim), random.vec(positions * dim));
         let mut seen: Option<Vec<u32>> = None;
         for isa in simd::available() {
-            let kernels = kernel::kernels(isa).expect("available");
+            let kernels = kernel::kernels(&options(isa)).expect("available");
             let [(keys, k), (values, v)] = cached(&*kernels, KvType::F16, [&k, &v], dim);
             let mut partials = vec![Partial::EMPTY; rows];
             let mut out = vec![0.0; rows * dim];
@@ -359,7 +367,10 @@ fn attention_agrees_between_isas_and_with_plain_arithmetic() {
 fn an_isa_this_cpu_lacks_is_refused_by_name() {
     for isa in [Isa::Avx2, Isa::Avx512] {
         if !simd::available().contains(&isa) {
-            let error = kernel::kernels(isa).err().expect("refused").to_string();
+            let error = kernel::kernels(&options(isa))
+                .err()
+                .expect("refused")
+                .to_string();
             assert!(
                 error.contains("option \"isa\"") && error.contains("scalar, or auto"),
                 "{error}"

@@ -111,6 +111,24 @@ fn deep_attention_does_not_depend_on_batch_threads_or_isa() {
 }
 
 #[test]
+fn who_multiplies_which_panel_and_what_is_fetched_ahead_change_nothing() {
+    let tokens = prompt(24);
+    let expect = logits("tiny", "Q4_K", &options(1, Isa::Auto, 1), &tokens, 0);
+    for (tail_percent, prefetch) in [(0, 0), (50, 64), (100, 1 << 20)] {
+        for batch in [1, 3, 24] {
+            let options = Options {
+                tail_percent,
+                prefetch_bytes: prefetch,
+                wait_prefetch_bytes: prefetch,
+                ..options(3, Isa::Auto, batch)
+            };
+            let got = logits("tiny", "Q4_K", &options, &tokens, 0);
+            assert!(bits(&got) == bits(&expect), "{options:?}");
+        }
+    }
+}
+
+#[test]
 fn truncate_then_append_equals_append() {
     let options = options(2, Isa::Auto, 16);
     let pool = Pool::new(&options).expect("pool");
@@ -128,6 +146,20 @@ fn truncate_then_append_equals_append() {
     session.decode(9).expect("fits");
     session.truncate(39);
     assert_eq!(session.decode(tokens[39]).expect("fits"), expect);
+}
+
+#[test]
+fn a_tail_longer_than_the_part_is_refused() {
+    let options = Options {
+        tail_percent: 101,
+        ..options(1, Isa::Auto, 1)
+    };
+    let pool = Pool::new(&options).expect("pool");
+    let model = Model::from_gguf(gguf("tiny", "Q8_0"), &pool, &options).expect("model");
+    let error = Session::new(&model, &pool, &options)
+        .err()
+        .expect("refused");
+    assert!(error.to_string().contains("tail_percent"), "{error}");
 }
 
 #[test]

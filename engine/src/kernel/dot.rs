@@ -5,10 +5,6 @@ use super::{Row, SUM_GROUP, check_codes, check_shapes};
 use crate::quant::{BLOCK_LEN_MAX, Codes, Floats, Format, GROUP};
 use crate::simd::{LANES, Simd};
 
-/// How far ahead of the group being multiplied the weights are prefetched, in bytes: across the 4 KB page border that
-/// stops the hardware's own prefetcher. Measured best between 1 and 4 KB.
-const PREFETCH_BYTES: usize = 2880;
-
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
@@ -17,7 +13,7 @@ const QUAD: usize = 4;
 
 /// Dispatches on the number of tokens, so that each count has its own unrolled loop.
 macro_rules! by_tokens {
-    ($s:ident, $run:ident::<$S:ty, $F:ty>($panel:ident, $k:ident, $x:ident, $out:ident)) => {
+    ($s:ident, $run:ident::<$S:ty, $F:ty>($panel:ident, $k:ident, $x:ident, $ahead:ident, $out:ident)) => {
         $s.vectorize(
             #[inline(always)]
             || {
@@ -25,10 +21,10 @@ macro_rules! by_tokens {
                 unsafe {
                     match $x.len() {
                         0 => {}
-                        1 => $run::<$S, $F, 1>($s, $panel.as_ptr(), $k, $x, $out),
-                        2 => $run::<$S, $F, 2>($s, $panel.as_ptr(), $k, $x, $out),
-                        3 => $run::<$S, $F, 3>($s, $panel.as_ptr(), $k, $x, $out),
-                        _ => $run::<$S, $F, 4>($s, $panel.as_ptr(), $k, $x, $out),
+                        1 => $run::<$S, $F, 1>($s, $panel.as_ptr(), $k, $x, $ahead, $out),
+                        2 => $run::<$S, $F, 2>($s, $panel.as_ptr(), $k, $x, $ahead, $out),
+                        3 => $run::<$S, $F, 3>($s, $panel.as_ptr(), $k, $x, $ahead, $out),
+                        _ => $run::<$S, $F, 4>($s, $panel.as_ptr(), $k, $x, $ahead, $out),
                     }
                 }
             },
@@ -36,17 +32,18 @@ macro_rules! by_tokens {
     };
 }
 
-/// A panel of integer codes.
+/// A panel of integer codes; weights are prefetched `ahead` bytes before they are multiplied, not at all for 0.
 pub(super) fn codes<S: Simd, Q: Codes>(
     s: S,
     panel: &[u8],
     k: usize,
     x: &[Row<'_>],
+    ahead: usize,
     out: &mut [[f32; LANES]],
 ) {
     check_shapes::<Q>(panel, k, x, out);
     check_codes::<Q>(k, x);
-    by_tokens!(s, codes_tile::<S, Q>(panel, k, x, out));
+    by_tokens!(s, codes_tile::<S, Q>(panel, k, x, ahead, out));
 }
 
 /// # Safety
@@ -58,6 +55,7 @@ unsafe fn codes_tile<S: Simd, Q: Codes, const T: usize>(
     panel: *const u8,
     k: usize,
     x: &[Row<'_>],
+    ahead: usize,
     out: &mut [[f32; LANES]],
 ) {
     let groups = Q::BLOCK_LEN / GROUP;
@@ -70,8 +68,10 @@ unsafe fn codes_tile<S: Simd, Q: Codes, const T: usize>(
             let block = panel.add(b * LANES * Q::BLOCK_BYTES);
             for g in 0..groups {
                 let planes = block.add(Q::SCALE_BYTES + g * group_bytes);
-                for line in 0..group_bytes.div_ceil(LINE) {
-                    s.prefetch(planes.wrapping_add(PREFETCH_BYTES + line * LINE));
+                if ahead > 0 {
+                    for line in 0..group_bytes.div_ceil(LINE) {
+                        s.prefetch(planes.wrapping_add(ahead + line * LINE));
+                    }
                 }
                 let group = b * groups + g;
                 for sub in 0..subs {
@@ -156,12 +156,13 @@ unsafe fn sub_dot<S: Simd, Q: Codes, const T: usize>(
     totals
 }
 
-/// A panel of floats.
+/// A panel of floats; `ahead` as in [`codes`].
 pub(super) fn floats<S: Simd, F: Floats>(
     s: S,
     panel: &[u8],
     k: usize,
     x: &[Row<'_>],
+    ahead: usize,
     out: &mut [[f32; LANES]],
 ) {
     check_shapes::<F>(panel, k, x, out);
@@ -169,7 +170,7 @@ pub(super) fn floats<S: Simd, F: Floats>(
         x.iter().all(|row| row.values.len() >= k),
         "activations too short"
     );
-    by_tokens!(s, floats_tile::<S, F>(panel, k, x, out));
+    by_tokens!(s, floats_tile::<S, F>(panel, k, x, ahead, out));
 }
 
 /// Even and odd columns are summed apart, for the latency of the additions.
@@ -182,6 +183,7 @@ unsafe fn floats_tile<S: Simd, F: Floats, const T: usize>(
     panel: *const u8,
     k: usize,
     x: &[Row<'_>],
+    ahead: usize,
     out: &mut [[f32; LANES]],
 ) {
     let column_bytes = LANES * F::BLOCK_BYTES;
@@ -191,7 +193,9 @@ unsafe fn floats_tile<S: Simd, F: Floats, const T: usize>(
         // SAFETY: column `c` lies within the panel and the activations.
         unsafe {
             let p = panel.add(c * column_bytes);
-            s.prefetch(p.wrapping_add(PREFETCH_BYTES));
+            if ahead > 0 {
+                s.prefetch(p.wrapping_add(ahead));
+            }
             let w = F::column(s, p);
             for t in 0..T {
                 let v = s.splat(*x[t].values.get_unchecked(c));
@@ -238,7 +242,8 @@ pub(super) fn pack_codes<Q: Codes>(rows: [&[u8]; LANES], panel: &mut [u8]) {
     }
 }
 
-/// Writes bits `from..from + bits` of 32 columns' codes as a plane.
+/// Writes bits `from..from + bits` of 32 columns' codes as a plane, a quad of a row at a time.
+#[inline(always)]
 fn pack_plane(
     codes: &[[u8; BLOCK_LEN_MAX]; LANES],
     column: usize,
@@ -247,16 +252,18 @@ fn pack_plane(
     plane: &mut [u8],
 ) {
     plane.fill(0);
-    let mask = ((1u32 << bits) - 1) as u8;
+    if bits == 0 {
+        return;
+    }
+    let mask = u32::from_le_bytes([((1u32 << bits) - 1) as u8; QUAD]);
     for quad in 0..GROUP / QUAD {
         let bit = quad * bits as usize;
-        for (r, row) in codes.iter().enumerate() {
-            for i in 0..QUAD {
-                let field = row[column + quad * QUAD + i] >> from & mask;
-                if bits > 0 {
-                    plane[bit / 8 * 64 + r * QUAD + i] |= field << (bit % 8);
-                }
-            }
+        let vector = plane[bit / 8 * LINE..][..LINE].as_chunks_mut::<QUAD>().0;
+        for (row, out) in codes.iter().zip(vector) {
+            let at = column + quad * QUAD;
+            let code = [row[at], row[at + 1], row[at + 2], row[at + 3]];
+            let field = u32::from_le_bytes(code) >> from & mask;
+            *out = (u32::from_le_bytes(*out) | field << (bit % 8)).to_le_bytes();
         }
     }
 }

@@ -13,7 +13,7 @@ mod ops;
 pub use attend::{Attend, CHUNK, Partial, ROWS_MAX};
 
 use crate::error::{Error, Result};
-use crate::options::{Isa, KvType};
+use crate::options::{Isa, KvType, Options};
 use crate::quant::{self, Codes, Format, for_each_format};
 use crate::simd::{self, LANES, Simd, Visitor};
 
@@ -65,6 +65,9 @@ pub trait Kernels: Send + Sync {
     /// not in the table.
     fn dot(&self, format: u32, panel: &[u8], k: usize, x: &[Row<'_>], out: &mut [[f32; LANES]]);
 
+    /// Asks for the cache lines of `bytes`, which will be read soon.
+    fn prefetch(&self, bytes: &[u8]);
+
     /// Root-mean-square norm (Zhang and Sennrich 2019): `out = x / rms(x) * weight`.
     fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
 
@@ -91,14 +94,26 @@ pub trait Kernels: Send + Sync {
 }
 
 /// The implementation of every kernel for one instruction set.
-struct On<S>(S, Isa);
+struct On<S> {
+    s: S,
+    isa: Isa,
+    prefetch_bytes: usize,
+}
 
 macro_rules! dot_match {
     (floats: [$($f:ident),*], codes: [$($c:ident),*]) => {
-        fn dot_any<S: Simd>(s: S, format: u32, panel: &[u8], k: usize, x: &[Row<'_>], out: &mut [[f32; LANES]]) {
+        fn dot_any<S: Simd>(
+            s: S,
+            format: u32,
+            panel: &[u8],
+            k: usize,
+            x: &[Row<'_>],
+            ahead: usize,
+            out: &mut [[f32; LANES]],
+        ) {
             match format {
-                $(quant::$f::ID => dot::floats::<S, quant::$f>(s, panel, k, x, out),)*
-                $(quant::$c::ID => dot::codes::<S, quant::$c>(s, panel, k, x, out),)*
+                $(quant::$f::ID => dot::floats::<S, quant::$f>(s, panel, k, x, ahead, out),)*
+                $(quant::$c::ID => dot::codes::<S, quant::$c>(s, panel, k, x, ahead, out),)*
                 _ => unreachable!("format {format} is not in the table; the loader checks"),
             }
         }
@@ -121,41 +136,46 @@ for_each_format!(dot_match);
 
 impl<S: Simd> Kernels for On<S> {
     fn isa(&self) -> Isa {
-        self.1
+        self.isa
     }
     fn dot(&self, format: u32, panel: &[u8], k: usize, x: &[Row<'_>], out: &mut [[f32; LANES]]) {
-        dot_any(self.0, format, panel, k, x, out);
+        dot_any(self.s, format, panel, k, x, self.prefetch_bytes, out);
+    }
+    fn prefetch(&self, bytes: &[u8]) {
+        for line in bytes.chunks(64) {
+            self.s.prefetch(line.as_ptr());
+        }
     }
     fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-        let s = self.0;
+        let s = self.s;
         s.vectorize(
             #[inline(always)]
             || ops::rms_norm(s, x, weight, eps, out),
         );
     }
     fn quantize(&self, row: &mut RowMut<'_>) {
-        let s = self.0;
+        let s = self.s;
         s.vectorize(
             #[inline(always)]
             || ops::quantize(s, row),
         );
     }
     fn silu_mul(&self, gate: &mut [f32; LANES], up: &[f32; LANES]) {
-        let s = self.0;
+        let s = self.s;
         s.vectorize(
             #[inline(always)]
             || ops::silu_mul(s, gate, up),
         );
     }
     fn store_kv(&self, kind: KvType, kv: [&[f32]; 2], slot: usize, panels: [&mut [u8]; 2]) {
-        let s = self.0;
+        let s = self.s;
         s.vectorize(
             #[inline(always)]
             || cache::store(s, kind, kv, slot, panels),
         );
     }
     fn attend(&self, a: &Attend<'_>, out: &mut [Partial], values: &mut [f32], scores: &mut [f32]) {
-        let s = self.0;
+        let s = self.s;
         s.vectorize(
             #[inline(always)]
             || attend::attend(s, a, out, values, scores),
@@ -164,23 +184,33 @@ impl<S: Simd> Kernels for On<S> {
 }
 
 /// Puts the kernels of an instruction set behind one type.
-struct Boxed(Isa);
+struct Boxed {
+    isa: Isa,
+    prefetch_bytes: usize,
+}
 
 impl Visitor for Boxed {
     type Out = Box<dyn Kernels>;
     fn visit<S: Simd>(self, s: S) -> Box<dyn Kernels> {
-        Box::new(On(s, self.0))
+        Box::new(On {
+            s,
+            isa: self.isa,
+            prefetch_bytes: self.prefetch_bytes,
+        })
     }
 }
 
-/// The kernels of the instruction set asked for; an error when this CPU does not have it.
-pub fn kernels(isa: Isa) -> Result<Box<dyn Kernels>> {
-    let isa = if isa == Isa::Auto {
-        simd::available()[0]
-    } else {
-        isa
+/// The kernels that `options` ask for (`isa`, `prefetch_bytes`); an error when this CPU does not have them.
+pub fn kernels(options: &Options) -> Result<Box<dyn Kernels>> {
+    let isa = match options.isa {
+        Isa::Auto => simd::available()[0],
+        isa => isa,
     };
-    let found = simd::with(isa, Boxed(isa));
+    let boxed = Boxed {
+        isa,
+        prefetch_bytes: options.prefetch_bytes,
+    };
+    let found = simd::with(isa, boxed);
     found.ok_or_else(|| Error::Option {
         option: "isa",
         what: {

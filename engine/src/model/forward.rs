@@ -13,16 +13,21 @@ use super::config::Config;
 use super::weights::{Layer, Model};
 use crate::kv::Kv;
 use crate::matrix::{Activations, Bank, Matrix};
-use crate::pool::{Ctx, SharedBuf};
+use crate::options::Options;
+use crate::pool::{Ctx, SharedBuf, Tails};
 use crate::simd::LANES;
 use crate::stage::{Ledger, Listener, Stage, StageClock, StageTimes};
 use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Up to this many tokens every thread quantises all activations itself instead of waiting for the others' shares.
 const REDUNDANT_TOKENS: usize = 4;
 
 /// Tokens whose logits are computed at a time.
 pub(crate) const HEAD_TOKENS: usize = 8;
+
+/// Steps of a layer that hand out panels: q, k, v; o; gate and up; down.
+const STEPS_PER_LAYER: u32 = 4;
 
 /// What one thread did in a pass.
 #[derive(Debug, Clone, Copy, Default)]
@@ -53,6 +58,11 @@ pub(crate) struct Buffers {
     pub(super) rope: Vec<[f32; 2]>,
     /// What each thread did in the last pass.
     pub(crate) tallies: SharedBuf<Tally>,
+    /// Panels that any thread may multiply, and the number of the last step that gave some out.
+    tails: Tails,
+    steps: AtomicU32,
+    tail_percent: usize,
+    wait_prefetch_bytes: usize,
     stage_clock: bool,
     /// Hears of the stages, on every thread.
     pub(crate) listener: Option<Listener>,
@@ -64,7 +74,7 @@ impl Buffers {
         threads: usize,
         batch: usize,
         ctx: usize,
-        stage_clock: bool,
+        options: &Options,
     ) -> Buffers {
         let c = &model.config;
         let width = c.n_embd.max(c.n_ff).max(c.q_dim());
@@ -81,9 +91,19 @@ impl Buffers {
             attention: Scratch::new(c, threads, batch, ctx),
             rope: rope_table(c, &model.rope_factors, ctx),
             tallies: SharedBuf::new(threads),
-            stage_clock,
+            tails: Tails::new(threads),
+            steps: AtomicU32::new(0),
+            tail_percent: options.tail_percent,
+            wait_prefetch_bytes: options.wait_prefetch_bytes,
+            stage_clock: options.stage_clock,
             listener: None,
         }
+    }
+
+    /// The number of the first step of a new pass, and as many more for it as `model` needs.
+    pub(crate) fn next_steps(&self, model: &Model) -> u32 {
+        let steps = STEPS_PER_LAYER * model.layers.len() as u32;
+        self.steps.fetch_add(steps.max(1), Ordering::Relaxed)
     }
 }
 
@@ -111,6 +131,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) buffers: &'a Buffers,
     pub(crate) tokens: &'a [u32],
     pub(crate) start: usize,
+    /// Number of the first step of the pass that hands out panels.
+    pub(crate) first_step: u32,
 }
 
 /// What a thread carries through a pass.
@@ -118,6 +140,8 @@ pub(super) struct Worker<'a> {
     pub(super) ctx: Ctx<'a>,
     pub(super) clock: StageClock,
     pub(super) ledger: Ledger,
+    /// Number of the next step that hands out panels, the same on all threads.
+    step: u32,
 }
 
 impl Worker<'_> {
@@ -140,10 +164,15 @@ impl Pass<'_> {
             });
         }
         w.clock.lap(Stage::Embed);
-        w.barrier();
-        for (l, layer) in self.model.layers.iter().enumerate() {
+        let layers = &self.model.layers;
+        self.barrier_before(&mut w, &[&layers[0].q, &layers[0].k, &layers[0].v]);
+        for (l, layer) in layers.iter().enumerate() {
             self.attention_block(&mut w, l, layer);
             self.feed_forward_block(&mut w, layer);
+            match layers.get(l + 1) {
+                Some(next) => self.barrier_before(&mut w, &[&next.q, &next.k, &next.v]),
+                None => self.barrier_before(&mut w, &[&self.model.head]),
+            }
         }
         self.finish(w);
     }
@@ -183,6 +212,7 @@ impl Pass<'_> {
             ctx,
             clock,
             ledger: Ledger::default(),
+            step: self.first_step,
         }
     }
 
@@ -223,7 +253,49 @@ impl Pass<'_> {
         act
     }
 
-    /// Multiplies this thread's share of the rows of `matrices`, taken as one, and gives `sink(row, token, outputs)`.
+    /// Waits for the others, and meanwhile fetches the first of this thread's panels of `next`, taken as one.
+    fn barrier_before(&self, w: &mut Worker<'_>, next: &[&Matrix]) {
+        let bank = self.bank();
+        w.ctx.barrier_with(|| {
+            let mut first = w.ctx.share(next.iter().map(|m| m.panels()).sum()).start;
+            for m in next {
+                if first < m.panels() {
+                    let bytes = &bank.arena[m.panel(first).start..];
+                    let len = self.buffers.wait_prefetch_bytes.min(bytes.len());
+                    return bank.kernels.prefetch(&bytes[..len]);
+                }
+                first -= m.panels();
+            }
+        });
+        w.clock.lap(Stage::Wait);
+    }
+
+    /// Hands out `total` panels: gives `work` this thread's part but for its tail, then what is left of all tails.
+    fn share_panels(
+        &self,
+        w: &mut Worker<'_>,
+        total: usize,
+        mut work: impl FnMut(&mut Worker<'_>, Range<usize>),
+    ) {
+        let b = self.buffers;
+        let ctx = w.ctx;
+        let tail = |owner| {
+            let part = ctx.share_of(owner, total);
+            part.end - part.len() * b.tail_percent / 100..part.end
+        };
+        let step = w.step;
+        w.step = step.wrapping_add(1);
+        work(w, ctx.share(total).start..tail(ctx.index).start);
+        for i in 0..ctx.threads {
+            let owner = (ctx.index + i) % ctx.threads;
+            let tail = tail(owner);
+            while let Some(i) = b.tails.take(owner, step, tail.len()) {
+                work(w, tail.start + i..tail.start + i + 1);
+            }
+        }
+    }
+
+    /// Multiplies this thread's part of the rows of `matrices`, taken as one, and gives `sink(row, token, outputs)`.
     fn project(
         &self,
         w: &mut Worker<'_>,
@@ -232,20 +304,22 @@ impl Pass<'_> {
         n: usize,
         mut sink: impl FnMut(usize, usize, &mut [f32]),
     ) {
-        let mine = w.ctx.share(matrices.iter().map(|m| m.panels()).sum());
-        let (mut first_panel, mut first_row) = (0, 0);
-        for m in matrices {
-            let of_m = first_panel..first_panel + m.panels();
-            let from = mine.start.clamp(of_m.start, of_m.end) - first_panel;
-            let to = mine.end.clamp(of_m.start, of_m.end) - first_panel;
-            self.bank()
-                .multiply([m], from..to, act, n, &mut w.ledger, |r, t, [y]| {
-                    let len = LANES.min(m.rows - r);
-                    sink(first_row + r, t, &mut y[..len]);
-                });
-            first_panel = of_m.end;
-            first_row += m.rows;
-        }
+        let total = matrices.iter().map(|m| m.panels()).sum();
+        self.share_panels(w, total, |w, mine| {
+            let (mut first_panel, mut first_row) = (0, 0);
+            for m in matrices {
+                let of_m = first_panel..first_panel + m.panels();
+                let from = mine.start.clamp(of_m.start, of_m.end) - first_panel;
+                let to = mine.end.clamp(of_m.start, of_m.end) - first_panel;
+                self.bank()
+                    .multiply([m], from..to, act, n, &mut w.ledger, |r, t, [y]| {
+                        let len = LANES.min(m.rows - r);
+                        sink(first_row + r, t, &mut y[..len]);
+                    });
+                first_panel = of_m.end;
+                first_row += m.rows;
+            }
+        });
     }
 
     /// `x += W act` for this thread's rows.
@@ -284,14 +358,14 @@ impl Pass<'_> {
         w.clock.lap(Stage::Attention);
         w.barrier();
         self.attend(w, l);
-        w.barrier();
+        self.barrier_before(w, &[&layer.o]);
         let act = self.quantise(w, n, c.q_dim(), |t, out| {
             // SAFETY: written before the last barrier.
             out.copy_from_slice(unsafe { b.attn.read(row(t, c.q_dim())) });
         });
         self.project_to_residual(w, &layer.o, act);
         w.clock.lap(Stage::AttnOut);
-        w.barrier();
+        self.barrier_before(w, &[&layer.gate]);
     }
 
     fn feed_forward_block(&self, w: &mut Worker<'_>, layer: &Layer) {
@@ -300,25 +374,26 @@ impl Pass<'_> {
         let act = self.quantise(w, n, c.n_embd, |t, out| {
             self.normed(t, &layer.ffn_norm, out)
         });
-        let panels = w.ctx.share(layer.gate.panels());
         let pair = [&layer.gate, &layer.up];
-        self.bank()
-            .multiply(pair, panels, act, n, &mut w.ledger, |r, t, [gate, up]| {
-                kernels.silu_mul(gate, up);
-                let len = LANES.min(c.n_ff - r);
-                let at = t * c.n_ff + r;
-                // SAFETY: each row belongs to one thread.
-                unsafe { b.ff.write(at..at + len) }.copy_from_slice(&gate[..len]);
-            });
+        self.share_panels(w, layer.gate.panels(), |w, panels| {
+            let ledger = &mut w.ledger;
+            self.bank()
+                .multiply(pair, panels, act, n, ledger, |r, t, [gate, up]| {
+                    kernels.silu_mul(gate, up);
+                    let len = LANES.min(c.n_ff - r);
+                    let at = t * c.n_ff + r;
+                    // SAFETY: each row belongs to one thread.
+                    unsafe { b.ff.write(at..at + len) }.copy_from_slice(&gate[..len]);
+                });
+        });
         w.clock.lap(Stage::GateUp);
-        w.barrier();
+        self.barrier_before(w, &[&layer.down]);
         let act = self.quantise(w, n, c.n_ff, |t, out| {
             // SAFETY: written before the last barrier.
             out.copy_from_slice(unsafe { b.ff.read(row(t, c.n_ff)) });
         });
         self.project_to_residual(w, &layer.down, act);
         w.clock.lap(Stage::Down);
-        w.barrier();
     }
 }
 

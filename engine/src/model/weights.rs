@@ -68,7 +68,7 @@ impl Model {
     /// The same from an open file.
     pub fn from_gguf(gguf: Gguf, pool: &Pool, options: &Options) -> Result<Model> {
         let config = Config::from_gguf(&gguf)?;
-        let kernels = kernel::kernels(options.isa)?;
+        let kernels = kernel::kernels(options)?;
         let mut loader = Loader {
             gguf: &gguf,
             used: HashSet::new(),

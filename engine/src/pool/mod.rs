@@ -19,7 +19,7 @@ use crate::topology::Topology;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::cell::UnsafeCell;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 use sync::{Barrier, Turnstile};
@@ -37,13 +37,23 @@ pub struct Ctx<'a> {
 impl Ctx<'_> {
     /// Waits for all threads of the pool.
     pub fn barrier(&self) {
-        self.barrier.wait();
+        self.barrier.wait(|| {});
+    }
+
+    /// Waits for all threads of the pool, having called `meanwhile` after its own arrival.
+    pub fn barrier_with(&self, meanwhile: impl FnOnce()) {
+        self.barrier.wait(meanwhile);
     }
 
     /// This thread's contiguous part of `total` items; the parts of all threads cover each item once.
     pub fn share(&self, total: usize) -> Range<usize> {
+        self.share_of(self.index, total)
+    }
+
+    /// The part of thread `index`.
+    pub fn share_of(&self, index: usize, total: usize) -> Range<usize> {
         let bound = |i: usize| total * i / self.threads;
-        bound(self.index)..bound(self.index + 1)
+        bound(index)..bound(index + 1)
     }
 }
 
@@ -217,7 +227,47 @@ fn step(shared: &Shared, index: usize) {
         threads: shared.threads,
         barrier: &shared.barrier,
     });
-    shared.barrier.wait();
+    shared.barrier.wait(|| {});
+}
+
+/// Items at the end of each thread's part that any thread may take once its own are done.
+///
+/// Every step that hands out items has its own number, the same on all threads: a count that stands under another number
+/// counts as none taken, so that nothing needs to be reset between two steps.
+#[derive(Debug)]
+pub struct Tails {
+    /// Of each thread: the step's number, and below it how many items of its tail are taken.
+    taken: Box<[Slot]>,
+}
+
+/// A counter on cache lines of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Slot(AtomicU64);
+
+impl Tails {
+    /// For so many threads.
+    pub fn new(threads: usize) -> Tails {
+        Tails {
+            taken: (0..threads).map(|_| Slot::default()).collect(),
+        }
+    }
+
+    /// Takes the next of the `len` items of thread `owner`'s tail in step `step`; `None` when all are taken.
+    pub fn take(&self, owner: usize, step: u32, len: usize) -> Option<usize> {
+        let slot = &self.taken[owner].0;
+        let taken = |value: u64| match (value >> 32) as u32 == step {
+            true => value & u64::from(u32::MAX),
+            false => 0,
+        };
+        let next = |value| {
+            let next = taken(value) + 1;
+            (next <= len as u64).then_some(u64::from(step) << 32 | next)
+        };
+        // Nothing but the number is passed on: the barriers between steps order everything else.
+        let before = slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        before.ok().map(|value| taken(value) as usize)
+    }
 }
 
 /// Memory that the threads of a pool write and read in turns, separated by barriers.
@@ -309,6 +359,23 @@ mod tests {
                     "{threads} threads, {total} items"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn tails_give_each_item_once_in_every_step() {
+        let pool = pool(4);
+        let tails = Tails::new(4);
+        for step in [3, 4, 7] {
+            let hits: Vec<AtomicU64> = (0..40).map(|_| AtomicU64::new(0)).collect();
+            pool.run(&|ctx| {
+                for owner in 0..ctx.threads {
+                    while let Some(item) = tails.take(owner, step, 10) {
+                        hits[owner * 10 + item].fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+            assert!(hits.iter().all(|h| h.load(Ordering::Relaxed) == 1));
         }
     }
 

@@ -101,16 +101,19 @@ impl Barrier {
         }
     }
 
-    /// Waits until all threads have arrived; what any of them wrote before is visible to all after.
-    pub(super) fn wait(&self) {
+    /// Arrives, calls `meanwhile`, then waits until all threads have arrived; what any of them wrote before arriving is
+    /// visible to all after.
+    pub(super) fn wait(&self, meanwhile: impl FnOnce()) {
         if self.threads == 1 {
-            return;
+            return meanwhile();
         }
         let seen = self.turnstile.count();
         if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.threads {
             self.arrived.store(0, Ordering::Relaxed);
             self.turnstile.advance();
+            meanwhile();
         } else {
+            meanwhile();
             self.turnstile.wait_past(seen);
         }
     }
@@ -133,7 +136,7 @@ mod tests {
             let body = move |barrier: &Barrier, arrivals: &AtomicUsize| {
                 for round in 1..=rounds {
                     arrivals.fetch_add(1, Ordering::Relaxed);
-                    barrier.wait();
+                    barrier.wait(|| {});
                     assert!(arrivals.load(Ordering::Relaxed) >= threads * round);
                 }
             };

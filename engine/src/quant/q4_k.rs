@@ -53,18 +53,19 @@ pub(super) fn quantize_groups(values: &[f32], max: u8, block: &mut [u8], codes: 
     }
 }
 
-/// Writes the scales of 16 rows: `d` and `dmin` as f16, then the lower four bits of scale and minimum of each group in
-/// a byte, then their upper two bits, two groups in a byte. 16 bytes a row, as in the file.
+/// Writes the scales of 16 rows: `d` and `dmin` as f16; then a byte of each group with its scale in the lower six bits
+/// and the upper two bits of its minimum above; then the lower four bits of the minima, two groups in a byte. 16 bytes a
+/// row, as in the file.
 pub(super) fn pack_panel_scales(blocks: [&[u8]; LANES], out: &mut [u8]) {
     gather_f16(&blocks, 0, &mut out[..32]);
     gather_f16(&blocks, 2, &mut out[32..64]);
-    let (low, high) = out[64..].split_at_mut(8 * LANES);
-    high.fill(0);
+    let (scales, mins) = out[64..].split_at_mut(8 * LANES);
+    mins.fill(0);
     for (r, b) in blocks.iter().enumerate() {
         for g in 0..8 {
             let (s, m) = scale_min(&b[4..16], g);
-            low[g * LANES + r] = s & 15 | (m & 15) << 4;
-            high[g / 2 * LANES + r] |= (s >> 4 | m >> 4 << 2) << (g % 2 * 4);
+            scales[g * LANES + r] = s | m >> 4 << 6;
+            mins[g / 2 * LANES + r] |= (m & 15) << (g % 2 * 4);
         }
     }
 }
@@ -76,7 +77,7 @@ pub(super) fn pack_panel_scales(blocks: [&[u8]; LANES], out: &mut [u8]) {
 #[inline(always)]
 pub(super) unsafe fn panel_scales<S: Simd>(s: S, p: *const u8, g: usize) -> (S::F, S::F) {
     // SAFETY: all offsets lie below 64 + 128 + 64.
-    let (d, dmin, low, high) = unsafe {
+    let (d, dmin, scales, mins) = unsafe {
         (
             s.load_f16(p),
             s.load_f16(p.add(32)),
@@ -84,14 +85,11 @@ pub(super) unsafe fn panel_scales<S: Simd>(s: S, p: *const u8, g: usize) -> (S::
             s.i_from_u8(p.add(64 + 8 * LANES + g / 2 * LANES)),
         )
     };
-    let high = s.i_shr(high, (g % 2 * 4) as u32);
-    let two = s.i_splat(0b11);
-    let scale = s.i_or(s.i_and(low, s.i_splat(15)), s.i_shl(s.i_and(high, two), 4));
-    let min = s.i_or(s.i_shr(low, 4), s.i_shl(s.i_and(s.i_shr(high, 2), two), 4));
-    (
-        s.mul(d, s.i_to_f(scale)),
-        s.sub(s.splat(0.0), s.mul(dmin, s.i_to_f(min))),
-    )
+    let scale = s.i_and(scales, s.i_splat(63));
+    let low = s.i_and(s.i_shr(mins, (g % 2 * 4) as u32), s.i_splat(15));
+    let min = s.i_or(s.i_and(s.i_shr(scales, 2), s.i_splat(0x30)), low);
+    let minus_dmin = s.sub(s.splat(0.0), dmin);
+    (s.mul(d, s.i_to_f(scale)), s.mul(minus_dmin, s.i_to_f(min)))
 }
 
 /// Decodes a block of the Q4_K family from its codes.

@@ -53,7 +53,7 @@ fn names_and_types_are_checked_with_place_and_suggestion() {
     refused(
         "threads = 2",
         "thread = 2",
-        "t.toml:15:1: unknown key \"thread\" in [engine]\n   |\n15 | thread = 2\n   | ^^^^^^\n  = did you mean \"threads\"? (valid: threads, affinity, oversubscribe, isa, ctx, batch, kv, huge_pages, stage_clock)",
+        "t.toml:15:1: unknown key \"thread\" in [engine]\n   |\n15 | thread = 2\n   | ^^^^^^\n  = did you mean \"threads\"? (valid: threads, affinity, oversubscribe, isa, ctx, batch, kv, huge_pages, prefetch_bytes, wait_prefetch_bytes, tail_percent, stage_clock)",
     );
     refused(
         "n_gen = 16",
@@ -183,6 +183,26 @@ fn a_matrix_becomes_cases() {
     );
 }
 
+#[test]
+fn keys_may_depart_from_their_first_values_one_at_a_time() {
+    let matrix = "[matrix]\nengine.threads = [1, 2]\nrun.n_gen = [8, 16, 32]\n";
+    let good = GOOD.replace("[scenario]", "[scenario]\none_at_a_time = true");
+    let scenario = read(&format!("{good}{matrix}"), &[]).expect("valid");
+    let cases = scenario.cases.iter();
+    let found: Vec<_> = cases
+        .map(|c| (c.name.as_str(), c.engine.threads, c.n_gen))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            (scenario.name.as_str(), 1, 8),
+            ("engine.threads=2", 2, 8),
+            ("run.n_gen=16", 1, 16),
+            ("run.n_gen=32", 1, 32)
+        ]
+    );
+}
+
 /// The good scenario with `matrix` appended must be refused with exactly `expect`.
 #[track_caller]
 fn matrix_refused(matrix: &str, expect: &str) {
@@ -194,7 +214,7 @@ fn matrix_refused(matrix: &str, expect: &str) {
 fn a_wrong_matrix_is_blamed_where_it_is_wrong() {
     matrix_refused(
         "engine.thread = [1, 2]",
-        "t.toml:17:8: unknown key \"thread\" in [engine]\n   |\n17 | engine.thread = [1, 2]\n   |        ^^^^^^\n  = did you mean \"threads\"? (valid: threads, affinity, oversubscribe, isa, ctx, batch, kv, huge_pages, stage_clock)",
+        "t.toml:17:8: unknown key \"thread\" in [engine]\n   |\n17 | engine.thread = [1, 2]\n   |        ^^^^^^\n  = did you mean \"threads\"? (valid: threads, affinity, oversubscribe, isa, ctx, batch, kv, huge_pages, prefetch_bytes, wait_prefetch_bytes, tail_percent, stage_clock)",
     );
     matrix_refused(
         "\"engine.isa\" = [\"scalar\", \"avx22\"]",

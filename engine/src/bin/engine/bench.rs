@@ -4,10 +4,11 @@ use crate::open;
 use clap::{Args, ValueEnum};
 use engine::model::Model;
 use engine::pool::Pool;
-use engine::session::Session;
-use engine::stage::Tick;
+use engine::session::{Session, Stats};
+use engine::stage::{Stage, Tick};
 use engine::{Error, Result};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Most tests in one call.
@@ -94,6 +95,10 @@ struct FullRecord<'a> {
     record: &'a Record,
     samples_ns: &'a [u64],
     samples_ts: &'a [f64],
+    /// Nanoseconds of all repetitions by stage, averaged over the threads.
+    stages_ns: BTreeMap<&'static str, u64>,
+    /// Weight bytes read in all repetitions.
+    weight_bytes: u64,
 }
 
 /// Runs all tests and prints each result as soon as it is there.
@@ -106,7 +111,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         .unwrap_or(0);
     let mut first = true;
     for &threads in &args.threads {
-        let options = args.tuning.options(threads, longest);
+        let options = args.tuning.options(threads, longest)?;
         let pool = Pool::new(&options)?;
         let model = Model::load(&args.model, &pool, &options)?;
         let mut session = Session::new(&model, &pool, &options)?;
@@ -114,14 +119,17 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         for test in &tests {
             let test_time = jiff::Timestamp::now().to_string();
             time(&mut session, &model, *test, &mut filled)?;
-            let ns = (0..args.repetitions)
-                .map(|_| time(&mut session, &model, *test, &mut filled))
-                .collect::<Result<Vec<_>>>()?;
-            let samples = Samples {
+            let mut samples = Samples {
                 test: *test,
                 test_time,
-                ns,
+                ns: Vec::new(),
+                stats: Vec::new(),
             };
+            for _ in 0..args.repetitions {
+                let ns = time(&mut session, &model, *test, &mut filled)?;
+                samples.ns.push(ns);
+                samples.stats.push(session.take_stats());
+            }
             let record = samples.record(&args.model, &model, pool.threads(), options.batch);
             print(args.output, &record, &samples, first)?;
             first = false;
@@ -176,6 +184,7 @@ fn time(session: &mut Session<'_>, model: &Model, test: Test, filled: &mut usize
     }
     *filled = test.n_depth;
     let tokens = tokens(model, test.n_prompt.max(test.n_gen));
+    session.take_stats();
     let start = Tick::now();
     if test.n_prompt > 0 {
         session.prefill(&tokens)?;
@@ -192,9 +201,16 @@ struct Samples {
     test: Test,
     test_time: String,
     ns: Vec<u64>,
+    stats: Vec<Stats>,
 }
 
 impl Samples {
+    /// Nanoseconds of all repetitions in each stage.
+    fn stages_ns(&self) -> BTreeMap<&'static str, u64> {
+        let sum = |stage| self.stats.iter().map(|s| s.stages.get(stage)).sum();
+        Stage::ALL.map(|stage| (stage.name(), sum(stage))).into()
+    }
+
     fn record(&self, path: &Path, model: &Model, n_threads: usize, n_batch: usize) -> Record {
         let ns: Vec<f64> = self.ns.iter().map(|&ns| ns as f64).collect();
         let ts = self.rates();
@@ -259,6 +275,8 @@ fn print(output: Output, record: &Record, samples: &Samples, first: bool) -> Res
                 record,
                 samples_ns: &samples.ns,
                 samples_ts: &samples.rates(),
+                stages_ns: samples.stages_ns(),
+                weight_bytes: samples.stats.iter().map(|s| s.ledger.weight_bytes).sum(),
             };
             serde_json::to_string(&full).map_err(|e| unwritable(e.into()))? + "\n"
         }
@@ -324,6 +342,7 @@ mod tests {
             test,
             test_time: String::new(),
             ns: vec![1_000_000_000, 2_000_000_000],
+            stats: Vec::new(),
         };
         assert_eq!(samples.rates(), [10.0, 5.0]);
         assert!((deviation(&[10.0, 5.0]) - 3.535_533_9).abs() < 1e-6);

@@ -40,19 +40,28 @@ pub(crate) struct TuningArgs {
     /// Asks for no huge pages under the weights.
     #[arg(long)]
     no_huge_pages: bool,
+    /// Any other option of a scenario's `[engine]`, such as prefetch_bytes=0; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
 }
 
 impl EngineArgs {
     /// The options for a context of `ctx` tokens; 0 for the engine's default.
-    pub(crate) fn options(&self, ctx: usize) -> Options {
+    ///
+    /// # Errors
+    /// When `--set` names an option that there is not, or a value that it does not take.
+    pub(crate) fn options(&self, ctx: usize) -> Result<Options> {
         self.tuning.options(self.threads, ctx)
     }
 }
 
 impl TuningArgs {
     /// The options with so many threads and so much context.
-    pub(crate) fn options(&self, threads: usize, ctx: usize) -> Options {
-        Options {
+    ///
+    /// # Errors
+    /// As [`EngineArgs::options`].
+    pub(crate) fn options(&self, threads: usize, ctx: usize) -> Result<Options> {
+        let options = Options {
             threads,
             affinity: self.affinity.clone(),
             isa: self.isa,
@@ -61,8 +70,21 @@ impl TuningArgs {
             batch: self.batch,
             huge_pages: !self.no_huge_pages,
             ..Options::default()
-        }
+        };
+        self.set.iter().try_fold(options, set)
     }
+}
+
+/// `options` with one more of them set, as a line of TOML would.
+fn set(options: Options, text: &String) -> Result<Options> {
+    let refused = |what: String| Error::Input(format!("--set {text}: {}", what.trim_end()));
+    let mut all = toml::Table::try_from(options).map_err(|e| refused(e.to_string()))?;
+    let one: toml::Table = text
+        .parse()
+        .map_err(|e: toml::de::Error| refused(e.message().into()))?;
+    all.extend(one);
+    all.try_into()
+        .map_err(|e: toml::de::Error| refused(e.message().into()))
 }
 
 /// A value by the name serde knows it by.

@@ -64,7 +64,7 @@ impl Sums {
 pub(crate) fn run(args: &PerplexityArgs) -> Result<()> {
     let text = open::read_text(&args.file)?;
     let ctx = args.ctx as usize;
-    let options = args.engine.options(ctx);
+    let options = args.engine.options(ctx)?;
     let pool = Pool::new(&options)?;
     let model = Model::load(&args.model, &pool, &options)?;
     let tokenizer = Tokenizer::from_gguf(model.gguf())?;

@@ -79,7 +79,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
         (None, Some(path)) => open::read_text(path)?,
         (None, None) => unreachable!("clap requires one of them"),
     };
-    let pool_options = args.engine.options(0);
+    let pool_options = args.engine.options(0)?;
     let pool = Pool::new(&pool_options)?;
     let model = Model::load(&args.model, &pool, &pool_options)?;
     let tokenizer = Tokenizer::from_gguf(model.gguf())?;
@@ -90,7 +90,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     } else {
         args.ctx
     };
-    let mut session = Session::new(&model, &pool, &args.engine.options(ctx))?;
+    let mut session = Session::new(&model, &pool, &args.engine.options(ctx)?)?;
     if needed > session.capacity() {
         let (capacity, trained) = (session.capacity(), model.config().n_ctx_train);
         return Err(Error::ContextFull {
