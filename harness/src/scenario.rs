@@ -263,7 +263,8 @@ impl<'a> Reader<'a> {
                 })?;
             }
         }
-        self.points = sweep::points(&self.axes, &self.base_read.exclude)?;
+        let one_at_a_time = self.base_read.scenario.one_at_a_time;
+        self.points = sweep::points(&self.axes, &self.base_read.exclude, one_at_a_time)?;
         Ok(())
     }
 
@@ -325,7 +326,10 @@ impl<'a> Reader<'a> {
             let plain = value
                 .as_str()
                 .map_or_else(|| value.to_string(), str::to_owned);
-            name.push(format!("{key}={plain}"));
+            // Where one key departs at a time, that one says it all.
+            if at > 0 || !self.base_read.scenario.one_at_a_time {
+                name.push(format!("{key}={plain}"));
+            }
             swept.insert(key, json);
         }
         let last = self.axes.last().map(|axis| axis.path.clone());

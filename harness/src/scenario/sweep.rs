@@ -89,8 +89,52 @@ fn leaves<'a>(table: &'a Table, at: &[String]) -> Vec<(Vec<String>, &'a Value)> 
     out
 }
 
-/// Every point of the matrix that is not excluded, the last axis running fastest.
-pub(super) fn points(axes: &[Axis], exclude: &[Table]) -> Result<Vec<Point>, Problem> {
+/// Every point of the matrix that is not excluded, the last axis running fastest; with `one_at_a_time` only those where
+/// at most one key departs from its first value.
+pub(super) fn points(
+    axes: &[Axis],
+    exclude: &[Table],
+    one_at_a_time: bool,
+) -> Result<Vec<Point>, Problem> {
+    let all = if one_at_a_time {
+        departures(axes)
+    } else {
+        product(axes)?
+    };
+    let rules = exclude
+        .iter()
+        .enumerate()
+        .map(|(i, entry)| rule(axes, i, entry));
+    let rules = rules.collect::<Result<Vec<_>, _>>()?;
+    let kept: Vec<Point> = all
+        .into_iter()
+        .filter(|p| !rules.iter().any(|rule| matches(rule, p)))
+        .collect();
+    match kept.is_empty() {
+        true => {
+            Err(Problem::new("exclude", "[[exclude]] leaves no case over").help("remove an entry"))
+        }
+        false => Ok(kept),
+    }
+}
+
+/// The first value of every key, then every other value of each key beside the first ones of the others.
+fn departures(axes: &[Axis]) -> Vec<Point> {
+    let base = vec![0; axes.len()];
+    let one = |axis: usize, value: usize| {
+        let mut point = base.clone();
+        point[axis] = value;
+        point
+    };
+    let others = |i: usize| (1..axes[i].values.len()).map(move |value| (i, value));
+    let departures = (0..axes.len()).flat_map(others);
+    std::iter::once(base.clone())
+        .chain(departures.map(|(i, value)| one(i, value)))
+        .collect()
+}
+
+/// Every combination of values.
+fn product(axes: &[Axis]) -> Result<Vec<Point>, Problem> {
     let lengths = axes.iter().map(|axis| axis.values.len());
     let count = lengths.clone().try_fold(1usize, usize::checked_mul);
     let count = count.filter(|&n| n <= CASES_MAX).ok_or_else(|| {
@@ -101,21 +145,7 @@ pub(super) fn points(axes: &[Axis], exclude: &[Table]) -> Result<Vec<Point>, Pro
         );
         Problem::new("matrix", what).help("sweep fewer keys at once, or split the scenario")
     })?;
-    let rules = exclude
-        .iter()
-        .enumerate()
-        .map(|(i, entry)| rule(axes, i, entry));
-    let rules = rules.collect::<Result<Vec<_>, _>>()?;
-    let all = (0..count).map(|index| point(axes, index));
-    let kept: Vec<Point> = all
-        .filter(|p| !rules.iter().any(|rule| matches(rule, p)))
-        .collect();
-    match kept.is_empty() {
-        true => {
-            Err(Problem::new("exclude", "[[exclude]] leaves no case over").help("remove an entry"))
-        }
-        false => Ok(kept),
-    }
+    Ok((0..count).map(|index| point(axes, index)).collect())
 }
 
 /// The point with a running number.

@@ -51,6 +51,9 @@ pub(super) struct Header {
     /// Free space the scenario needs for models, in 1e9 bytes; checked before anything starts.
     #[serde(default)]
     pub min_disk_gb: f64,
+    /// Whether the keys of the matrix leave their first values one at a time instead of being combined.
+    #[serde(default)]
+    pub one_at_a_time: bool,
 }
 
 /// `[model]`: where the weights come from.
