@@ -502,7 +502,7 @@ fn text_check(run: &Run, plan: &ComparisonPlan, case: &CaseRecord) -> Option<Tex
 fn first_error(run: &Run, case: &CaseRecord, runner: &str) -> Option<String> {
     let mut failures = run.failures.iter();
     let first = failures.find(|f| f.case_index == case.index && f.runner == runner);
-    first.map(|f| format!("{}: {}", f.kind.name(), f.message))
+    first.map(|f| f.message.clone())
 }
 
 /// Where two texts part. White space at their ends is not looked at: programs end their output with a line.

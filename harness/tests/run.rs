@@ -230,6 +230,17 @@ fn a_case_that_always_fails_is_given_up_and_shown() {
 }
 
 #[test]
+fn what_failed_once_can_be_made_good() {
+    let lab = Lab::new(SCENARIO, &["good", "crash", "good"]);
+    lab.run(&["trial.toml"]).expect(1, "1 case had failures");
+    let folder = lab.folder();
+    lab.run(&["--resume", folder.to_str().expect("utf-8")])
+        .expect(0, "");
+    let run = lab.recorded();
+    assert_eq!((run.samples.len(), run.failures.len()), (3, 1));
+}
+
+#[test]
 fn wrong_output_is_exit_code_6() {
     let lab = Lab::new(SCENARIO, &["good", "good", "wrong"]);
     let done = lab.run(&["trial.toml"]);

@@ -5,12 +5,13 @@ use crate::exit::{Exit, Fail};
 use crate::interrupt;
 use crate::measure::{self, End, Slot, Task, Told, Work};
 use crate::models::ModelStore;
-use crate::record::{ComparisonPlan, ENGINE, Manifest, Phase, Run, RunFolder};
+use crate::record::{ComparisonPlan, ENGINE, FailureKind, Manifest, Phase, Run, RunFolder, Sample};
 use crate::runner::Program;
 use crate::scenario::{self, Scenario};
 use crate::{export, host, probe, repeat, report, simulate, summary};
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::collections::HashSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -253,9 +254,7 @@ impl<'a> Session<'a> {
             eprintln!("wrong output: see {path}/failures.jsonl");
             return Ok(Exit::WrongOutput);
         }
-        // Other programs are rows of their comparison, whatever they do.
-        let engines = all.iter().filter(|s| s.runner.starts_with(ENGINE));
-        let unfinished = engines.filter(|s| s.failures > 0).count();
+        let unfinished = holes(run);
         if unfinished > 0 {
             let cases = host::plural(unfinished, "case");
             eprintln!("{cases} had failures: see {path}/failures.jsonl");
@@ -280,6 +279,20 @@ impl<'a> Session<'a> {
         }
         repeat::join(&words)
     }
+}
+
+/// Cases in which the engine failed at a repetition that no later attempt made good. Other programs are rows of their
+/// comparison, whatever they do.
+fn holes(run: &Run) -> usize {
+    let slot = |s: &Sample| (s.case_index, s.phase, s.round, s.position);
+    let done: HashSet<_> = run.samples.iter().map(slot).collect();
+    let open = run.failures.iter().filter(|f| {
+        f.runner.starts_with(ENGINE)
+            && f.kind != FailureKind::Mismatch
+            && !done.contains(&(f.case_index, f.phase, f.round, f.position))
+    });
+    let cases: HashSet<u32> = open.map(|f| f.case_index).collect();
+    cases.len()
 }
 
 /// The program that works: this one, unless told otherwise.
