@@ -9,8 +9,13 @@ fn every_scenario_is_valid() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
     let store = ModelStore::new(Some(PathBuf::from("models"))).expect("a store");
     let mut seen = 0;
-    for entry in dir.read_dir().expect("scenarios") {
-        let path = entry.expect("entry").path();
+    let files = |dir: PathBuf| {
+        dir.read_dir()
+            .expect("scenarios")
+            .map(|e| e.expect("entry").path())
+    };
+    let all = files(dir.clone()).chain(files(dir.join("speed")));
+    for path in all.filter(|path| path.is_file()) {
         let scenario = scenario::load(&path, &[]).unwrap_or_else(|e| panic!("{e:#}"));
         assert_eq!(
             path.file_stem(),
@@ -24,5 +29,5 @@ fn every_scenario_is_valid() {
         }
         seen += 1;
     }
-    assert!(seen >= 5, "{seen} scenarios");
+    assert!(seen >= 15, "{seen} scenarios");
 }
