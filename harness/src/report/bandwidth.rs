@@ -1,7 +1,7 @@
 //! The page of a probe: read bandwidth over the size of the buffer.
 
 use super::html::{POLICY, STYLE};
-use super::plots::{Axes, Mark, Plot, Role};
+use super::plots::{Axes, Mark, Plot, Role, Shape, tick_number};
 use crate::host::{HostFacts, binary_bytes};
 use maud::{DOCTYPE, PreEscaped, html};
 
@@ -110,9 +110,10 @@ fn plot(host: &HostFacts, lines: &[BandwidthLine]) -> anyhow::Result<Option<Plot
         let points: Vec<(f64, f64)> = line.points.iter().map(|p| (p.0.log2(), p.1)).collect();
         for (point, given) in points.iter().zip(&line.points) {
             let size = binary_bytes(given.0 as u64);
-            marks.push(Mark::Dot {
+            marks.push(Mark::Point {
                 x: point.0,
                 y: point.1,
+                shape: Shape::Dot,
                 role,
                 hollow: false,
                 title: format!("{}: {size}: {:.1} GB/s", line.name, given.1),
@@ -130,6 +131,7 @@ fn plot(host: &HostFacts, lines: &[BandwidthLine]) -> anyhow::Result<Option<Plot
         x_unit: "size of the buffer".to_owned(),
         y_unit: "GB/s".to_owned(),
         x_tick: size_tick,
+        y_tick: tick_number,
         y_ticks: true,
         height: 360,
     };

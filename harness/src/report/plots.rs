@@ -1,17 +1,26 @@
 //! Plots as inline SVG: marks on linear axes, drawn by `plotters` once for wide and once for narrow pages.
 //!
 //! Colours are roles. Each is drawn in a colour of its own that no design would use, and then replaced by a CSS
-//! variable, so that one drawing serves light, dark and paper. Exact values lie over the marks as SVG titles.
+//! variable, so that one drawing serves light, dark and paper. Exact values lie over the marks as SVG titles; the page's
+//! script shows them below the plot, to the mouse, to a finger and to the arrow keys.
 
-mod figures;
+mod latency;
+mod overlay;
+mod rates;
+mod stages;
+mod sweep;
 
-pub(super) use figures::{distribution, latency, rounds, stages, strips, sweep};
+pub(super) use latency::{distribution, latency};
+pub(super) use rates::{rounds, strips};
+pub(super) use stages::stages;
+pub(super) use sweep::sweep;
+
+use overlay::Overlay;
 
 use anyhow::Context as _;
 use engine::stage::Stage;
 use maud::{Markup, PreEscaped, Render, html};
 use plotters::prelude::*;
-use std::fmt::Write as _;
 use std::ops::Range;
 
 /// Drawing units per CSS pixel: `plotters` rounds to whole units, and a pixel is too coarse for lines.
@@ -26,6 +35,8 @@ const TEXT_PX: i32 = 13;
 const CHARACTER_SHARE: f64 = 0.56;
 /// Drawing units across a speck.
 const SPECK: i32 = 5 * SCALE;
+/// Height of one row in plots with rows, in pixels.
+const ROW_PX: u32 = 56;
 /// Colour of an element that marks the place of the specks, after the grid and before all else.
 const SPECKS_PLACE: RGBColor = RGBColor(1, 2, 255);
 
@@ -91,21 +102,23 @@ impl Role {
     }
 }
 
+/// Shape of a point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    Dot,
+    Square,
+    /// Something is wrong with it.
+    Triangle,
+}
+
 /// One thing on a plot, in the plot's own units.
 #[derive(Debug, Clone)]
 pub(super) enum Mark {
-    /// A point; hollow for what does not count.
-    Dot {
+    /// A point that tells its exact value; hollow for what does not count, or counts with a doubt.
+    Point {
         x: f64,
         y: f64,
-        role: Role,
-        hollow: bool,
-        title: String,
-    },
-    /// A point that something is wrong with, as a triangle.
-    Triangle {
-        x: f64,
-        y: f64,
+        shape: Shape,
         role: Role,
         hollow: bool,
         title: String,
@@ -144,6 +157,8 @@ pub(super) struct Axes {
     pub y_unit: String,
     /// Text of a tick; empty for none.
     pub x_tick: fn(f64) -> String,
+    /// Text of a tick of the vertical axis.
+    pub y_tick: fn(f64) -> String,
     /// Whether the vertical axis has ticks and horizontal lines; else the horizontal one has vertical lines.
     pub y_ticks: bool,
     /// Height in pixels.
@@ -175,6 +190,7 @@ impl Render for Plot {
                 div.wide aria-hidden="true" { (PreEscaped(&self.wide)) }
                 div.narrow aria-hidden="true" { (PreEscaped(&self.narrow)) }
             }
+            output.readout aria-live="polite" {}
         }
     }
 }
@@ -183,12 +199,8 @@ impl Render for Plot {
 fn svg(axes: &Axes, marks: &[Mark], width: u32) -> anyhow::Result<String> {
     let size = (width * SCALE as u32, axes.height * SCALE as u32);
     let mut drawn = String::new();
-    // Exact values appear where something points at them: not on narrow pages, which are touched.
-    let mut overlay = Overlay {
-        titles: width == WIDE_PX,
-        right: size.0 as i32 - 14 * SCALE,
-        ..Overlay::default()
-    };
+    // The narrow drawing takes the texts of its targets from the wide one: they stand in the same order.
+    let mut overlay = Overlay::new(width == WIDE_PX, size.0 as i32 - 14 * SCALE);
     {
         let area = SVGBackend::with_string(&mut drawn, size).into_drawing_area();
         let left = if axes.y_ticks { 56 } else { 8 };
@@ -259,7 +271,7 @@ fn draw_mesh(chart: &mut Chart<'_, '_>, axes: &Axes, width: u32) -> anyhow::Resu
         .into_font()
         .color(&Role::Muted.drawn());
     let line = Role::Grid.drawn().stroke_width(SCALE as u32);
-    let y_tick = |y: &f64| tick_number(*y);
+    let y_tick = |y: &f64| (axes.y_tick)(*y);
     let x_tick = |x: &f64| (axes.x_tick)(*x);
     let mut mesh = chart.configure_mesh();
     mesh.max_light_lines(0)
@@ -290,6 +302,14 @@ pub(super) fn tick_number(x: f64) -> String {
     }
 }
 
+/// A tick at every whole power of two, on an axis of binary logarithms.
+pub(super) fn tick_power(x: f64) -> String {
+    match (x - x.round()).abs() < 1e-6 {
+        true => tick_number(x.round().exp2()),
+        false => String::new(),
+    }
+}
+
 /// A tick only where the number is whole.
 pub(super) fn tick_whole(x: f64) -> String {
     if (x - x.round()).abs() < 1e-6 {
@@ -302,37 +322,14 @@ pub(super) fn tick_whole(x: f64) -> String {
 fn draw_mark(chart: &mut Chart<'_, '_>, mark: &Mark) -> anyhow::Result<()> {
     let area = chart.plotting_area();
     match mark {
-        Mark::Dot {
-            x, y, role, hollow, ..
-        } => {
-            let colour = role.drawn();
-            area.draw(&Circle::new(
-                (*x, *y),
-                5 * SCALE,
-                Role::Surface.drawn().filled(),
-            ))?;
-            match hollow {
-                false => area.draw(&Circle::new((*x, *y), 5 * SCALE, colour.filled()))?,
-                true => area.draw(&Circle::new(
-                    (*x, *y),
-                    4 * SCALE,
-                    colour.stroke_width(2 * SCALE as u32),
-                ))?,
-            }
-        }
-        Mark::Triangle {
-            x, y, role, hollow, ..
-        } => {
-            let colour = role.drawn();
-            area.draw(&TriangleMarker::new((*x, *y), 7 * SCALE, colour.filled()))?;
-            if *hollow {
-                area.draw(&TriangleMarker::new(
-                    (*x, *y),
-                    4 * SCALE,
-                    Role::Surface.drawn().filled(),
-                ))?;
-            }
-        }
+        Mark::Point {
+            x,
+            y,
+            shape,
+            role,
+            hollow,
+            ..
+        } => draw_point(chart, (*x, *y), *shape, *role, *hollow)?,
         Mark::Line {
             points,
             role,
@@ -354,132 +351,54 @@ fn draw_mark(chart: &mut Chart<'_, '_>, mark: &Mark) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What `plotters` does not draw: specks below the marks; texts that follow the page's font, and targets that show
-/// exact values, above them.
-#[derive(Default)]
-struct Overlay {
-    specks: String,
-    svg: String,
-    /// Whether there are targets.
-    titles: bool,
-    /// Where texts have to end, in drawing units.
-    right: i32,
+/// A point on a rim of the surface's colour, so that it stands apart from lines and other points.
+fn draw_point(
+    chart: &mut Chart<'_, '_>,
+    at: (f64, f64),
+    shape: Shape,
+    role: Role,
+    hollow: bool,
+) -> anyhow::Result<()> {
+    let area = chart.plotting_area();
+    let (colour, surface) = (role.drawn().filled(), Role::Surface.drawn().filled());
+    let square = |half: i32, style: ShapeStyle| {
+        let half = half * SCALE;
+        EmptyElement::at(at) + Rectangle::new([(-half, -half), (half, half)], style)
+    };
+    match shape {
+        Shape::Dot => {
+            area.draw(&Circle::new(at, 6 * SCALE, surface))?;
+            area.draw(&Circle::new(at, 5 * SCALE, colour))?;
+            if hollow {
+                area.draw(&Circle::new(at, 3 * SCALE, surface))?;
+            }
+        }
+        Shape::Square => {
+            area.draw(&square(6, surface))?;
+            area.draw(&square(5, colour))?;
+            if hollow {
+                area.draw(&square(3, surface))?;
+            }
+        }
+        Shape::Triangle => {
+            area.draw(&TriangleMarker::new(at, 7 * SCALE, colour))?;
+            if hollow {
+                area.draw(&TriangleMarker::new(at, 4 * SCALE, surface))?;
+            }
+        }
+    }
+    Ok(())
 }
 
-impl Overlay {
-    fn add(&mut self, mark: &Mark, axes: &Axes, at: impl Fn(f64, f64) -> (i32, i32)) {
-        match mark {
-            Mark::Dot { x, y, title, .. } | Mark::Triangle { x, y, title, .. } => {
-                self.target(at(*x, *y), title);
-            }
-            Mark::Specks { points, role } => {
-                let _ = write!(
-                    self.specks,
-                    r#"<path class="specks" stroke="var(--{})" stroke-width="{SPECK}" d=""#,
-                    role.name()
-                );
-                for &(x, y) in points {
-                    let (x, y) = at(x, y);
-                    let _ = write!(self.specks, "M{x} {y}h0");
-                }
-                self.specks += r#""/>"#;
-            }
-            Mark::Column { x, title } => {
-                let (from, to) = (at(x.start, axes.y.end), at(x.end, axes.y.start));
-                self.rect("hit column", from, to, title);
-            }
-            Mark::Bar {
-                x,
-                y,
-                role,
-                label,
-                title,
-            } => {
-                let (from, to) = (at(x.start, y.end), at(x.end, y.start));
-                if !title.is_empty() {
-                    self.rect("hit seam", from, to, title);
-                }
-                self.label_inside(from, to, *role, label);
-            }
-            Mark::Label { x, y, text } => {
-                let (x, y) = at(*x, *y);
-                let room = f64::from(self.right - x) / f64::from(SCALE);
-                self.text((x, y - 6 * SCALE), "start", "text", &fitted(text, room));
-            }
-            Mark::Flag { x, y, text } => {
-                let (left, (x, y)) = (at(axes.x.start, axes.y.start).0, at(*x, *y));
-                let gap = 4 * SCALE;
-                let fits = f64::from(x - left - 2 * gap) > text_px(text) * f64::from(SCALE);
-                let (x, anchor) = if fits {
-                    (x - gap, "end")
-                } else {
-                    (x + gap, "start")
-                };
-                self.text((x, y), anchor, "text", text);
-            }
-            Mark::Line { .. } => {}
-        }
+/// A range around values that never makes less than 5 % of `middle` look like much.
+fn padded(values: impl Iterator<Item = f64>, middle: f64) -> std::ops::Range<f64> {
+    let (mut low, mut high) = (middle * 0.95, middle * 1.05);
+    for value in values {
+        low = low.min(value);
+        high = high.max(value);
     }
-
-    fn target(&mut self, (x, y): (i32, i32), title: &str) {
-        if self.titles {
-            let r = 11 * SCALE;
-            let _ = write!(
-                self.svg,
-                r#"<circle class="hit" cx="{x}" cy="{y}" r="{r}"><title>{}</title></circle>"#,
-                escape(title)
-            );
-        }
-    }
-
-    fn rect(&mut self, class: &str, (x0, y0): (i32, i32), (x1, y1): (i32, i32), title: &str) {
-        let (w, h) = (x1 - x0, y1 - y0);
-        let place = format!(r#"<rect class="{class}" x="{x0}" y="{y0}" width="{w}" height="{h}""#);
-        self.svg += &match self.titles {
-            true => format!("{place}><title>{}</title></rect>", escape(title)),
-            false => format!("{place}/>"),
-        };
-    }
-
-    /// A text in the middle of a rectangle, if it fits.
-    fn label_inside(
-        &mut self,
-        (x0, y0): (i32, i32),
-        (x1, y1): (i32, i32),
-        role: Role,
-        label: &str,
-    ) {
-        let room = f64::from(x1 - x0) / f64::from(SCALE) - 8.0;
-        if !label.is_empty() && text_px(label) <= room {
-            let middle = ((x0 + x1) / 2, (y0 + y1) / 2 + TEXT_PX * SCALE * 35 / 100);
-            self.text(middle, "middle", &format!("on-{}", role.name()), label);
-        }
-    }
-
-    fn units(&mut self, axes: &Axes, (w, h): (u32, u32)) {
-        let (w, h) = (w as i32, h as i32);
-        self.text(
-            (w - 14 * SCALE, h - 6 * SCALE),
-            "end",
-            "muted",
-            &axes.x_unit,
-        );
-        self.text(
-            (4 * SCALE, (TEXT_PX + 1) * SCALE),
-            "start",
-            "muted",
-            &axes.y_unit,
-        );
-    }
-
-    fn text(&mut self, (x, y): (i32, i32), anchor: &str, colour: &str, text: &str) {
-        let size = TEXT_PX * SCALE;
-        let _ = write!(
-            self.svg,
-            r#"<text x="{x}" y="{y}" text-anchor="{anchor}" font-size="{size}" fill="var(--{colour})">{}</text>"#,
-            escape(text)
-        );
-    }
+    let pad = (high - low) * 0.08;
+    (low - pad).max(0.0)..high + pad
 }
 
 /// Width of a text, about, in pixels.

@@ -7,6 +7,7 @@ fn axes() -> Axes {
         x_unit: "x".to_owned(),
         y_unit: "<y>".to_owned(),
         x_tick: tick_whole,
+        y_tick: tick_number,
         y_ticks: true,
         height: 200,
     }
@@ -16,9 +17,10 @@ fn axes() -> Axes {
 fn colours_are_variables_and_text_is_escaped() {
     let title = "a < b & \"c\"".to_owned();
     let marks: Vec<Mark> = Role::all()
-        .map(|role| Mark::Dot {
+        .map(|role| Mark::Point {
             x: 1.0,
             y: 1.0,
+            shape: Shape::Dot,
             role,
             hollow: false,
             title: title.clone(),

@@ -1,0 +1,144 @@
+//! What `plotters` does not draw: specks below the marks; texts that follow the page's font, and targets that tell exact
+//! values, above them.
+
+use super::{Axes, Mark, Role, SCALE, SPECK, TEXT_PX, escape, fitted, text_px};
+use std::fmt::Write as _;
+
+/// SVG text below and above the marks.
+pub(super) struct Overlay {
+    pub(super) specks: String,
+    pub(super) svg: String,
+    /// Whether targets carry their texts.
+    titles: bool,
+    /// Where texts have to end, in drawing units.
+    right: i32,
+}
+
+impl Overlay {
+    pub(super) fn new(titles: bool, right: i32) -> Overlay {
+        Overlay {
+            specks: String::new(),
+            svg: String::new(),
+            titles,
+            right,
+        }
+    }
+
+    pub(super) fn add(&mut self, mark: &Mark, axes: &Axes, at: impl Fn(f64, f64) -> (i32, i32)) {
+        match mark {
+            Mark::Point { x, y, title, .. } => {
+                self.target(at(*x, *y), title);
+            }
+            Mark::Specks { points, role } => {
+                let _ = write!(
+                    self.specks,
+                    r#"<path class="specks" stroke="var(--{})" stroke-width="{SPECK}" d=""#,
+                    role.name()
+                );
+                for &(x, y) in points {
+                    let (x, y) = at(x, y);
+                    let _ = write!(self.specks, "M{x} {y}h0");
+                }
+                self.specks += r#""/>"#;
+            }
+            Mark::Column { x, title } => {
+                let (from, to) = (at(x.start, axes.y.end), at(x.end, axes.y.start));
+                self.rect("hit column", from, to, title);
+            }
+            Mark::Bar {
+                x,
+                y,
+                role,
+                label,
+                title,
+            } => {
+                let (from, to) = (at(x.start, y.end), at(x.end, y.start));
+                if !title.is_empty() {
+                    self.rect("hit seam", from, to, title);
+                }
+                self.label_inside(from, to, *role, label);
+            }
+            Mark::Label { x, y, text } => {
+                let (x, y) = at(*x, *y);
+                let room = f64::from(self.right - x) / f64::from(SCALE);
+                self.text((x, y - 6 * SCALE), "start", "text", &fitted(text, room));
+            }
+            Mark::Flag { x, y, text } => {
+                let (left, (x, y)) = (at(axes.x.start, axes.y.start).0, at(*x, *y));
+                let gap = 4 * SCALE;
+                let fits = f64::from(x - left - 2 * gap) > text_px(text) * f64::from(SCALE);
+                let (x, anchor) = if fits {
+                    (x - gap, "end")
+                } else {
+                    (x + gap, "start")
+                };
+                self.text((x, y), anchor, "text", text);
+            }
+            Mark::Line { .. } => {}
+        }
+    }
+
+    /// A circle to point at.
+    fn target(&mut self, (x, y): (i32, i32), title: &str) {
+        let r = 11 * SCALE;
+        let place = format!(r#"<circle class="hit" cx="{x}" cy="{y}" r="{r}""#);
+        self.with_title(&place, "circle", title);
+    }
+
+    /// A rectangle to point at.
+    fn rect(&mut self, class: &str, (x0, y0): (i32, i32), (x1, y1): (i32, i32), title: &str) {
+        let (w, h) = (x1 - x0, y1 - y0);
+        let place = format!(r#"<rect class="{class}" x="{x0}" y="{y0}" width="{w}" height="{h}""#);
+        self.with_title(&place, "rect", title);
+    }
+
+    fn with_title(&mut self, place: &str, element: &str, title: &str) {
+        self.svg += place;
+        match self.titles {
+            true => {
+                let _ = write!(self.svg, "><title>{}</title></{element}>", escape(title));
+            }
+            false => self.svg += "/>",
+        }
+    }
+
+    /// A text in the middle of a rectangle, if it fits.
+    fn label_inside(
+        &mut self,
+        (x0, y0): (i32, i32),
+        (x1, y1): (i32, i32),
+        role: Role,
+        label: &str,
+    ) {
+        let room = f64::from(x1 - x0) / f64::from(SCALE) - 8.0;
+        if !label.is_empty() && text_px(label) <= room {
+            let middle = ((x0 + x1) / 2, (y0 + y1) / 2 + TEXT_PX * SCALE * 35 / 100);
+            self.text(middle, "middle", &format!("on-{}", role.name()), label);
+        }
+    }
+
+    pub(super) fn units(&mut self, axes: &Axes, (w, h): (u32, u32)) {
+        let (w, h) = (w as i32, h as i32);
+        self.text(
+            (w - 14 * SCALE, h - 6 * SCALE),
+            "end",
+            "muted",
+            &axes.x_unit,
+        );
+        self.text(
+            (4 * SCALE, (TEXT_PX + 1) * SCALE),
+            "start",
+            "muted",
+            &axes.y_unit,
+        );
+    }
+
+    fn text(&mut self, (x, y): (i32, i32), anchor: &str, colour: &str, text: &str) {
+        let size = TEXT_PX * SCALE;
+        let _ = write!(
+            self.svg,
+            r#"<text x="{x}" y="{y}" text-anchor="{anchor}" font-size="{size}" fill="var(--{colour})">{}</text>"#,
+            escape(text)
+        );
+    }
+}

@@ -1,0 +1,150 @@
+//! Decode rates of repetitions.
+
+use super::super::data::{Estimate, Group};
+use super::super::format::number;
+use super::{Axes, Mark, Plot, ROW_PX, Role, Shape, padded, tick_number, tick_whole};
+use crate::record::Sample;
+
+/// Decode rate of each repetition in the order in which they ran, warm-ups hollow, tainted ones as triangles. Gives
+/// the lower end of the axis too.
+pub(in super::super) fn rounds(group: &Group<'_>) -> anyhow::Result<Option<(Plot, f64)>> {
+    let Some(estimate) = group.decode() else {
+        return Ok(None);
+    };
+    let rates: Vec<(usize, &Sample, f64)> = group
+        .all
+        .iter()
+        .enumerate()
+        .filter_map(|(i, s)| Some((i, *s, s.decode_tok_s()?)))
+        .collect();
+    let last = group.all.len() as f64;
+    let mut marks = Vec::new();
+    if let Some(interval) = estimate.interval {
+        marks.push(Mark::Bar {
+            x: 0.4..last + 0.6,
+            y: interval.low..interval.high,
+            role: Role::Band,
+            label: String::new(),
+            title: String::new(),
+        });
+    }
+    marks.push(Mark::Line {
+        points: vec![(0.4, estimate.median), (last + 0.6, estimate.median)],
+        role: Role::Accent,
+        width: 2,
+    });
+    for (i, sample, rate) in &rates {
+        marks.push(repetition_mark(group, sample, (*i + 1) as f64, *rate, None));
+    }
+    let axes = Axes {
+        x: 0.4..last + 0.6,
+        y: padded(rates.iter().map(|(_, _, r)| *r), estimate.median),
+        x_unit: "repetition, in the order they ran".to_owned(),
+        y_unit: "tok/s".to_owned(),
+        x_tick: tick_whole,
+        y_tick: tick_number,
+        y_ticks: true,
+        height: 270,
+    };
+    let label = format!(
+        "Decode rate of {} repetitions in tokens a second; median {}",
+        rates.len(),
+        number(estimate.median)
+    );
+    let plot = Plot::draw(&label, &axes, &marks)?;
+    Ok(Some((plot, axes.y.start)))
+}
+
+/// One repetition as a point at `x`, or in row `row` of a plot with rows.
+fn repetition_mark(
+    group: &Group<'_>,
+    sample: &Sample,
+    x: f64,
+    rate: f64,
+    row: Option<f64>,
+) -> Mark {
+    let hollow = !group.counted.iter().any(|s| std::ptr::eq(*s, sample));
+    let mut title = match sample.is_measured() {
+        true => format!("round {}: {} tok/s", sample.round + 1, number(rate)),
+        false => format!("warm-up {}: {} tok/s", sample.round + 1, number(rate)),
+    };
+    if hollow && sample.is_measured() {
+        title += ", replaced by a re-run";
+    }
+    for taint in &sample.taint {
+        title += &format!(", {taint}");
+    }
+    let (x, y) = match row {
+        Some(row) => (rate, row),
+        None => (x, rate),
+    };
+    let disturbed = !sample.taint.is_empty();
+    Mark::Point {
+        x,
+        y,
+        shape: if disturbed {
+            Shape::Triangle
+        } else {
+            Shape::Dot
+        },
+        role: if disturbed { Role::Warn } else { Role::Accent },
+        hollow: hollow || disturbed,
+        title,
+    }
+}
+
+/// One row of points per case, with the interval as a band and the median as a line.
+pub(in super::super) fn strips(groups: &[Group<'_>]) -> anyhow::Result<Option<Plot>> {
+    let shown: Vec<(&Group<'_>, Estimate)> = groups
+        .iter()
+        .filter_map(|g| Some((g, g.decode()?)))
+        .collect();
+    if shown.is_empty() {
+        return Ok(None);
+    }
+    let mut marks = Vec::new();
+    let mut most: f64 = 0.0;
+    for (i, (group, estimate)) in shown.iter().enumerate() {
+        let row = -(i as f64);
+        if let Some(interval) = estimate.interval {
+            marks.push(Mark::Bar {
+                x: interval.low..interval.high,
+                y: row - 0.3..row + 0.1,
+                role: Role::Band,
+                label: String::new(),
+                title: String::new(),
+            });
+        }
+        marks.push(Mark::Line {
+            points: vec![(estimate.median, row - 0.34), (estimate.median, row + 0.14)],
+            role: Role::Text,
+            width: 2,
+        });
+        for sample in &group.all {
+            if let Some(rate) = sample.decode_tok_s() {
+                most = most.max(rate);
+                marks.push(repetition_mark(group, sample, 0.0, rate, Some(row - 0.1)));
+            }
+        }
+        marks.push(Mark::Label {
+            x: 0.0,
+            y: row + 0.14,
+            text: format!("{}: {} tok/s", group.short, number(estimate.median)),
+        });
+    }
+    let axes = Axes {
+        x: 0.0..most * 1.04,
+        y: -(shown.len() as f64) + 0.4..0.6,
+        x_unit: "tok/s".to_owned(),
+        y_unit: String::new(),
+        x_tick: tick_number,
+        y_tick: tick_number,
+        y_ticks: false,
+        height: ROW_PX * shown.len() as u32 + 70,
+    };
+    let label = format!(
+        "Decode rate of {} cases in tokens a second, one row each",
+        shown.len()
+    );
+    Plot::draw(&label, &axes, &marks).map(Some)
+}
