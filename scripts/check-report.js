@@ -91,3 +91,28 @@ function sortTables() {
   }
   return found;
 }
+
+/** Walks through every plot with the arrow keys: each step must tell a value, and mark one thing in the drawing shown. */
+function readPlots() {
+  const found = [];
+  for (const plot of document.querySelectorAll(".plot")) {
+    const svg = [...plot.querySelectorAll("svg")].find((s) => s.checkVisibility());
+    if (!svg || !plot.querySelector(".hit")) continue;
+    const name = plot.getAttribute("aria-label");
+    const readout = plot.nextElementSibling;
+    plot.focus();
+    if (document.activeElement !== plot) found.push(`"${name}" takes no focus`);
+    const steps = Number(plot.getAttribute("aria-valuemax"));
+    const told = new Set();
+    for (let i = 0; i < steps; i++) {
+      plot.dispatchEvent(new KeyboardEvent("keydown", { key: i === 0 ? "Home" : "ArrowRight", cancelable: true }));
+      told.add(readout.textContent);
+      if (svg.querySelectorAll(".hit.at").length !== 1) found.push(`"${name}" marks nothing at step ${i}`);
+      if (plot.getAttribute("aria-valuetext") !== readout.textContent) found.push(`"${name}" tells screen readers something else`);
+    }
+    if (!/\d/.test(readout.textContent)) found.push(`"${name}" tells no value`);
+    if (steps > 4 && told.size < steps / 4) found.push(`"${name}" tells the same everywhere`);
+    plot.blur();
+  }
+  return found;
+}

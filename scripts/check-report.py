@@ -3,7 +3,7 @@
 usage: check-report.py REPORT.html... SCREENSHOTS
 
 At desktop and phone width, light and dark: overflow, requests that leave the page, console messages, text contrast,
-texts of plots on each other, sorting. Then the page without scripts, and printed. Keeps a screenshot of each state.
+texts of plots on each other, sorting, values of plots by keyboard. Then the page without scripts, and printed. Keeps a screenshot of each state.
 """
 
 import pathlib
@@ -75,6 +75,8 @@ def check(browser, report, shots, state, options):
         ask("sortTables()")
         page.evaluate("() => document.querySelectorAll('details').forEach((d) => (d.open = true))")
         ask("overflow()")
+        if state != "print":
+            ask("readPlots()")
         ask("plotTexts()")
         if state == "print":
             page.pdf(path=shots / f"{name}.pdf", format="A4")

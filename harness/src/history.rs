@@ -56,7 +56,7 @@ pub struct Series {
     pub changes: Vec<ChangePoint>,
 }
 
-/// The histories of all cases of a scenario among the run folders directly in `results`, on the machine with that
+/// The histories of all cases of a scenario, one for each metric, among the run folders directly in `results`, on the machine with that
 /// fingerprint. Folders that are no run, or of another schema, are passed over.
 ///
 /// # Errors
@@ -65,7 +65,7 @@ pub fn history(
     results: &Path,
     scenario: &str,
     fingerprint: &str,
-    metric: &'static Metric,
+    metrics: &[&'static Metric],
 ) -> anyhow::Result<Vec<Series>> {
     let mut all: Vec<Series> = Vec::new();
     let folders = baseline::runs(results)?;
@@ -73,7 +73,9 @@ pub fn history(
         let Ok(run) = Run::read(folder) else { continue };
         let manifest = &run.manifest;
         if manifest.scenario.name == scenario && manifest.host.fingerprint() == fingerprint {
-            add(&mut all, folder, &run, metric);
+            for metric in metrics {
+                add(&mut all, folder, &run, metric);
+            }
         }
     }
     for series in &mut all {
@@ -91,7 +93,8 @@ fn add(all: &mut Vec<Series>, folder: &Path, run: &Run, metric: &'static Metric)
             continue;
         };
         let name = &summary.case.name;
-        let at = all.iter().position(|series| series.case == *name);
+        let same = |series: &Series| series.case == *name && series.metric == metric.name;
+        let at = all.iter().position(same);
         let at = at.unwrap_or_else(|| {
             all.push(Series {
                 case: name.clone(),

@@ -9,7 +9,7 @@ use ::engine::probe::{self, Point, Reading, What};
 use ::engine::{Options, simd};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Caches that a buffer must exceed so many times to count as memory.
@@ -47,6 +47,86 @@ pub struct Answer {
     pub isa: String,
     /// One for each point.
     pub readings: Vec<Reading>,
+}
+
+/// Version of a stored probe.
+const STORED_VERSION: u32 = 1;
+/// Folder of stored probes below the results.
+const STORED_FOLDER: &str = "probes";
+
+/// A probe of a machine, as it is kept below the results.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stored {
+    /// Version of the writer.
+    schema_version: u32,
+    /// When it was taken, RFC 3339, UTC.
+    pub created_at: String,
+    /// Fingerprint of the machine.
+    pub fingerprint: String,
+    /// The machine.
+    pub host: HostFacts,
+    /// What was measured, one entry for each number of threads and kind of pages.
+    pub configurations: Vec<Configuration>,
+}
+
+/// What was measured with one number of threads and kind of pages.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// Whether huge pages were asked for.
+    pub huge_pages: bool,
+    /// The child's answer.
+    #[serde(flatten)]
+    pub answer: Answer,
+}
+
+impl Stored {
+    /// A probe taken now.
+    pub fn new(host: HostFacts, configurations: Vec<Configuration>) -> Stored {
+        Stored {
+            schema_version: STORED_VERSION,
+            created_at: clock::timestamp(),
+            fingerprint: host.fingerprint(),
+            host,
+            configurations,
+        }
+    }
+
+    /// Its file below the results.
+    pub fn path(results: &Path, fingerprint: &str) -> PathBuf {
+        results
+            .join(STORED_FOLDER)
+            .join(format!("{fingerprint}.json"))
+    }
+
+    /// The probe kept of a machine; `None` if there is none that this version can read.
+    pub fn read(results: &Path, fingerprint: &str) -> Option<Stored> {
+        let text = std::fs::read(Stored::path(results, fingerprint)).ok()?;
+        let stored: Stored = serde_json::from_slice(&text).ok()?;
+        (stored.schema_version == STORED_VERSION).then_some(stored)
+    }
+}
+
+impl Configuration {
+    /// The reading of the largest buffer, or of what needs none.
+    pub fn ceiling(&self, what: What) -> Option<Reading> {
+        let found = self.answer.readings.iter().filter(|r| r.what == what);
+        found.copied().max_by_key(|r| r.bytes)
+    }
+
+    /// Read bandwidth over the size of the buffer: bytes and 1e9 bytes a second.
+    pub fn reads(&self) -> Vec<(f64, f64)> {
+        let reads = self.answer.readings.iter().filter(|r| r.what == What::Read);
+        reads.map(|r| (r.bytes as f64, r.median)).collect()
+    }
+
+    /// Threads and pages in words.
+    pub fn name(&self) -> String {
+        let pages = if self.huge_pages { "huge" } else { "small" };
+        format!(
+            "{}, {pages} pages",
+            crate::host::plural(self.answer.threads, "thread")
+        )
+    }
 }
 
 /// Measures in this process.
@@ -143,6 +223,6 @@ pub fn round(program: &Path, job: &Job, phase: Phase, round: u32) -> Result<Prob
 ///
 /// # Errors
 /// When the system does not say.
-pub fn program() -> anyhow::Result<std::path::PathBuf> {
+pub fn program() -> anyhow::Result<PathBuf> {
     std::env::current_exe().context("cannot find this program's own file")
 }

@@ -309,6 +309,19 @@ pub enum Taint {
     },
 }
 
+impl Taint {
+    /// What it is, without how much.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Taint::Steal { .. } => "steal",
+            Taint::Throttled { .. } => "throttling",
+            Taint::InvoluntarySwitches { .. } => "involuntary switches",
+            Taint::MajorFaults { .. } => "major faults",
+            Taint::Migrations { .. } => "migrations",
+        }
+    }
+}
+
 impl fmt::Display for Taint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,16 +1,22 @@
 //! The report of a run: one self-contained HTML file, and the same in short as markdown.
 
 mod bandwidth;
+mod ceiling;
+mod comparison;
 mod data;
 mod format;
 mod html;
 mod markdown;
 mod plots;
+mod sweep;
 mod tables;
 mod words;
 
 pub use bandwidth::{BandwidthLine, bandwidth_page};
 
+use crate::history::{self, Series};
+use crate::metric::Metric;
+use crate::probe::Stored;
 use crate::record::{Run, write_whole};
 use std::path::{Path, PathBuf};
 
@@ -23,18 +29,45 @@ pub struct ReportPaths {
     pub markdown: PathBuf,
 }
 
+/// Metrics whose history a report shows.
+const HISTORY: [&str; 3] = ["decode_tok_s", "prefill_tok_s", "bw_pct"];
+
+/// What lies beside a run.
+struct Around {
+    /// The last probe of the same machine.
+    probe: Option<Stored>,
+    /// All runs of the same scenario on the same machine.
+    history: Vec<Series>,
+}
+
+impl Around {
+    /// What lies in the folder that holds the run's. What cannot be read is left out: a report is about its run.
+    fn read(run_dir: &Path, run: &Run) -> Around {
+        let results = run_dir.parent().filter(|p| !p.as_os_str().is_empty());
+        let results = results.unwrap_or(Path::new("."));
+        let fingerprint = run.manifest.host.fingerprint();
+        let metrics: Vec<_> = HISTORY.into_iter().filter_map(Metric::by_name).collect();
+        let name = &run.manifest.scenario.name;
+        Around {
+            probe: Stored::read(results, &fingerprint),
+            history: history::history(results, name, &fingerprint, &metrics).unwrap_or_default(),
+        }
+    }
+}
+
 /// Reads a run folder and writes `report.html` and `report.md` into it.
 ///
 /// # Errors
 /// If the folder is not a run folder of this version, a record cannot be read, or a report cannot be written.
 pub fn write(run_dir: &Path) -> anyhow::Result<ReportPaths> {
     let run = Run::read(run_dir)?;
+    let around = Around::read(run_dir, &run);
     let paths = ReportPaths {
         html: run_dir.join("report.html"),
         markdown: run_dir.join("report.md"),
     };
     for (path, text) in [
-        (&paths.html, html::page(&run)?),
+        (&paths.html, html::page(&run, &around)?),
         (&paths.markdown, markdown::page(&run)),
     ] {
         write_whole(path, text.as_bytes())?;

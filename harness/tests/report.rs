@@ -9,8 +9,10 @@ use std::path::PathBuf;
 
 /// Writes the run and its reports; gives the folder and both texts.
 fn report(name: &str, run: &FakeRun) -> (PathBuf, String, String) {
+    // A folder of results for each: a report looks at the runs beside its own.
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
         .join("reports")
+        .join(name)
         .join(name);
     run.write(&dir);
     let paths = harness::report::write(&dir).expect("a report");
@@ -95,7 +97,8 @@ fn a_matrix_compares_its_cases() {
         "41 major faults",
         "governor: powersave",
         "1 of 41 repetitions that count were disturbed",
-        "41 of 48 planned repetitions count",
+        "41 of 48 planned repetitions of the engine count",
+        "ctx=512: the knee is at 4 threads",
         "cpupower",
     ] {
         assert!(page.contains(text), "\"{text}\" is missing");

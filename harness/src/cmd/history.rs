@@ -46,7 +46,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         false => args.scenario.clone(),
     };
     let fingerprint = HostFacts::read().fingerprint();
-    let all = history::history(&args.results_dir, &name, &fingerprint, metric)?;
+    let all = history::history(&args.results_dir, &name, &fingerprint, &[metric])?;
     let mut out = anstream::stdout();
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;

@@ -2,28 +2,22 @@
 
 use crate::cmd::run::new_table;
 use crate::exit::{Exit, Fail};
-use crate::host::{HostFacts, binary_bytes};
+use crate::host::{self, HostFacts, binary_bytes};
 use crate::interrupt;
-use crate::probe::{self, Answer, Job};
+use crate::probe::{self, Configuration, Job, Stored};
 use crate::record::write_whole;
 use crate::report;
 use crate::runner::Trouble;
-use crate::{clock, host};
 use anyhow::Context as _;
 use comfy_table::CellAlignment;
 use engine::Options;
 use engine::options::Affinity;
-use engine::probe::{Point, Reading, What};
+use engine::probe::{Point, What};
 use engine::simd;
 use indicatif::ProgressBar;
-use serde::{Deserialize, Serialize};
 use std::io::Write as _;
 use std::path::PathBuf;
 
-/// Version of the stored probe.
-const SCHEMA_VERSION: u32 = 1;
-/// Folder below the results.
-const FOLDER: &str = "probes";
 /// Smallest buffer per thread, in bytes.
 const BYTES_MIN: u64 = 16 << 10;
 /// Difference between the two ways of reading memory that is pointed out.
@@ -72,24 +66,6 @@ enum Pages {
     Huge,
 }
 
-/// A stored probe.
-#[derive(Debug, Serialize, Deserialize)]
-struct Stored {
-    schema_version: u32,
-    created_at: String,
-    fingerprint: String,
-    host: HostFacts,
-    configurations: Vec<Configuration>,
-}
-
-/// What was measured with one number of threads and kind of pages.
-#[derive(Debug, Serialize, Deserialize)]
-struct Configuration {
-    huge_pages: bool,
-    #[serde(flatten)]
-    answer: Answer,
-}
-
 fn affinity(text: &str) -> Result<Affinity, String> {
     let value = toml::from_str::<toml::Table>(&format!("v = {text}"))
         .ok()
@@ -110,17 +86,13 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     }
     interrupt::install()?;
     let facts = HostFacts::read();
-    let stored = Stored {
-        schema_version: SCHEMA_VERSION,
-        created_at: clock::timestamp(),
-        fingerprint: facts.fingerprint(),
-        configurations: configurations(args, &facts)?,
-        host: facts,
-    };
-    let folder = args.results_dir.join(FOLDER);
-    std::fs::create_dir_all(&folder)
-        .with_context(|| format!("cannot write \"{}\"", folder.display()))?;
-    let json = folder.join(format!("{}.json", stored.fingerprint));
+    let configurations = configurations(args, &facts)?;
+    let stored = Stored::new(facts, configurations);
+    let json = Stored::path(&args.results_dir, &stored.fingerprint);
+    if let Some(folder) = json.parent() {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot write \"{}\"", folder.display()))?;
+    }
     write_whole(&json, &serde_json::to_vec_pretty(&stored)?)?;
     let mut out = anstream::stdout();
     if args.json {
@@ -132,7 +104,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     for line in remarks(&stored) {
         writeln!(out, "{line}")?;
     }
-    let page = folder.join(format!("{}.html", stored.fingerprint));
+    let page = json.with_extension("html");
     write_whole(&page, page_of(&stored)?.as_bytes())?;
     writeln!(out, "\n{}\n{}", json.display(), page.display())?;
     Ok(Exit::Ok)
@@ -228,18 +200,6 @@ fn points(quick: bool, threads: usize, first: bool, facts: &HostFacts) -> Vec<Po
     points
 }
 
-impl Stored {
-    /// The readings of memory-sized buffers and of what needs no buffer.
-    fn ceiling(&self, configuration: &Configuration, what: What) -> Option<Reading> {
-        let found = configuration
-            .answer
-            .readings
-            .iter()
-            .filter(|r| r.what == what);
-        found.copied().max_by_key(|r| r.bytes)
-    }
-}
-
 /// One row for each configuration.
 fn table(stored: &Stored) -> String {
     let mut table = new_table();
@@ -258,10 +218,10 @@ fn table(stored: &Stored) -> String {
     ]);
     for configuration in &stored.configurations {
         let text = |what, digits: usize| {
-            let reading = stored.ceiling(configuration, what);
+            let reading = configuration.ceiling(what);
             reading.map_or("-".into(), |r| format!("{:.digits$}", r.median))
         };
-        let best = stored.ceiling(configuration, What::Read);
+        let best = configuration.ceiling(What::Read);
         table.add_row([
             configuration.answer.threads.to_string(),
             pages(configuration),
@@ -309,8 +269,8 @@ fn remarks(stored: &Stored) -> Vec<String> {
             .join(", ")
     ));
     for configuration in &stored.configurations {
-        let read = stored.ceiling(configuration, What::Read);
-        let plain = stored.ceiling(configuration, What::ReadPlain);
+        let read = configuration.ceiling(What::Read);
+        let plain = configuration.ceiling(What::ReadPlain);
         let Some((read, plain)) = read.zip(plain) else {
             continue;
         };
@@ -329,21 +289,12 @@ fn remarks(stored: &Stored) -> Vec<String> {
 
 /// The page with the plot of bandwidth over the size of the buffer.
 fn page_of(stored: &Stored) -> anyhow::Result<String> {
-    let lines = stored.configurations.iter().map(|configuration| {
-        let readings = configuration.answer.readings.iter();
-        let reads = readings.filter(|r| r.what == What::Read);
-        report::BandwidthLine {
-            name: format!(
-                "{}, {} pages",
-                host::plural(configuration.answer.threads, "thread"),
-                if configuration.huge_pages {
-                    "huge"
-                } else {
-                    "small"
-                }
-            ),
-            points: reads.map(|r| (r.bytes as f64, r.median)).collect(),
-        }
-    });
+    let lines = stored
+        .configurations
+        .iter()
+        .map(|configuration| report::BandwidthLine {
+            name: configuration.name(),
+            points: configuration.reads(),
+        });
     report::bandwidth_page(&stored.host, &stored.created_at, &lines.collect::<Vec<_>>())
 }

@@ -1,9 +1,9 @@
 //! The page of a probe: read bandwidth over the size of the buffer.
 
-use super::html::{POLICY, STYLE};
+use super::html::head;
 use super::plots::{Axes, Mark, Plot, Role, Shape, tick_number};
 use crate::host::{HostFacts, binary_bytes};
-use maud::{DOCTYPE, PreEscaped, html};
+use maud::{DOCTYPE, html};
 
 /// Read bandwidth of one configuration over the size of the buffer.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,15 +33,7 @@ pub fn bandwidth_page(
     let page = html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta http-equiv="Content-Security-Policy" content=(POLICY);
-                meta name="color-scheme" content="light dark";
-                title { "What this machine gives · Tokenlab" }
-                link rel="icon" href="data:,";
-                style { (PreEscaped(STYLE)) }
-            }
+            (head("What this machine gives"))
             body {
                 header {
                     p.kind { "Tokenlab probe · " time datetime=(created_at) { (created_at) } }
@@ -132,6 +124,7 @@ fn plot(host: &HostFacts, lines: &[BandwidthLine]) -> anyhow::Result<Option<Plot
         y_unit: "GB/s".to_owned(),
         x_tick: size_tick,
         y_tick: tick_number,
+        x_at: vec![],
         y_ticks: true,
         height: 360,
     };

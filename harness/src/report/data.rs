@@ -1,6 +1,6 @@
 //! What a report says, as numbers: samples grouped by case and runner, and estimates over their repetitions.
 
-use crate::record::{CaseRecord, PassStats, Run, Sample};
+use crate::record::{CaseRecord, ENGINE, ENGINE_AGAIN, PassStats, Run, Sample};
 use crate::stats::{self, Interval};
 use crate::summary::{Summary, summaries};
 use engine::stage::{Ledger, Stage, StageTimes};
@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 
 /// Confidence asked of every interval; few repetitions give less, and the report says how much.
 pub(super) const CONFIDENCE: f64 = 0.95;
+/// A gap between tokens that is longer than so many medians of its repetition is a stall.
+pub(super) const STALL_TIMES: f64 = 2.0;
 /// Draws of the bootstrap.
 const BOOTSTRAP_DRAWS: usize = 500;
 /// Seed of the bootstrap, so that the same records always give the same report.
@@ -22,6 +24,8 @@ pub(super) struct Group<'a> {
     pub short: String,
     /// The case.
     pub case: &'a CaseRecord,
+    /// What ran.
+    pub runner: &'a str,
     /// Everything recorded, in the order of the journal.
     pub all: Vec<&'a Sample>,
     /// What counts: of each measured round the last attempt.
@@ -109,6 +113,15 @@ pub(super) fn groups(run: &Run) -> Vec<Group<'_>> {
         .collect()
 }
 
+/// Those of the engine.
+pub(super) fn own<'a>(groups: &'a [Group<'a>]) -> Vec<&'a Group<'a>> {
+    let engines = [ENGINE, ENGINE_AGAIN];
+    groups
+        .iter()
+        .filter(|group| engines.contains(&group.runner))
+        .collect()
+}
+
 fn group<'a>(run: &'a Run, label: String, summary: Summary<'a>) -> Group<'a> {
     let here = |s: &&Sample| s.case_index == summary.case.index && s.runner == summary.runner;
     let gaps: Vec<Vec<f64>> = summary
@@ -121,6 +134,7 @@ fn group<'a>(run: &'a Run, label: String, summary: Summary<'a>) -> Group<'a> {
         short: without_sections(&label),
         label,
         case: summary.case,
+        runner: summary.runner,
         all: run.samples.iter().filter(here).collect(),
         failures: summary.failures + summary.mismatches,
         quantiles: quantiles(&gaps),
@@ -164,7 +178,38 @@ fn quantiles(gaps: &[Vec<f64>]) -> Vec<Quantile> {
         .collect()
 }
 
+/// Gaps between tokens that are far longer than the others.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Stalls {
+    /// How many.
+    pub count: usize,
+    /// Of how many gaps.
+    pub gaps: usize,
+    /// What they took beyond the median gap, as a share of the time of decoding.
+    pub lost_share: f64,
+}
+
 impl Group<'_> {
+    /// Gaps longer than [`STALL_TIMES`] medians of their repetition; `None` without gaps.
+    pub(super) fn stalls(&self) -> Option<Stalls> {
+        let (mut count, mut lost, mut all) = (0, 0.0, 0.0);
+        for gaps in &self.gaps {
+            let median = stats::median(gaps)?;
+            for gap in gaps {
+                all += gap;
+                if *gap > STALL_TIMES * median {
+                    count += 1;
+                    lost += gap - median;
+                }
+            }
+        }
+        (all > 0.0).then(|| Stalls {
+            count,
+            gaps: self.gaps.iter().map(Vec::len).sum(),
+            lost_share: lost / all,
+        })
+    }
+
     /// Estimate of any quantity over the repetitions that count and have it.
     pub(super) fn estimate(&self, of: impl Fn(&Sample) -> Option<f64>) -> Option<Estimate> {
         Estimate::new(self.counted.iter().filter_map(|s| of(s)).collect())
@@ -290,28 +335,33 @@ fn used(stats: Option<PassStats>) -> Option<PassStats> {
     stats.filter(|s| s.passes > 0)
 }
 
-/// The swept key that makes the best horizontal axis: numeric, with the most values; and what the others are.
-pub(super) fn sweep_axis(groups: &[Group<'_>]) -> Option<String> {
-    let mut best: Option<(usize, String)> = None;
-    let keys = groups.first()?.case.swept.keys();
-    for key in keys {
-        let values: Option<Vec<f64>> = groups
-            .iter()
-            .map(|g| g.case.swept.get(key)?.as_f64())
-            .collect();
-        let Some(mut values) = values else { continue };
-        values.sort_by(f64::total_cmp);
-        values.dedup();
-        if values.len() >= 2 && best.as_ref().is_none_or(|(n, _)| values.len() > *n) {
-            best = Some((values.len(), key.clone()));
-        }
-    }
-    best.map(|(_, key)| key)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::tests::{manifest, sample};
+
+    #[test]
+    fn a_stall_is_a_gap_of_more_than_two_medians() {
+        let stalls = |gaps_ms: &[u64]| {
+            let mut at = 0;
+            let arrivals = std::iter::once(&0).chain(gaps_ms).map(|ms| {
+                at += ms * 1_000_000;
+                at
+            });
+            let run = Run {
+                samples: vec![Sample {
+                    arrival_ns: arrivals.collect(),
+                    ..sample()
+                }],
+                ..Run::empty(manifest())
+            };
+            groups(&run)[0].stalls()
+        };
+        let found = stalls(&[10, 10, 20, 10, 50]).expect("gaps");
+        assert_eq!((found.count, found.gaps), (1, 5));
+        assert!((found.lost_share - 0.4).abs() < 1e-9, "{found:?}");
+        assert_eq!(stalls(&[]), None);
+    }
 
     #[test]
     fn sections_are_left_out() {

@@ -1,8 +1,10 @@
 //! The report in short, for pull requests and job summaries.
 
+use super::comparison;
 use super::data;
 use super::tables::{self, Table};
 use super::words;
+use crate::compare;
 use crate::record::Run;
 use std::fmt::Write as _;
 
@@ -11,7 +13,25 @@ pub(super) fn page(run: &Run) -> String {
     let groups = data::groups(run);
     let manifest = &run.manifest;
     let mut out = format!("# {}\n\n", inline(&manifest.scenario.name));
-    let _ = writeln!(out, "{}\n", inline(&words::summary(run, &groups)));
+    let own = data::own(&groups);
+    let compared = compare::compare(run);
+    for case in compared.iter().flat_map(|c| &c.cases) {
+        for phase in &case.phases {
+            let _ = writeln!(out, "{}.\n", inline(&phase.sentence));
+            table(&mut out, &comparison::runners(phase));
+            for reason in &phase.reasons {
+                let _ = writeln!(out, "- {}", inline(reason));
+            }
+            out.push('\n');
+        }
+        if let Some(text) = &case.text {
+            let _ = writeln!(out, "{}.\n", inline(&text.sentence()));
+        }
+    }
+    if let Some(settings) = compared.as_ref().and_then(comparison::settings) {
+        table(&mut out, &settings);
+    }
+    let _ = writeln!(out, "{}\n", inline(&words::summary(run, &own)));
     let problems = words::problems(run, &groups);
     if !problems.is_empty() {
         out += "**Before you trust a number:**\n\n";
@@ -20,17 +40,17 @@ pub(super) fn page(run: &Run) -> String {
         }
         out.push('\n');
     }
-    match groups.as_slice() {
+    match own.as_slice() {
         [] => {}
         [group] => {
-            table(&mut out, &tables::results(group));
+            table(&mut out, &tables::results(run, group));
             table(&mut out, &tables::quantiles(group));
         }
-        _ => table(&mut out, &tables::cases(&groups)),
+        _ => table(&mut out, &tables::cases(run, &own)),
     }
-    if !groups.is_empty() {
-        table(&mut out, &tables::bytes(&groups));
-        table(&mut out, &tables::memory(&groups));
+    if !own.is_empty() {
+        table(&mut out, &tables::bytes(&own));
+        table(&mut out, &tables::memory(&own));
     }
     for disturbed in [tables::failures(run), tables::tainted(&groups)]
         .into_iter()

@@ -4,12 +4,18 @@
 //! variable, so that one drawing serves light, dark and paper. Exact values lie over the marks as SVG titles; the page's
 //! script shows them below the plot, to the mouse, to a finger and to the arrow keys.
 
+mod ceiling;
+mod comparison;
+mod history;
 mod latency;
 mod overlay;
 mod rates;
 mod stages;
 mod sweep;
 
+pub(super) use ceiling::{roofline, working_sets};
+pub(super) use comparison::ratios;
+pub(super) use history::history;
 pub(super) use latency::{distribution, latency};
 pub(super) use rates::{rounds, strips};
 pub(super) use stages::stages;
@@ -20,6 +26,8 @@ use overlay::Overlay;
 use anyhow::Context as _;
 use engine::stage::Stage;
 use maud::{Markup, PreEscaped, Render, html};
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use std::ops::Range;
 
@@ -37,6 +45,8 @@ const CHARACTER_SHARE: f64 = 0.56;
 const SPECK: i32 = 5 * SCALE;
 /// Height of one row in plots with rows, in pixels.
 const ROW_PX: u32 = 56;
+/// Most ticks of a horizontal axis.
+const TICKS_MAX: usize = 20;
 /// Colour of an element that marks the place of the specks, after the grid and before all else.
 const SPECKS_PLACE: RGBColor = RGBColor(1, 2, 255);
 
@@ -145,6 +155,8 @@ pub(super) enum Mark {
     Label { x: f64, y: f64, text: String },
     /// A text above and left of a point; right of it where there is no room.
     Flag { x: f64, y: f64, text: String },
+    /// A text right of a point; left of it where there is no room.
+    Beside { x: f64, y: f64, text: String },
 }
 
 /// Axes of a plot.
@@ -159,6 +171,8 @@ pub(super) struct Axes {
     pub x_tick: fn(f64) -> String,
     /// Text of a tick of the vertical axis.
     pub y_tick: fn(f64) -> String,
+    /// Where the horizontal axis has ticks; empty to leave it to the drawing.
+    pub x_at: Vec<f64>,
     /// Whether the vertical axis has ticks and horizontal lines; else the horizontal one has vertical lines.
     pub y_ticks: bool,
     /// Height in pixels.
@@ -216,8 +230,8 @@ fn svg(axes: &Axes, marks: &[Mark], width: u32) -> anyhow::Result<String> {
             .margin_left(2 * SCALE)
             .x_label_area_size((TEXT_PX * 2 + 20) * SCALE)
             .y_label_area_size(left * SCALE)
-            .build_cartesian_2d(axes.x.clone(), axes.y.clone())?;
-        draw_mesh(&mut chart, axes, width)?;
+            .build_cartesian_2d(Ticked::new(axes, width), axes.y.clone())?;
+        draw_mesh(&mut chart, axes)?;
         let place = Pixel::new((axes.x.start, axes.y.start), SPECKS_PLACE.filled());
         chart.plotting_area().draw(&place)?;
         for mark in marks {
@@ -259,13 +273,47 @@ fn insert_specks(mut body: String, specks: &str) -> anyhow::Result<String> {
     Ok(body)
 }
 
-type Chart<'a, 'b> = ChartContext<
-    'a,
-    SVGBackend<'b>,
-    Cartesian2d<plotters::coord::types::RangedCoordf64, plotters::coord::types::RangedCoordf64>,
->;
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Ticked, RangedCoordf64>>;
 
-fn draw_mesh(chart: &mut Chart<'_, '_>, axes: &Axes, width: u32) -> anyhow::Result<()> {
+/// A linear axis with ticks where it is told.
+struct Ticked {
+    range: RangedCoordf64,
+    at: Vec<f64>,
+}
+
+impl Ticked {
+    /// The horizontal axis.
+    fn new(axes: &Axes, width: u32) -> Ticked {
+        let range = RangedCoordf64::from(axes.x.clone());
+        let at = match axes.x_at.is_empty() {
+            true => range.key_points(if width == WIDE_PX { 10 } else { 5 }),
+            false => axes.x_at.clone(),
+        };
+        Ticked { range, at }
+    }
+}
+
+impl Ranged for Ticked {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
+        self.range.map(value, limit)
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        match hint.weight().allow_light_points() {
+            true => vec![],
+            false => self.at.clone(),
+        }
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.range.range()
+    }
+}
+
+fn draw_mesh(chart: &mut Chart<'_, '_>, axes: &Axes) -> anyhow::Result<()> {
     // `plotters` takes the size as a line's height and writes a font of 1 / 1.24 of it.
     let text = ("sans-serif", f64::from(TEXT_PX * SCALE) * 1.24)
         .into_font()
@@ -279,7 +327,7 @@ fn draw_mesh(chart: &mut Chart<'_, '_>, axes: &Axes, width: u32) -> anyhow::Resu
         .axis_style(line)
         .label_style(text)
         .set_all_tick_mark_size(4 * SCALE)
-        .x_labels(if width == WIDE_PX { 10 } else { 5 })
+        .x_labels(TICKS_MAX)
         .y_labels(5)
         .x_label_formatter(&x_tick)
         .y_label_formatter(&y_tick);
@@ -346,7 +394,11 @@ fn draw_mark(chart: &mut Chart<'_, '_>, mark: &Mark) -> anyhow::Result<()> {
                 role.drawn().filled(),
             ))?;
         }
-        Mark::Label { .. } | Mark::Flag { .. } | Mark::Specks { .. } | Mark::Column { .. } => {}
+        Mark::Label { .. }
+        | Mark::Flag { .. }
+        | Mark::Beside { .. }
+        | Mark::Specks { .. }
+        | Mark::Column { .. } => {}
     }
     Ok(())
 }

@@ -1,5 +1,11 @@
 //! The tables of the report, shared by its HTML and its markdown.
 
+mod ceiling;
+mod time;
+
+pub(super) use ceiling::{roofs, shares, working_sets};
+pub(super) use time::{history, stalls};
+
 use super::data::{Group, TokenTime};
 use super::format::{self, MISSING, count, decimal_bytes, maybe, median, percent};
 use crate::host::binary_bytes;
@@ -18,50 +24,72 @@ pub(super) struct Table {
 pub(super) struct Cell {
     pub text: String,
     pub sort: Option<f64>,
+    /// Whether the row of this cell, its first, stands out.
+    pub marked: bool,
 }
 
 impl Cell {
-    fn text(text: impl Into<String>) -> Cell {
+    pub(super) fn text(text: impl Into<String>) -> Cell {
         Cell {
             text: text.into(),
             sort: None,
+            marked: false,
         }
     }
 
-    fn number(x: Option<f64>) -> Cell {
+    pub(super) fn number(x: Option<f64>) -> Cell {
         Cell {
             text: maybe(x),
             sort: x,
+            marked: false,
         }
     }
 
-    fn shown(text: String, x: Option<f64>) -> Cell {
-        Cell { text, sort: x }
+    pub(super) fn shown(text: String, x: Option<f64>) -> Cell {
+        Cell {
+            text,
+            sort: x,
+            marked: false,
+        }
     }
 
-    fn between(interval: Option<Interval>) -> Cell {
+    pub(super) fn between(interval: Option<Interval>) -> Cell {
         Cell {
             text: format::interval(interval),
             sort: interval.map(|i| i.low),
+            marked: false,
         }
     }
 
-    fn count(n: Option<u64>) -> Cell {
+    pub(super) fn count(n: Option<u64>) -> Cell {
         Cell {
             text: n.map_or_else(|| MISSING.to_owned(), count),
             sort: n.map(|n| n as f64),
+            marked: false,
         }
     }
 
-    fn bytes(n: Option<u64>) -> Cell {
+    pub(super) fn bytes(n: Option<u64>) -> Cell {
         Cell {
             text: n.map_or_else(|| MISSING.to_owned(), binary_bytes),
             sort: n.map(|n| n as f64),
+            marked: false,
         }
     }
 }
 
-fn table(caption: &str, columns: &[&str], rows: Vec<Vec<Cell>>) -> Table {
+impl Cell {
+    /// The same, in a row that stands out.
+    pub(super) fn standing_out(self) -> Cell {
+        Cell {
+            marked: true,
+            ..self
+        }
+    }
+}
+
+/// A table from its parts.
+pub(super) fn table(caption: &str, columns: &[&str], rows: Vec<Vec<Cell>>) -> Table {
     Table {
         caption: caption.to_owned(),
         columns: columns.iter().map(|c| (*c).to_owned()).collect(),
@@ -70,7 +98,7 @@ fn table(caption: &str, columns: &[&str], rows: Vec<Vec<Cell>>) -> Table {
 }
 
 /// One row per case: the numbers that are compared.
-pub(super) fn cases(groups: &[Group<'_>]) -> Table {
+pub(super) fn cases(run: &Run, groups: &[&Group<'_>]) -> Table {
     let columns = [
         "case",
         "decode tok/s",
@@ -79,17 +107,15 @@ pub(super) fn cases(groups: &[Group<'_>]) -> Table {
         "N",
         "prefill tok/s",
         "first token ms",
-        "p50 ms",
-        "p90 ms",
         "p99 ms",
         "GB/s",
+        "% of peak",
         "peak memory",
-        "tainted",
+        "disturbed",
         "failed",
     ];
     let rows = groups.iter().map(|group| {
         let decode = group.decode();
-        let quantiles = &group.quantiles;
         let of =
             |e: Option<super::data::Estimate>| Cell::shown(median(e.as_ref()), e.map(|e| e.median));
         vec![
@@ -100,10 +126,9 @@ pub(super) fn cases(groups: &[Group<'_>]) -> Table {
             Cell::count(Some(group.counted.len() as u64)),
             of(group.prefill()),
             of(group.ttft()),
-            Cell::number(quantiles[0].ms),
-            Cell::number(quantiles[1].ms),
-            Cell::number(quantiles[2].ms),
+            Cell::number(group.quantiles[2].ms),
             of(group.bandwidth()),
+            of(group.estimate(|s| run.bw_pct(s))),
             Cell::bytes(group.peak_rss_bytes()),
             Cell::count(Some(group.tainted() as u64)),
             Cell::count(Some(group.failures as u64)),
@@ -268,7 +293,7 @@ pub(super) fn stages(phases: &[(String, TokenTime)]) -> Table {
 }
 
 /// Bytes of a decoded token by where they lie, and the bandwidth that results.
-pub(super) fn bytes(groups: &[Group<'_>]) -> Table {
+pub(super) fn bytes(groups: &[&Group<'_>]) -> Table {
     let columns = [
         "case",
         "weights",
@@ -301,7 +326,7 @@ pub(super) fn bytes(groups: &[Group<'_>]) -> Table {
 }
 
 /// Memory and loading, worst over repetitions.
-pub(super) fn memory(groups: &[Group<'_>]) -> Table {
+pub(super) fn memory(groups: &[&Group<'_>]) -> Table {
     let columns = [
         "case",
         "peak memory",
@@ -309,6 +334,7 @@ pub(super) fn memory(groups: &[Group<'_>]) -> Table {
         "weights in file",
         "KV cache room",
         "load ms",
+        "minor faults",
         "major faults",
     ];
     let rows = groups.iter().map(|group| {
@@ -322,11 +348,12 @@ pub(super) fn memory(groups: &[Group<'_>]) -> Table {
             Cell::bytes(most(&|s| s.model.weight_bytes)),
             Cell::bytes(most(&|s| s.kv_capacity_bytes)),
             Cell::shown(median(load.as_ref()), load.map(|e| e.median)),
+            Cell::count(most(&|s| s.usage.minor_faults)),
             Cell::count(most(&|s| s.usage.major_faults)),
         ]
     });
     table(
-        "Largest value over the repetitions that count; loading: median",
+        "Largest value over the repetitions that count; loading: median; faults: while it was timed",
         &columns,
         rows.collect(),
     )
@@ -371,12 +398,12 @@ pub(super) fn failures(run: &Run) -> Option<Table> {
             ]
         })
         .collect();
-    let columns = ["case", "repetition", "failure", "what happened"];
+    let columns = ["case", "runner", "repetition", "failure", "what happened"];
     (!rows.is_empty()).then(|| table("Repetitions that gave no result", &columns, rows))
 }
 
 /// The quantities of one case with their intervals.
-pub(super) fn results(group: &Group<'_>) -> Table {
+pub(super) fn results(run: &Run, group: &Group<'_>) -> Table {
     let row = |name: &str, unit: &str, estimate: Option<super::data::Estimate>| {
         let values = || estimate.iter().flat_map(|e| e.values.iter().copied());
         vec![
@@ -401,6 +428,21 @@ pub(super) fn results(group: &Group<'_>) -> Table {
         ),
         row("end to end", "ms", group.estimate(Sample::e2e_ms)),
         row("bandwidth while decoding", "GB/s", group.bandwidth()),
+        row(
+            "share of the read bandwidth",
+            "%",
+            group.estimate(|s| run.bw_pct(s)),
+        ),
+        row(
+            "arithmetic while reading the prompt",
+            "GOP/s",
+            group.estimate(Sample::prefill_gops),
+        ),
+        row(
+            "share of the arithmetic peak",
+            "%",
+            group.estimate(|s| run.prefill_pct(s)),
+        ),
         row("loading", "ms", group.estimate(|s| s.load_ms)),
     ];
     let kind = group.decode().map_or_else(

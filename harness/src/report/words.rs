@@ -1,12 +1,14 @@
 //! The run in sentences.
 
+use super::ceiling;
 use super::data::Group;
 use super::format::{interval, number};
+use crate::compare::TURNS;
 use crate::host::plural;
-use crate::record::{FailureKind, Run};
+use crate::record::{ENGINE, FailureKind, Run, Taint};
 
-/// What came out, in one or two sentences.
-pub(super) fn summary(run: &Run, groups: &[Group<'_>]) -> String {
+/// What came out, in a few sentences. `groups` are those of the engine.
+pub(super) fn summary(run: &Run, groups: &[&Group<'_>]) -> String {
     match groups {
         [group] if group.decode().is_some() => one_case(run, group),
         _ => many_cases(run, groups),
@@ -32,27 +34,52 @@ fn one_case(run: &Run, group: &Group<'_>) -> String {
     );
     text += &match decode.interval {
         Some(i) => format!(
-            ": the median of {}, {:.0} % interval {}.",
-            plural(decode.values.len(), "repetition"),
+            " ({:.0} % interval {}, {})",
             i.confidence * 100.0,
-            interval(decode.interval)
+            interval(decode.interval),
+            plural(decode.values.len(), "repetition")
         ),
-        None => ", measured once.".to_owned(),
+        None => " (measured once)".to_owned(),
+    };
+    text += &match group.estimate(|s| run.bw_pct(s)) {
+        Some(share) if ceiling::fits_cache(run, group) == Some(true) => format!(
+            ": {:.0} % of the read bandwidth of memory in the same rounds, but its weights fit into the cache.",
+            share.median
+        ),
+        Some(share) => format!(
+            ": {:.0} % of what this machine's memory gave in the same rounds.",
+            share.median
+        ),
+        None => ".".to_owned(),
     };
     if let (Some(prefill), Some(ttft), Some(sample)) =
         (group.prefill(), group.ttft(), group.counted.first())
     {
+        let share = group.estimate(|s| run.prefill_pct(s));
+        let share = share.map_or_else(String::new, |e| {
+            format!(", {:.0} % of the arithmetic peak", e.median)
+        });
         text += &format!(
-            " A prompt of {} goes in at {} tokens a second; the first token comes after {} ms.",
+            " A prompt of {} goes in at {} tokens a second{share}; the first token comes after {} ms.",
             plural(sample.n_prompt as usize, "token"),
             number(prefill.median),
             number(ttft.median)
         );
     }
+    text += &disturbed(group.tainted(), group.counted.len());
     text
 }
 
-fn many_cases(run: &Run, groups: &[Group<'_>]) -> String {
+/// Whether something disturbed the repetitions, as a sentence after others.
+fn disturbed(tainted: usize, counted: usize) -> String {
+    match tainted {
+        0 => " No repetition was disturbed.".to_owned(),
+        n if n == counted => format!(" Every repetition was disturbed ({n} of {n})."),
+        n => format!(" {n} of {counted} repetitions were disturbed."),
+    }
+}
+
+fn many_cases(run: &Run, groups: &[&Group<'_>]) -> String {
     let mut rates: Vec<(f64, &str)> = groups
         .iter()
         .filter_map(|g| Some((g.decode()?.median, g.short.as_str())))
@@ -69,13 +96,16 @@ fn many_cases(run: &Run, groups: &[Group<'_>]) -> String {
             number(fastest.0)
         );
     }
+    let tainted = groups.iter().map(|g| g.tainted()).sum();
+    let counted = groups.iter().map(|g| g.counted.len()).sum();
     format!(
-        "Over {} the decode rate goes from {} tokens a second ({}) to {} ({}).",
+        "Over {} the decode rate goes from {} tokens a second ({}) to {} ({}).{}",
         plural(rates.len(), "case"),
         number(slowest.0),
         slowest.1,
         number(fastest.0),
-        fastest.1
+        fastest.1,
+        disturbed(tainted, counted)
     )
 }
 
@@ -114,15 +144,24 @@ pub(super) fn problems(run: &Run, groups: &[Group<'_>]) -> Vec<String> {
     let tainted: usize = groups.iter().map(Group::tainted).sum();
     let counted: usize = groups.iter().map(|g| g.counted.len()).sum();
     if tainted > 0 {
+        let samples = groups.iter().flat_map(|g| &g.counted);
+        let mut kinds: Vec<&str> = samples
+            .flat_map(|s| s.taint.iter().map(Taint::name))
+            .collect();
+        kinds.sort_unstable();
+        kinds.dedup();
         list.push(format!(
-            "{tainted} of {counted} repetitions that count were disturbed."
+            "{tainted} of {counted} repetitions that count were disturbed: {}.",
+            kinds.join(", ")
         ));
     }
-    let (planned, cases) = (run.manifest.rounds as usize, run.manifest.cases.len());
-    if counted < planned * cases {
+    let engines = groups.iter().filter(|g| g.runner == ENGINE);
+    let engines: usize = engines.map(|g| g.counted.len()).sum();
+    let turns = run.manifest.comparison.as_ref().map_or(1, |_| TURNS);
+    let planned = run.manifest.rounds as usize * run.manifest.cases.len() * turns;
+    if engines < planned {
         list.push(format!(
-            "{counted} of {} planned repetitions count.",
-            planned * cases
+            "{engines} of {planned} planned repetitions of the engine count."
         ));
     }
     if run.manifest.binary.profile == "debug" {
@@ -140,11 +179,21 @@ pub(super) fn problems(run: &Run, groups: &[Group<'_>]) -> Vec<String> {
 /// The command that repeats the run.
 pub(super) fn own_command(run: &Run) -> String {
     let scenario = &run.manifest.scenario;
-    let mut command = format!("cargo run --release -- run {}", quoted(&scenario.path));
+    let verb = match &run.manifest.comparison {
+        Some(_) => "compare",
+        None => "run",
+    };
+    let mut command = format!("cargo run --release -- {verb} {}", quoted(&scenario.path));
     for text in &scenario.overrides {
         command += &format!(" --set {}", quoted(text));
     }
     command
+}
+
+/// A command line, quoted for a POSIX shell.
+pub(super) fn command(argv: &[String]) -> String {
+    let words: Vec<String> = argv.iter().map(|word| quoted(word)).collect();
+    words.join(" ")
 }
 
 /// Quoted for a POSIX shell, where it needs to be.

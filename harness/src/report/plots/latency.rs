@@ -1,6 +1,6 @@
 //! Latency of each token.
 
-use super::super::data::Group;
+use super::super::data::{Group, STALL_TIMES};
 use super::super::format::number;
 use super::{Axes, Mark, Plot, Role, Shape, tick_number, tick_whole};
 use crate::stats;
@@ -10,25 +10,28 @@ use hdrhistogram::Histogram;
 const BINS: u64 = 60;
 /// Significant digits of the distribution; fewer would show as a comb.
 const HISTOGRAM_DIGITS: u8 = 4;
-/// Gaps above this multiple of the 90th percentile are drawn at the upper edge.
-const GAP_CLIP: f64 = 1.6;
+/// The timeline ends at this multiple of the 90th percentile, or of the median where that is more.
+const EDGE_P90_TIMES: f64 = 1.6;
+/// See [`EDGE_P90_TIMES`]; above [`STALL_TIMES`], so that what lies above the edge is a stall.
+const EDGE_MEDIAN_TIMES: f64 = 2.4;
 /// The distribution ends this many times the distance from the median to the 90th percentile above the latter.
 const DISTRIBUTION_CLIP: f64 = 4.0;
 /// Resolution of the distribution, in nanoseconds.
 const GAP_RESOLUTION_NS: f64 = 100.0;
 
-/// Time of each token after the first, by position: all repetitions, and the median as a line. Gives the number of
-/// gaps drawn at the upper edge and the edge too.
+/// Time of each token after the first, by position: all repetitions, the median as a line, stalls as triangles. Gives the
+/// number of stalls drawn at the upper edge and the edge too.
 pub(in super::super) fn latency(group: &Group<'_>) -> anyhow::Result<Option<(Plot, usize, f64)>> {
     let gaps = &group.gaps;
     let pooled = gaps.concat();
-    let (Some(p90), Some(most)) = (
+    let (Some(p50), Some(p90), Some(most)) = (
+        stats::median(&pooled),
         stats::quantile(&pooled, 0.9),
         pooled.iter().copied().max_by(f64::total_cmp),
     ) else {
         return Ok(None);
     };
-    let edge = most.min(p90 * GAP_CLIP);
+    let edge = most.min((p90 * EDGE_P90_TIMES).max(p50 * EDGE_MEDIAN_TIMES));
     let longest = gaps.iter().map(Vec::len).max().unwrap_or(0);
     let mut marks = Vec::new();
     let mut clipped = 0;
@@ -48,20 +51,21 @@ pub(in super::super) fn latency(group: &Group<'_>) -> anyhow::Result<Option<(Plo
         });
     }
     for gaps in gaps {
+        let limit = STALL_TIMES * stats::median(gaps).unwrap_or(f64::INFINITY);
         let placed = gaps.iter().enumerate().map(|(i, ms)| ((i + 2) as f64, *ms));
-        let (inside, outside): (Vec<_>, Vec<_>) = placed.partition(|(_, ms)| *ms <= edge);
+        let (plain, stalls): (Vec<_>, Vec<_>) = placed.partition(|(_, ms)| *ms <= limit);
         marks.push(Mark::Specks {
-            points: inside,
+            points: plain,
             role: Role::Accent,
         });
-        clipped += outside.len();
-        marks.extend(outside.into_iter().map(|(x, ms)| Mark::Point {
+        clipped += stalls.iter().filter(|(_, ms)| *ms > edge).count();
+        marks.extend(stalls.into_iter().map(|(x, ms)| Mark::Point {
             x,
+            y: ms.min(edge * 1.03),
             shape: Shape::Triangle,
-            y: edge * 1.03,
             role: Role::Warn,
             hollow: false,
-            title: format!("token {x}: {} ms", number(ms)),
+            title: format!("stall: token {x} took {} ms", number(ms)),
         }));
     }
     let line = group.median_gap_by_position();
@@ -81,6 +85,7 @@ pub(in super::super) fn latency(group: &Group<'_>) -> anyhow::Result<Option<(Plo
         y_unit: "ms per token".to_owned(),
         x_tick: tick_whole,
         y_tick: tick_number,
+        x_at: vec![],
         y_ticks: true,
         height: 290,
     };
@@ -149,6 +154,7 @@ pub(in super::super) fn distribution(
         y_unit: "tokens".to_owned(),
         x_tick: tick_number,
         y_tick: tick_number,
+        x_at: vec![],
         y_ticks: true,
         height: 270,
     };

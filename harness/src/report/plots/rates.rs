@@ -43,6 +43,7 @@ pub(in super::super) fn rounds(group: &Group<'_>) -> anyhow::Result<Option<(Plot
         y_unit: "tok/s".to_owned(),
         x_tick: tick_whole,
         y_tick: tick_number,
+        x_at: vec![],
         y_ticks: true,
         height: 270,
     };
@@ -94,10 +95,10 @@ fn repetition_mark(
 }
 
 /// One row of points per case, with the interval as a band and the median as a line.
-pub(in super::super) fn strips(groups: &[Group<'_>]) -> anyhow::Result<Option<Plot>> {
+pub(in super::super) fn strips(groups: &[&Group<'_>]) -> anyhow::Result<Option<Plot>> {
     let shown: Vec<(&Group<'_>, Estimate)> = groups
         .iter()
-        .filter_map(|g| Some((g, g.decode()?)))
+        .filter_map(|g| Some((*g, g.decode()?)))
         .collect();
     if shown.is_empty() {
         return Ok(None);
@@ -139,6 +140,7 @@ pub(in super::super) fn strips(groups: &[Group<'_>]) -> anyhow::Result<Option<Pl
         y_unit: String::new(),
         x_tick: tick_number,
         y_tick: tick_number,
+        x_at: vec![],
         y_ticks: false,
         height: ROW_PX * shown.len() as u32 + 70,
     };

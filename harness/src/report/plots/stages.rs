@@ -46,6 +46,7 @@ pub(in super::super) fn stages(rows: &[(String, TokenTime)]) -> anyhow::Result<O
         y_unit: String::new(),
         x_tick: tick_whole,
         y_tick: tick_number,
+        x_at: vec![],
         y_ticks: false,
         height: ROW_PX * rows.len() as u32 + 70,
     };

@@ -1,102 +1,87 @@
-//! Rates over swept keys.
+//! Decode rate over a swept number.
 
-use super::super::data::Group;
 use super::super::format::number;
-use super::{Axes, Mark, Plot, Role, Shape, tick_number};
+use super::super::sweep::{Sweep, THREADS};
+use super::{Axes, Mark, Plot, Role, Shape, tick_number, tick_whole};
 
-/// Decode rate over a swept number; one line for each setting of the other keys. Gives the names of the lines too.
-pub(in super::super) fn sweep(
-    groups: &[Group<'_>],
-    key: &str,
-) -> anyhow::Result<Option<(Plot, Vec<String>)>> {
-    let mut series: Vec<Series> = Vec::new();
+/// One line for each setting of the other keys, with all repetitions. Over threads: the ceiling of memory, what a
+/// proportional rate would be, and the knees.
+pub(in super::super) fn sweep(sweep: &Sweep) -> anyhow::Result<Plot> {
+    let key = &sweep.key;
+    let scaling = key == THREADS;
+    let points = || sweep.lines.iter().flat_map(|line| &line.points);
+    let rates = points().flat_map(|p| p.rate.values.iter().copied());
+    let most = rates.fold(0.0, f64::max) * 1.15;
+    let (low, high) = points().fold((f64::MAX, f64::MIN), |(l, h), p| (l.min(p.x), h.max(p.x)));
     let mut marks = Vec::new();
-    for group in groups {
-        let (Some(x), Some(estimate)) = (
-            group.case.swept.get(key).and_then(|v| v.as_f64()),
-            group.decode(),
-        ) else {
-            continue;
-        };
-        let name = other_keys(group, key);
-        let index = series
-            .iter()
-            .position(|(n, _)| *n == name)
-            .unwrap_or_else(|| {
-                series.push((name, Vec::new()));
-                series.len() - 1
-            });
-        series[index].1.push((x, estimate.median));
-        marks.push(Mark::Specks {
-            points: estimate.values.iter().map(|rate| (x, *rate)).collect(),
-            role: Role::Series(index as u8),
+    if scaling && let Some(first) = sweep.lines.iter().find_map(|line| line.points.first()) {
+        let rate = |x: f64| first.rate.median * x / first.x;
+        let end = high.min(first.x * most / first.rate.median);
+        marks.push(Mark::Line {
+            points: vec![(first.x, rate(first.x)), (end, rate(end))],
+            role: Role::Grid,
+            width: 2,
         });
     }
-    let all: Vec<(f64, f64)> = series
-        .iter()
-        .flat_map(|(_, points)| points.clone())
-        .collect();
-    let Some(most) = all.iter().map(|p| p.1).max_by(f64::total_cmp) else {
-        return Ok(None);
-    };
-    sweep_lines(key, &mut series, &mut marks);
-    let (low, high) = all
-        .iter()
-        .fold((f64::MAX, f64::MIN), |(l, h), p| (l.min(p.0), h.max(p.0)));
-    let pad = (high - low) * 0.06;
-    let axes = Axes {
-        x: low - pad..high + pad,
-        y: 0.0..most * 1.12,
-        x_unit: key.to_owned(),
-        y_unit: "tok/s".to_owned(),
-        x_tick: tick_number,
-        y_tick: tick_number,
-        y_ticks: true,
-        height: 300,
-    };
-    let names = series.into_iter().map(|(name, _)| name).collect();
-    let label = format!("Decode rate in tokens a second over {key}");
-    Ok(Some((Plot::draw(&label, &axes, &marks)?, names)))
-}
-
-/// Lines and points of a sweep: a name, and places with their medians.
-type Series = (String, Vec<(f64, f64)>);
-
-/// Medians of each series as points on a line below all else.
-fn sweep_lines(key: &str, series: &mut [Series], marks: &mut Vec<Mark>) {
-    for (i, (name, points)) in series.iter_mut().enumerate() {
-        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+    for (i, line) in sweep.lines.iter().enumerate() {
         let role = Role::Series(i as u8);
-        marks.insert(
-            0,
-            Mark::Line {
-                points: points.clone(),
+        let ceilings = line.points.iter().filter_map(|p| Some((p.x, p.ceiling?)));
+        let below: Vec<(f64, f64)> = ceilings.filter(|(_, y)| *y < most).collect();
+        if scaling && below.len() > 1 {
+            marks.push(Mark::Line {
+                points: below,
                 role,
-                width: 2,
-            },
-        );
-        for &(x, y) in points.iter() {
-            let title = format!("{key} = {x} {name}: median {} tok/s", number(y));
+                width: 1,
+            });
+        }
+        marks.push(Mark::Line {
+            points: line.points.iter().map(|p| (p.x, p.rate.median)).collect(),
+            role,
+            width: 2,
+        });
+        for point in &line.points {
+            marks.push(Mark::Specks {
+                points: point
+                    .rate
+                    .values
+                    .iter()
+                    .map(|rate| (point.x, *rate))
+                    .collect(),
+                role,
+            });
+            let mut title = format!("{key} = {}", point.x);
+            if !line.name.is_empty() {
+                title += &format!(", {}", line.name);
+            }
+            title += &format!(": median {} tok/s", number(point.rate.median));
+            if let Some(ceiling) = point.ceiling {
+                title += &format!("; read bandwidth would allow {}", number(ceiling));
+            }
             marks.push(Mark::Point {
-                x,
-                y,
+                x: point.x,
+                y: point.rate.median,
                 shape: Shape::Dot,
                 role,
-                hollow: false,
+                hollow: point.tainted,
                 title,
             });
         }
     }
-}
-
-/// The swept keys but one, as text.
-fn other_keys(group: &Group<'_>, key: &str) -> String {
-    let others = group.case.swept.iter().filter(|(k, _)| *k != key);
-    let words: Vec<String> = others
-        .map(|(k, v)| match v {
-            serde_json::Value::String(text) => format!("{k}={text}"),
-            other => format!("{k}={other}"),
-        })
-        .collect();
-    words.join(" ")
+    let pad = (high - low) * 0.06;
+    let mut at: Vec<f64> = points().map(|p| p.x).collect();
+    at.sort_by(f64::total_cmp);
+    at.dedup();
+    let axes = Axes {
+        x: low - pad..high + pad,
+        y: 0.0..most,
+        x_unit: key.to_owned(),
+        y_unit: "tok/s".to_owned(),
+        x_tick: if scaling { tick_whole } else { tick_number },
+        y_tick: tick_number,
+        x_at: if at.len() <= 8 { at } else { vec![] },
+        y_ticks: true,
+        height: 300,
+    };
+    let label = format!("Decode rate in tokens a second over {key}");
+    Plot::draw(&label, &axes, &marks)
 }

@@ -8,6 +8,7 @@ fn axes() -> Axes {
         y_unit: "<y>".to_owned(),
         x_tick: tick_whole,
         y_tick: tick_number,
+        x_at: vec![],
         y_ticks: true,
         height: 200,
     }

@@ -1,0 +1,76 @@
+//! Tables over tokens and over runs.
+
+use super::super::data::{Group, STALL_TIMES};
+use super::super::format::percent;
+use super::super::words;
+use super::{Cell, Table, table};
+use crate::history::Series;
+use crate::metric::Metric;
+
+/// Latency and stalls, one row a case.
+pub(in super::super) fn stalls(groups: &[&Group<'_>]) -> Table {
+    let rows = groups.iter().map(|group| {
+        let stalls = group.stalls();
+        let lost = stalls.map(|s| s.lost_share);
+        vec![
+            Cell::text(&group.short),
+            Cell::number(group.quantiles[0].ms),
+            Cell::number(group.quantiles[1].ms),
+            Cell::number(group.quantiles[2].ms),
+            Cell::count(stalls.map(|s| s.count as u64)),
+            Cell::count(stalls.map(|s| s.gaps as u64)),
+            Cell::shown(
+                lost.map_or_else(|| super::MISSING.to_owned(), percent),
+                lost,
+            ),
+        ]
+    });
+    let columns = [
+        "case",
+        "p50 ms",
+        "p90 ms",
+        "p99 ms",
+        "stalls",
+        "of gaps",
+        "time lost",
+    ];
+    let caption = format!(
+        "Time per token; a stall is a gap longer than {STALL_TIMES} medians of its repetition"
+    );
+    table(&caption, &columns, rows.collect())
+}
+
+/// A metric by run.
+pub(in super::super) fn history(series: &Series, metric: &Metric) -> Table {
+    let rows = series.points.iter().enumerate().map(|(i, point)| {
+        let change = series.changes.iter().find(|c| c.at == i);
+        let change = change.map(|c| 100.0 * (c.change.ratio - 1.0));
+        let commit = point.git_commit.as_deref().unwrap_or("unknown");
+        vec![
+            Cell::shown(words::instant(&point.created_at), Some(i as f64)),
+            Cell::text(commit.chars().take(9).collect::<String>()),
+            Cell::number(Some(point.median)),
+            Cell::number(Some(point.mad)),
+            Cell::count(Some(point.repetitions as u64)),
+            Cell::count(Some(point.tainted as u64)),
+            Cell::shown(
+                change.map_or_else(|| super::MISSING.to_owned(), |c| format!("{c:+.1} %")),
+                change,
+            ),
+        ]
+    });
+    let columns = [
+        "run",
+        "commit",
+        metric.unit,
+        "MAD",
+        "N",
+        "disturbed",
+        "change",
+    ];
+    table(
+        &format!("{} by run", metric.title),
+        &columns,
+        rows.collect(),
+    )
+}
