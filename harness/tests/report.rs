@@ -114,6 +114,80 @@ fn a_matrix_compares_its_cases() {
 }
 
 #[test]
+fn a_comparison_shows_its_verdict_and_every_round() {
+    let (_, page, markdown) = report("comparison", &FakeRun::comparison());
+    check_page(&page);
+    for text in [
+        "faster</span> decode",
+        "× the rate of other b1 (repack on)",
+        "the engine against itself",
+        "round 5: 1.0",
+        ", disturbed",
+        "the engine over itself",
+        "other b1 (repack on) (decides)",
+        "this build has no flash attention",
+        "64 random tokens",
+        "What explains it",
+        "Output check",
+        "other-bench -p 64 -n &#39;it&#39;\\&#39;&#39;s 128&#39;",
+        "compare scenarios/strict.toml",
+        "read 3",
+    ] {
+        assert!(
+            page.contains(text) || page.contains(&text.replace("&#39;", "'")),
+            "\"{text}\" is missing"
+        );
+    }
+    assert!(markdown.contains("other b1 (repack on) (decides)") && markdown.contains("differs"));
+    assert!(
+        !page.contains("planned repetitions"),
+        "all turns were worked"
+    );
+}
+
+#[test]
+fn shares_of_the_ceiling_are_taken_by_round() {
+    let (_, page, _) = report("ceiling", &FakeRun::strict());
+    check_page(&page);
+    for text in [
+        "% of what this machine's memory gave in the same rounds",
+        "% of the arithmetic peak",
+        "Roofline: 2 measured phases",
+        "int8 512.0 GOP/s",
+        "stalls</span> among",
+        "No stored probe of this machine",
+    ] {
+        assert!(page.contains(text), "\"{text}\" is missing");
+    }
+}
+
+#[test]
+fn runs_beside_a_run_are_its_history() {
+    let results = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("reports/history");
+    let mut run = FakeRun::strict();
+    for day in 10..22 {
+        run.manifest.created_at = format!("2025-03-{day}T09:26:53Z");
+        if day == 16 {
+            for ns in run.samples.iter_mut().flat_map(|s| &mut s.arrival_ns) {
+                *ns = *ns * 5 / 4;
+            }
+        }
+        run.write(&results.join(format!("strict-{day}")));
+    }
+    let paths = harness::report::write(&results.join("strict-21")).expect("a report");
+    let page = fs::read_to_string(paths.html).expect("readable");
+    check_page(&page);
+    for text in [
+        "decode rate of 12 runs in tok/s",
+        "prefill rate of 12 runs in tok/s",
+        "2025-03-10 09:26 UTC, 702fd6d0c: median 14",
+        "-20.0 %",
+    ] {
+        assert!(page.contains(text), "\"{text}\" is missing");
+    }
+}
+
+#[test]
 fn a_run_without_results_says_so() {
     let (_, page, markdown) = report("nothing", &FakeRun::nothing());
     check_page(&page);

@@ -1,6 +1,7 @@
 //! Seeded fake runs: records as a real run would leave them, without running anything.
 
 use engine::options::Options;
+use engine::probe::{Reading, What};
 use engine::stage::{Ledger, Stage, StageTimes};
 use harness::host::HostFacts;
 use harness::record::*;
@@ -19,6 +20,7 @@ pub(crate) struct FakeRun {
     pub(crate) manifest: Manifest,
     pub(crate) samples: Vec<Sample>,
     pub(crate) failures: Vec<Failure>,
+    pub(crate) probes: Vec<ProbeRecord>,
     random: u64,
 }
 
@@ -34,6 +36,7 @@ impl FakeRun {
             manifest: manifest(name, cases),
             samples: Vec::new(),
             failures: Vec::new(),
+            probes: Vec::new(),
             random: 7,
         }
     }
@@ -44,6 +47,7 @@ impl FakeRun {
         run.manifest.rounds = 5;
         run.push(0, Phase::Warmup, 0, 0, 128.0, 2);
         for round in 0..5 {
+            run.probe(round, 24.0 + f64::from(round));
             run.push(0, Phase::Measured, round, 0, 142.0, 2);
             if round == 2 {
                 let spoiled = run.samples.last_mut().expect("just pushed");
@@ -124,6 +128,9 @@ impl FakeRun {
             .map(|f| text(serde_json::to_string(f)))
             .collect();
         fs::write(dir.join("failures.jsonl"), lines(failures)).expect("written");
+        let probes = self.probes.iter();
+        let probes = probes.map(|p| text(serde_json::to_string(p))).collect();
+        fs::write(dir.join("probes.jsonl"), lines(probes)).expect("written");
     }
 
     /// A number from 0 to 1, and the next state.
@@ -186,7 +193,9 @@ impl FakeRun {
                 description: "llama 135M Q4_1".to_owned(),
                 n_params: Some(134_515_008),
                 weight_bytes: Some(96_780_000),
-                ..ModelFacts::default()
+                layer_params: Some(106_200_000),
+                head_params: Some(28_311_552),
+                float_weights: Some(false),
             },
             kv_capacity_bytes: Some(11_796_480),
             usage: Usage {
@@ -206,6 +215,68 @@ impl FakeRun {
         });
     }
 
+    /// The peaks of a round.
+    fn probe(&mut self, round: u32, gb_s: f64) {
+        let reading = |what, median| Reading {
+            what,
+            bytes: 128 << 20,
+            median,
+            best: median * 1.02,
+            slices: 60,
+            huge_bytes: Some(128 << 20),
+        };
+        self.probes.push(ProbeRecord {
+            schema_version: SCHEMA_VERSION,
+            phase: Phase::Measured,
+            round,
+            started_at: "2025-03-14T09:26:53Z".to_owned(),
+            engine: probed(&self.manifest.cases[0].engine),
+            cpus: vec![0, 1],
+            isa: "avx2".to_owned(),
+            readings: vec![
+                reading(What::Read, gb_s),
+                reading(What::Int8, 512.0),
+                reading(What::F32, 201.0),
+            ],
+        });
+    }
+
+    /// Twelve rounds of the engine and two ways to run another program, in mirrored order, on a machine that drifts; a third
+    /// way was refused.
+    pub(crate) fn comparison() -> FakeRun {
+        let mut run = FakeRun::new("strict", &[json!({})]);
+        run.manifest.rounds = 12;
+        run.manifest.comparison = Some(plan());
+        let runners = [("engine", 250.0), (RUNNERS[0], 228.0), (RUNNERS[1], 205.0)];
+        for round in 0..12 {
+            let drift = 0.8 + 0.2 * run.random();
+            run.probe(round, 38.0 * drift);
+            let order = runners.iter().chain(runners.iter().rev());
+            for (position, (runner, rate)) in order.enumerate() {
+                run.push(0, Phase::Measured, round, 0, rate * drift, 2);
+                let sample = run.samples.last_mut().expect("just pushed");
+                sample.position = position as u32;
+                if *runner != "engine" {
+                    sample.runner = (*runner).to_owned();
+                    sample.reported = Some(Reported {
+                        prefill_tok_s: sample.prefill_tok_s().map(|rate| rate * 0.5),
+                        decode_tok_s: sample.decode_tok_s(),
+                    });
+                    sample.arrival_ns.clear();
+                    sample.output_ids.clear();
+                    (sample.prefill, sample.decode) = (None, None);
+                }
+                if (round, position) == (4, 1) {
+                    sample.taint = vec![Taint::Steal { ms: 90.0 }];
+                }
+            }
+        }
+        let mut writer = run.samples[1].clone();
+        writer.runner = "writer".to_owned();
+        run.samples.push(writer);
+        run
+    }
+
     fn fail(&mut self, index: u32, round: u32, kind: FailureKind, message: &str) {
         self.failures.push(Failure {
             schema_version: SCHEMA_VERSION,
@@ -220,6 +291,59 @@ impl FakeRun {
             message: message.to_owned(),
             stderr: "loading the model\nwarming up\n".to_owned(),
         });
+    }
+}
+
+/// Names of the other programs in a comparison.
+const RUNNERS: [&str; 2] = ["other repack on", "other repack off"];
+
+/// What a comparison promised.
+fn plan() -> ComparisonPlan {
+    let reference = |runner: &str| ReferencePlan {
+        case: 0,
+        runner: runner.to_owned(),
+        title: format!("other b1 ({})", runner.trim_start_matches("other ")),
+        kind: ReferenceKind::LlamaBench,
+        commands: vec![ReferenceCommand {
+            argv: ["other-bench", "-p", "64", "-n", "it's 128"]
+                .map(str::to_owned)
+                .to_vec(),
+            figures: Figures::default(),
+        }],
+        n_prompt: 64,
+        n_gen: N_GEN,
+    };
+    let setting = |name: &str, engine: &str, reference: &str, equal| Setting {
+        name: name.to_owned(),
+        engine: engine.to_owned(),
+        reference: reference.to_owned(),
+        equal,
+    };
+    ComparisonPlan {
+        references: RUNNERS.map(reference).to_vec(),
+        refused: vec![Refused {
+            case: 0,
+            runner: "other flash".to_owned(),
+            title: "other b1 (flash attention on)".to_owned(),
+            reason: "this build has no flash attention".to_owned(),
+        }],
+        slow_down_percent: 0.0,
+        settings: vec![
+            setting(
+                "threads",
+                "2 pinned to 0-1",
+                "-t 2 -C 0x3 --cpu-strict 1",
+                true,
+            ),
+            setting("KV cache", "f16", "f16", true),
+            setting(
+                "prompt",
+                "64 token ids of the text",
+                "64 random tokens",
+                false,
+            ),
+        ],
+        texts: vec![reference("writer")],
     }
 }
 
