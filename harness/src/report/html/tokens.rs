@@ -7,6 +7,7 @@ use super::super::{plots, tables};
 use super::Page;
 use super::common::{figure, swatch, table};
 use crate::host;
+use crate::simulate;
 use crate::stats;
 use engine::stage::Stage;
 use maud::{Markup, html};
@@ -99,12 +100,26 @@ fn stage_legend() -> Markup {
 }
 
 /// Events per token with their sources.
-pub(super) fn counters(_page: &Page<'_>) -> Markup {
+pub(super) fn counters(page: &Page<'_>) -> Markup {
+    let simulated = &page.run.simulated;
     html! {
         p {
-            "This version reads no hardware counters and simulates none; bytes per token are counted by the engine itself, see "
-            a href="#ceiling" { "share of the ceiling" } ", faults and switches by the operating system, see " a href="#memory" { "memory" }
+            "This version reads no hardware counters. Bytes per token are counted by the engine itself, see "
+            a href="#ceiling" { "share of the ceiling" } "; faults and switches by the operating system, see " a href="#memory" { "memory" }
             " and " a href="#rate" { "decode rate" } "."
+        }
+        @if simulated.is_empty() {
+            p {
+                "Nothing was simulated either: with " code { "--set run.simulate_s=60" } " instructions and cache misses per token are counted under valgrind, on any machine."
+            }
+        } @else {
+            h3 { "Simulated" }
+            p.quiet { "Counts of a simulated machine with these caches: never times, and not what this machine's prefetchers leave." }
+        }
+        @for record in simulated {
+            p { @if page.run.manifest.cases.len() > 1 { strong { (record.case) ": " } } (simulate::sentence(record)) "." }
+            @let rows = simulate::rows(record);
+            @if !rows.is_empty() { (table(&tables::simulated(&rows))) }
         }
     }
 }

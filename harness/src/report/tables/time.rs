@@ -1,11 +1,12 @@
 //! Tables over tokens and over runs.
 
 use super::super::data::{Group, STALL_TIMES};
-use super::super::format::percent;
+use super::super::format::{decimal_bytes, percent};
 use super::super::words;
 use super::{Cell, Table, table};
 use crate::history::Series;
 use crate::metric::Metric;
+use crate::simulate;
 
 /// Latency and stalls, one row a case.
 pub(in super::super) fn stalls(groups: &[&Group<'_>]) -> Table {
@@ -38,6 +39,37 @@ pub(in super::super) fn stalls(groups: &[&Group<'_>]) -> Table {
         "Time per token; a stall is a gap longer than {STALL_TIMES} medians of its repetition"
     );
     table(&caption, &columns, rows.collect())
+}
+
+/// Simulated counts, one row for each phase and stage.
+pub(in super::super) fn simulated(rows: &[simulate::Row]) -> Table {
+    let rows = rows.iter().map(|row| {
+        let name = match row.stage {
+            None => Cell::text(row.phase).standing_out(),
+            Some(stage) => Cell::text(format!("{} · {stage}", row.phase)),
+        };
+        let token = &row.per_token;
+        let share = |of: f64| Cell::shown(percent(of), Some(of));
+        vec![
+            name,
+            Cell::number(Some(token.instructions)),
+            share(row.instructions_share),
+            Cell::number(Some(token.l1_misses)),
+            Cell::number(Some(token.ll_misses)),
+            share(row.ll_misses_share),
+            Cell::shown(decimal_bytes(token.ll_bytes), Some(token.ll_bytes)),
+        ]
+    });
+    let columns = [
+        "phase and stage",
+        "instructions",
+        "share",
+        "L1 misses",
+        "last-level misses",
+        "share",
+        "bytes missed",
+    ];
+    table("Simulated, for each token", &columns, rows.collect())
 }
 
 /// A metric by run.
