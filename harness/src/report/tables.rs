@@ -392,6 +392,7 @@ pub(super) fn failures(run: &Run) -> Option<Table> {
             };
             vec![
                 Cell::text(&f.case),
+                Cell::text(&f.runner),
                 Cell::text(round),
                 Cell::text(f.kind.name()),
                 Cell::text(what),

@@ -32,7 +32,8 @@ fn verdict(case: Option<&String>, phase: &PhaseResult) -> Markup {
                 " " (phase.rate.name()) @if let Some(case) = case { ", " (case) }
             }
             @if let Some((judged, against)) = phase.judged.zip(against) {
-                p.value { (format!("{:.2}", judged.change.ratio)) small { " × the rate of " (against) } }
+                p.value { (format!("{:.2}", judged.change.ratio)) small { " times the rate" } }
+                p { "of " (against) }
                 p.between {
                     (format!(
                         "{:.0} % interval {:.3} to {:.3}, {} rounds",

@@ -1,7 +1,7 @@
 //! Ratios of a comparison.
 
 use super::super::format::percent;
-use super::{Axes, Mark, Plot, ROW_PX, Role, Shape};
+use super::{Axes, Mark, Plot, Role, Shape};
 use crate::compare::{PhaseResult, Row};
 use crate::verdict::Change;
 
@@ -14,8 +14,15 @@ const TICKS: [f64; 25] = [
 const TICK_SHARE: f64 = 0.12;
 /// The axis reaches at least this far from 1, as a logarithm.
 const REACH_MIN: f64 = 0.07;
-/// Height of the band in which the rounds of a row lie, in rows.
-const BAND: f64 = 0.36;
+/// Height of a row with rounds, in pixels.
+const HIGH_ROW_PX: f64 = 92.0;
+/// Height of a row without.
+const LOW_ROW_PX: f64 = 52.0;
+/// Where the text, the first round and the last one of a row stand, and the estimate below them, in pixels.
+const TEXT_PX: f64 = 20.0;
+const FIRST_ROUND_PX: f64 = 32.0;
+const LAST_ROUND_PX: f64 = 64.0;
+const BELOW_PX: f64 = 13.0;
 
 /// One row for each runner that the subject is held against: the interval of the ratio, and for the one that decides
 /// every round. The last row is the engine against itself. The floor is shaded around 1. `None` without a ratio.
@@ -29,59 +36,38 @@ pub(in super::super) fn ratios(result: &PhaseResult) -> anyhow::Result<Option<Pl
     let (Some(judged), false) = (result.judged, compared.is_empty()) else {
         return Ok(None);
     };
-    let itself: Vec<(u32, f64)> = result
-        .rounds
-        .iter()
-        .filter_map(|r| Some((r.round, r.itself?)))
-        .collect();
     let (low, high) = reach(result, &compared);
-    let rows = compared.len() + usize::from(!itself.is_empty());
-    let bottom = -(rows as f64) + 0.4;
-    let mut marks = Vec::new();
-    if let Some(floor) = judged.floor {
-        let reach = floor.ln_1p();
-        marks.push(Mark::Bar {
-            x: -reach..reach,
-            y: bottom..0.6,
-            role: Role::Band,
-            label: String::new(),
-            title: format!("floor: the engine against itself, {}", percent(floor)),
-        });
-    }
-    marks.push(Mark::Line {
-        points: vec![(0.0, bottom), (0.0, 0.6)],
-        role: Role::Text,
-        width: 1,
-    });
-    for (at, (index, row, change)) in compared.iter().enumerate() {
-        let y = -(at as f64);
+    let mut rows = Vec::new();
+    let mut down = 0.0;
+    for (index, row, change) in &compared {
         let decides = result.best == Some(*index);
         let role = Role::Series(*index as u8 + 1);
+        let mut estimate_at = down + FIRST_ROUND_PX;
         if decides {
             let rounds = result.rounds.iter().map(|r| (r.round, r.ratio, r.tainted));
-            points(&rounds.collect::<Vec<_>>(), y, role, &mut marks);
+            points(&rounds.collect::<Vec<_>>(), down, role, &mut rows);
+            estimate_at = down + LAST_ROUND_PX + BELOW_PX;
         }
-        estimate(change, y, role, &row.title, &mut marks);
+        estimate(change, estimate_at, role, &row.title, &mut rows);
         let which = if decides { ", decides" } else { "" };
-        marks.push(Mark::Label {
-            x: low,
-            y: y + 0.26,
-            text: format!("over {}: {:.3}{which}", row.title, change.ratio),
-        });
+        let text = format!("over {}: {:.3}{which}", row.runner, change.ratio);
+        rows.push(label(low, down, text));
+        down += if decides { HIGH_ROW_PX } else { LOW_ROW_PX };
     }
+    let itself = result.rounds.iter();
+    let itself: Vec<(u32, f64, bool)> = itself
+        .filter_map(|r| Some((r.round, r.itself?, false)))
+        .collect();
     if !itself.is_empty() {
-        let y = -(compared.len() as f64);
-        let rounds = itself.iter().map(|(round, ratio)| (*round, *ratio, false));
-        points(&rounds.collect::<Vec<_>>(), y, Role::Muted, &mut marks);
-        marks.push(Mark::Label {
-            x: low,
-            y: y + 0.26,
-            text: "the engine over itself".to_owned(),
-        });
+        points(&itself, down, Role::Muted, &mut rows);
+        rows.push(label(low, down, "the engine over itself".to_owned()));
+        down += HIGH_ROW_PX;
     }
+    let mut marks = background(judged.floor, low..high, -down);
+    marks.append(&mut rows);
     let axes = Axes {
         x: low..high,
-        y: bottom..0.6,
+        y: -down..0.0,
         x_unit: "times the rate; right of 1 the subject is faster".to_owned(),
         y_unit: String::new(),
         x_tick: |x| {
@@ -91,7 +77,7 @@ pub(in super::super) fn ratios(result: &PhaseResult) -> anyhow::Result<Option<Pl
         y_tick: super::tick_number,
         x_at: ticks(low, high),
         y_ticks: false,
-        height: (ROW_PX + 26) * rows as u32 + 70,
+        height: down as u32 + 48,
     };
     let label = format!(
         "{} rate of {} over that of each other program, as a ratio, with every round of the one that decides",
@@ -99,6 +85,36 @@ pub(in super::super) fn ratios(result: &PhaseResult) -> anyhow::Result<Option<Pl
         result.subject.title
     );
     Plot::draw(&label, &axes, &marks).map(Some)
+}
+
+/// The floor, shaded, and a line at 1.
+fn background(floor: Option<f64>, x: std::ops::Range<f64>, bottom: f64) -> Vec<Mark> {
+    let mut marks = Vec::new();
+    if let Some(floor) = floor {
+        let reach = floor.ln_1p();
+        marks.push(Mark::Bar {
+            x: x.start.max(-reach)..x.end.min(reach),
+            y: bottom..0.0,
+            role: Role::Band,
+            label: String::new(),
+            title: format!("floor: the engine against itself, {}", percent(floor)),
+        });
+    }
+    marks.push(Mark::Line {
+        points: vec![(0.0, bottom), (0.0, 0.0)],
+        role: Role::Text,
+        width: 1,
+    });
+    marks
+}
+
+/// The text of a row that begins `down` pixels below the top.
+fn label(x: f64, down: f64, text: String) -> Mark {
+    Mark::Label {
+        x,
+        y: -down - TEXT_PX,
+        text,
+    }
 }
 
 /// Bounds of the axis, as logarithms.
@@ -115,12 +131,12 @@ fn reach(result: &PhaseResult, compared: &[(usize, &Row, Change)]) -> (f64, f64)
 }
 
 /// The rounds of a row from top to bottom, so that a drift shows.
-fn points(rounds: &[(u32, f64, bool)], y: f64, role: Role, marks: &mut Vec<Mark>) {
+fn points(rounds: &[(u32, f64, bool)], down: f64, role: Role, marks: &mut Vec<Mark>) {
+    let step = (LAST_ROUND_PX - FIRST_ROUND_PX) / (rounds.len().max(2) - 1) as f64;
     for (i, (round, ratio, tainted)) in rounds.iter().enumerate() {
-        let down = (i as f64 + 0.5) / rounds.len() as f64;
         marks.push(Mark::Point {
             x: ratio.ln(),
-            y: y + 0.16 - BAND * down,
+            y: -(down + FIRST_ROUND_PX + step * i as f64),
             shape: Shape::Dot,
             role,
             hollow: *tainted,
@@ -133,18 +149,18 @@ fn points(rounds: &[(u32, f64, bool)], y: f64, role: Role, marks: &mut Vec<Mark>
     }
 }
 
-/// The interval as a bar with the estimate on it, below the rounds.
-fn estimate(change: &Change, y: f64, role: Role, title: &str, marks: &mut Vec<Mark>) {
+/// The interval as a bar with the estimate on it.
+fn estimate(change: &Change, down: f64, role: Role, title: &str, marks: &mut Vec<Mark>) {
     let (low, high) = (change.interval.low.ln(), change.interval.high.ln());
-    let below = y - 0.3;
+    let y = -down;
     marks.push(Mark::Line {
-        points: vec![(low, below), (high, below)],
+        points: vec![(low, y), (high, y)],
         role,
         width: 5,
     });
     marks.push(Mark::Point {
         x: change.ratio.ln(),
-        y: below,
+        y,
         shape: Shape::Square,
         role,
         hollow: false,
