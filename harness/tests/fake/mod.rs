@@ -312,6 +312,7 @@ fn plan() -> ComparisonPlan {
         }],
         n_prompt: 64,
         n_gen: N_GEN,
+        sha256: None,
     };
     let setting = |name: &str, engine: &str, reference: &str, equal| Setting {
         name: name.to_owned(),
