@@ -1,5 +1,6 @@
 //! `results.csv` and `tokens.csv`: the records as flat tables. An unknown number is an empty field, never 0.
 
+use crate::counter::{self, Row};
 use crate::record::{Counts, ENGINE, Run, SCHEMA_VERSION, Sample};
 use crate::stats;
 use crate::summary::{Summary, summaries};
@@ -7,14 +8,27 @@ use anyhow::Context as _;
 use std::fmt::Display;
 
 /// One row a case. Where a column means what it means in `llama-bench -o csv`, it has its name there; `avg_ts` and
-/// `stddev_ts` are the decode rate. Engine options follow as `engine.<option>`, swept keys as `case` has them.
+/// `stddev_ts` are the decode rate. Engine options follow as `engine.<option>`, swept keys as `case` has them. Last come
+/// counters as `counter.<part>.<event or metric>`, events per token, and in `counter_sources` where each is from.
 ///
 /// # Errors
 /// When a record cannot be put into a row.
 pub fn results_csv(run: &Run) -> anyhow::Result<Vec<u8>> {
     let mut csv = csv::Writer::from_writer(Vec::new());
     let rows = summaries(run);
-    let rows = rows.iter().map(|summary| result_row(run, summary));
+    let counted: Vec<Vec<Row>> = rows.iter().map(|s| counter::table(&s.counted)).collect();
+    let mut columns: Vec<String> = Vec::new();
+    for row in counted.iter().flatten().filter(|row| row.value.is_some()) {
+        let column = counter_column(row);
+        if !columns.contains(&column) {
+            columns.push(column);
+        }
+    }
+    let rows = rows.iter().zip(&counted).map(|(summary, counted)| {
+        let mut row = result_row(run, summary)?;
+        row.extend(counter_cells(&columns, counted));
+        anyhow::Ok(row)
+    });
     let rows: Vec<Vec<(String, String)>> = rows.collect::<anyhow::Result<_>>()?;
     if let Some(first) = rows.first() {
         csv.write_record(first.iter().map(|(name, _)| name))?;
@@ -129,6 +143,32 @@ fn simulated_columns(run: &Run, summary: &Summary<'_>) -> Vec<(String, String)> 
     columns.collect()
 }
 
+/// A counter's column: `counter.decode.cycles`.
+fn counter_column(row: &Row) -> String {
+    let part = row.part.map_or("end", |part| part.name());
+    format!("counter.{part}.{}", row.name)
+}
+
+/// A case's cells in these columns, and where each number comes from.
+fn counter_cells(columns: &[String], counted: &[Row]) -> Vec<(String, String)> {
+    let known: Vec<(String, &Row)> = counted
+        .iter()
+        .filter(|row| row.value.is_some())
+        .map(|row| (counter_column(row), row))
+        .collect();
+    let cell = |column: &String| {
+        let found = known.iter().find(|(name, _)| name == column);
+        (column.clone(), text(found.and_then(|(_, row)| row.value)))
+    };
+    let sources = known
+        .iter()
+        .map(|(name, row)| format!("{name}: {}", row.source_words()));
+    let sources: Vec<String> = sources.collect();
+    let mut cells: Vec<(String, String)> = columns.iter().map(cell).collect();
+    cells.push(("counter_sources".to_owned(), sources.join("; ")));
+    cells
+}
+
 /// One row a generated token.
 ///
 /// # Errors
@@ -194,6 +234,7 @@ fn standard_deviation(values: &[f64]) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::record::tests::{manifest, sample};
+    use crate::record::{Count, Counters, Source};
 
     fn run() -> Run {
         let mut second = Sample {
@@ -246,6 +287,36 @@ mod tests {
                 cell("itl_ms_p99")
             ),
             ("", "", "")
+        );
+    }
+
+    #[test]
+    fn counters_are_columns_with_their_sources() {
+        let mut run = run();
+        for sample in &mut run.samples {
+            sample.counters = Some(Counters {
+                decode: vec![Count {
+                    event: "task-clock".into(),
+                    value: 6e7,
+                    source: Source::Software,
+                    running: None,
+                    machine: false,
+                }],
+                ..Counters::default()
+            });
+        }
+        let rows = rows(&results_csv(&run).expect("csv"));
+        let cell = |name: &str| {
+            let at = rows[0].iter().position(|n| n == name);
+            rows[1][at.unwrap_or_else(|| panic!("column {name}"))].as_str()
+        };
+        // Three tokens after the first, in 60 and 100 ms.
+        assert_eq!(cell("counter.decode.task-clock"), "20000000");
+        assert_eq!(cell("counter.decode.cpus-used"), "0.8");
+        let sources = cell("counter_sources");
+        assert!(
+            sources.starts_with("counter.decode.task-clock: software; "),
+            "{sources}"
         );
     }
 

@@ -88,6 +88,19 @@ pub struct HostFacts {
     pub findings: Vec<Finding>,
 }
 
+/// `perf_event_paranoid` up to which a user may count his own programs, kernel excluded.
+pub(crate) const PARANOID_USER_MAX: i32 = 2;
+/// What opens the counters that there are.
+pub(crate) const PARANOID_ADVICE: &str = "sudo sysctl kernel.perf_event_paranoid=1";
+/// What gives a virtual machine counters.
+pub(crate) const NO_PMU_ADVICE: &str =
+    "use a machine type with a virtual PMU or bare metal (KVM: -cpu host,pmu=on)";
+
+/// Whether an event source is that of the cores.
+pub(crate) fn is_core_pmu(name: &str) -> bool {
+    matches!(name, "cpu" | "cpu_core") || name.starts_with("armv8")
+}
+
 /// One cache as seen by one CPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cache {
@@ -321,13 +334,7 @@ impl Place<'_> {
 
     /// Names of the entries of a folder, sorted.
     fn names(&self, path: &str) -> Option<Vec<String>> {
-        let entries = std::fs::read_dir(self.root.join(path)).ok()?;
-        let mut names: Vec<String> = entries
-            .flatten()
-            .filter_map(|e| e.file_name().into_string().ok())
-            .collect();
-        names.sort();
-        Some(names)
+        names(&self.root.join(path))
     }
 
     /// Whether a program of this name lies in the search folders.
@@ -350,6 +357,15 @@ fn search_folders() -> Vec<PathBuf> {
 pub fn program(name: &str) -> Option<PathBuf> {
     let mut places = search_folders().into_iter().map(|dir| dir.join(name));
     places.find(|path| path.is_file())
+}
+
+/// Names of the entries of a folder, sorted; `None` if it cannot be read.
+pub(crate) fn names(folder: &Path) -> Option<Vec<String>> {
+    let entries = std::fs::read_dir(folder).ok()?;
+    let names = entries.flatten().map(|e| e.file_name().into_string());
+    let mut names: Vec<String> = names.flatten().collect();
+    names.sort();
+    Some(names)
 }
 
 /// CPU time of the whole machine since boot, in clock ticks.
@@ -395,7 +411,8 @@ impl CpuTimes {
     }
 }
 
-fn cpuinfo_field(cpuinfo: &str, name: &str) -> Option<String> {
+/// The first value of a field of `/proc/cpuinfo` that is not empty.
+pub(crate) fn cpuinfo_field(cpuinfo: &str, name: &str) -> Option<String> {
     let values = cpuinfo.lines().filter_map(|l| {
         let (key, value) = l.split_once(':')?;
         (key.trim() == name).then(|| value.trim().to_owned())

@@ -10,6 +10,8 @@ pub mod record;
 pub mod stats;
 pub mod verdict;
 
+pub mod counter;
+
 pub mod scenario;
 
 pub mod repeat;

@@ -440,6 +440,7 @@ impl Measuring<'_, '_> {
             output_ids: outcome.output_ids,
             output_text: outcome.output_text,
             taint: finished.taint,
+            counters: outcome.counters,
         }
     }
 
@@ -480,6 +481,7 @@ impl Measuring<'_, '_> {
             output_ids: vec![],
             output_text: reading.text,
             taint: reading.taint,
+            counters: None,
         }
     }
 }

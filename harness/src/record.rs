@@ -6,6 +6,7 @@
 //! repetition that gave no result). A number that nobody measured is `None`, never 0.
 
 mod comparison;
+mod counters;
 mod folder;
 mod probe;
 mod simulated;
@@ -14,6 +15,7 @@ pub use comparison::{
     ComparisonPlan, ENGINE_AGAIN, Figure, Figures, ReferenceCommand, ReferenceKind, ReferencePlan,
     Refused, Reported, Setting,
 };
+pub use counters::{Absent, Count, Counters, Part, Source};
 pub(crate) use folder::{KEPT, write_whole};
 pub use folder::{Run, RunFolder};
 pub use probe::{ProbeRecord, probed};
@@ -215,6 +217,9 @@ pub struct Sample {
     pub output_text: String,
     /// What disturbed this repetition; kept, but marked.
     pub taint: Vec<Taint>,
+    /// What was counted while it worked; `None` if nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counters: Option<Counters>,
 }
 
 /// What the model is, as the runner read it from the file.
@@ -605,6 +610,7 @@ pub(crate) mod tests {
             output_ids,
             output_text: "text".into(),
             taint: vec![],
+            counters: None,
         }
     }
 

@@ -13,11 +13,11 @@ pub use child::Program;
 pub use tied::{become_tied, launch_through, repeatable};
 pub(crate) use valgrind::{DECODE, OTHER, PREFILL};
 
-use crate::record::{FailureKind, ModelFacts, PassStats, Taint, Usage};
+use crate::counter::{self, ProcessUse};
+use crate::record::{Counters, FailureKind, ModelFacts, PassStats, Taint, Usage};
 use ::engine::sample::SamplerOptions;
 use child::{Ended, Ending};
 use disturbance::Disturbance;
-use nix::sys::resource::{UsageWho, getrusage};
 use serde::{Deserialize, Serialize};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
@@ -59,6 +59,9 @@ pub struct Job {
     /// How the work is simulated, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub simulated: Option<Simulated>,
+    /// What is counted.
+    #[serde(default)]
+    pub counters: counter::Request,
 }
 
 /// How work under valgrind's callgrind is shortened.
@@ -139,55 +142,14 @@ pub struct Outcome {
     /// Memory on huge pages.
     pub huge_pages_bytes: Option<u64>,
     /// Page faults and switches during the timed part.
-    pub timed: TimedUse,
+    pub timed: ProcessUse,
+    /// What was counted in it.
+    #[serde(default)]
+    pub counters: Option<Counters>,
     /// Generated token ids.
     pub output_ids: Vec<u32>,
     /// Generated text.
     pub output_text: String,
-}
-
-/// What happened to the worker's threads between handing over the prompt and the last token.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct TimedUse {
-    /// Page faults served without I/O.
-    pub minor_faults: Option<u64>,
-    /// Page faults that waited for I/O.
-    pub major_faults: Option<u64>,
-    /// Times a thread gave up its CPU.
-    pub voluntary_switches: Option<u64>,
-    /// Times a thread was made to give up its CPU.
-    pub involuntary_switches: Option<u64>,
-    /// Times a thread moved to another CPU.
-    pub migrations: Option<u64>,
-}
-
-impl TimedUse {
-    /// From the kernel's counters.
-    fn of(usage: Option<&nix::sys::resource::Usage>, migrations: Option<u64>) -> TimedUse {
-        let count = |read: fn(&nix::sys::resource::Usage) -> i64| {
-            usage.and_then(|u| u64::try_from(read(u)).ok())
-        };
-        TimedUse {
-            minor_faults: count(|u| u.minor_page_faults()),
-            major_faults: count(|u| u.major_page_faults()),
-            voluntary_switches: count(|u| u.voluntary_context_switches()),
-            involuntary_switches: count(|u| u.involuntary_context_switches()),
-            migrations,
-        }
-    }
-
-    /// What has happened since `before`.
-    fn since(&self, before: &TimedUse) -> TimedUse {
-        let minus = |a: Option<u64>, b: Option<u64>| a?.checked_sub(b?);
-        TimedUse {
-            minor_faults: minus(self.minor_faults, before.minor_faults),
-            major_faults: minus(self.major_faults, before.major_faults),
-            voluntary_switches: minus(self.voluntary_switches, before.voluntary_switches),
-            involuntary_switches: minus(self.involuntary_switches, before.involuntary_switches),
-            migrations: minus(self.migrations, before.migrations),
-        }
-    }
 }
 
 /// A repetition that gave a result.
@@ -279,7 +241,7 @@ pub fn tool(program: &Program, limit: Duration) -> Result<Output, Trouble> {
         message,
         stderr,
     };
-    let (before, switched) = (Disturbance::read(), children_use());
+    let (before, switched) = (Disturbance::read(), ProcessUse::of_children());
     let ended = child::run(&tied::tie(program), Vec::new(), limit).map_err(|e| {
         let message = format!("cannot start \"{}\": {e}", program.path.display());
         failed(FailureKind::Spawn, message, String::new())
@@ -291,7 +253,7 @@ pub fn tool(program: &Program, limit: Duration) -> Result<Output, Trouble> {
             return Ok(tool_output(
                 ended,
                 &outside,
-                children_use().since(&switched),
+                ProcessUse::of_children().since(&switched),
             ));
         }
         Ending::Exited => match ended.status.signal() {
@@ -318,7 +280,7 @@ pub fn tool(program: &Program, limit: Duration) -> Result<Output, Trouble> {
     Err(failed(kind, message, ended.stderr))
 }
 
-fn tool_output(ended: Ended, outside: &Disturbance, timed: TimedUse) -> Output {
+fn tool_output(ended: Ended, outside: &Disturbance, timed: ProcessUse) -> Output {
     let usage = usage(&ended, timed, outside);
     Output {
         taint: taint(&usage, ended.wall_ms / 1e3, false),
@@ -326,12 +288,6 @@ fn tool_output(ended: Ended, outside: &Disturbance, timed: TimedUse) -> Output {
         stdout: ended.stdout,
         stderr: ended.stderr,
     }
-}
-
-/// What has happened to all children that have ended so far.
-fn children_use() -> TimedUse {
-    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).ok();
-    TimedUse::of(usage.as_ref(), None)
 }
 
 /// The outcome a child reported, or how it failed; `None` if the harness was asked to stop.
@@ -424,7 +380,7 @@ fn check(outcome: &Outcome, job: &Job) -> Result<(), String> {
 }
 
 /// What the operating system says about a child, from outside and from inside.
-fn usage(ended: &Ended, timed: TimedUse, outside: &Disturbance) -> Usage {
+fn usage(ended: &Ended, timed: ProcessUse, outside: &Disturbance) -> Usage {
     Usage {
         peak_rss_bytes: Some(ended.peak_rss_bytes),
         huge_pages_bytes: None,

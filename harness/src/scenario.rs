@@ -12,6 +12,7 @@ mod wire;
 pub(crate) use problem::nearest;
 pub use wire::{FlashAttn, Order, Run, Synth};
 
+use crate::counter;
 use crate::exit::Fail;
 use crate::record::{Figures, ReferenceKind, Swept, hex};
 use anyhow::Context as _;
@@ -95,6 +96,8 @@ pub struct Case {
     pub engine: engine::Options,
     /// How the next token is chosen.
     pub sampler: SamplerOptions,
+    /// What is counted while it runs.
+    pub counters: counter::Request,
     /// Hash the output must have, hex.
     pub expect_sha256: Option<String>,
 }
@@ -348,6 +351,7 @@ impl<'a> Reader<'a> {
             timeout_s: read.run.timeout_s,
             engine: read.engine,
             sampler: read.sampler,
+            counters: read.counters,
             expect_sha256: read.expect.output_sha256.map(|hash| hash.to_lowercase()),
         })
     }

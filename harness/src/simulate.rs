@@ -161,6 +161,7 @@ fn shortened(job: &Job) -> Job {
     job.engine.threads = 1;
     job.engine.affinity = Affinity::Policy(AffinityPolicy::None);
     job.engine.stage_clock = false;
+    job.counters.enabled = false;
     if job.engine.isa == Isa::Avx512 {
         // Valgrind stops at AVX2.
         job.engine.isa = Isa::Auto;

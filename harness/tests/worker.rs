@@ -4,7 +4,8 @@
 
 use engine::Options;
 use engine::synth::{self, Shape};
-use harness::record::{Phase, Run, tokens_sha256};
+use harness::counter::Request;
+use harness::record::{Part, Phase, Run, Source, tokens_sha256};
 use harness::runner::{Answer, Job, JobPrompt, Outcome, PROTOCOL_VERSION};
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -42,6 +43,7 @@ fn job(model: &Path) -> Job {
         parent: None,
         slow_down_percent: 0.0,
         simulated: None,
+        counters: Default::default(),
     }
 }
 
@@ -107,6 +109,32 @@ fn an_outcome_accounts_for_every_token() {
     assert!(done.model.weight_bytes < Some(fs::metadata(&path).expect("file").len()));
     assert!(done.timed.minor_faults.is_some() && done.timed.involuntary_switches.is_some());
     assert!(!done.output_text.is_empty());
+    let counters = done.counters.expect("counted unless switched off");
+    for part in Part::ALL {
+        let counts = counters.part(part);
+        let found = |event: &str| counts.iter().find(|count| count.event == event);
+        let clock = found("task-clock").expect("every kernel keeps it");
+        assert!(clock.value > 0.0 && clock.source == Source::Software);
+        // What the CPU would have counted is there or explained.
+        let explained = counters
+            .absent
+            .iter()
+            .any(|a| a.event == "instructions" && !a.reason.is_empty());
+        assert!(explained || found("instructions").is_some_and(|count| count.value > 1e4));
+    }
+}
+
+#[test]
+fn counters_can_be_switched_off() {
+    let (_dir, path) = model(256);
+    let off = Job {
+        counters: Request {
+            enabled: false,
+            ..Request::default()
+        },
+        ..job(&path)
+    };
+    assert_eq!(outcome(&off).counters, None);
 }
 
 #[test]

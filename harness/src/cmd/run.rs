@@ -58,7 +58,11 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
 
 /// The table, and what repeats the same work elsewhere.
 fn show(run: &Run) -> anyhow::Result<()> {
-    print(&format!("{}\n", table::results(run)))?;
+    print(&format!(
+        "{}\n{}",
+        table::results(run),
+        table::counters(run)
+    ))?;
     print(&table::simulated(run))?;
     for case in &run.manifest.cases {
         let commands = table::commands(&case.repeat);

@@ -1,6 +1,7 @@
 //! One function per thing that can disturb a measurement: what was found, what it means, what to do about it.
 
 use super::{CpuTimes, Finding, HostFacts, Place, Status, binary_bytes, plural};
+use super::{NO_PMU_ADVICE, PARANOID_ADVICE, PARANOID_USER_MAX, is_core_pmu};
 use Status::{Good, Note, Unknown, Warn};
 
 /// Share of CPU time above which other work disturbs a measurement, in percent.
@@ -13,8 +14,6 @@ const STEAL_BOOT_PERCENT_MAX: f64 = 0.5;
 const DISK_FREE_BYTES_MIN: u64 = 1 << 30;
 /// Available memory below which small models already fight for it, in bytes.
 const MEMORY_AVAILABLE_BYTES_MIN: u64 = 1 << 30;
-/// `perf_event_paranoid` up to which a user may count his own programs, kernel excluded.
-const PARANOID_USER_MAX: i32 = 2;
 /// `perf_event_paranoid` up to which the kernel's part is counted too.
 const PARANOID_KERNEL_MAX: i32 = 1;
 
@@ -497,21 +496,17 @@ fn pmu(place: &Place<'_>, facts: &HostFacts) -> Finding {
             "times and byte ledgers remain",
         );
     };
-    let core = devices
-        .iter()
-        .any(|d| matches!(d.as_str(), "cpu" | "cpu_core") || d.starts_with("armv8"));
-    if !core {
+    if !devices.iter().any(|name| is_core_pmu(name)) {
         let missing = finding(
             topic,
             Note,
             "none: no event source for the CPU",
             source,
-            "instructions and cache misses cannot be counted here; times, byte ledgers and simulated counts can",
+            "instructions and cache misses cannot be counted here; page faults, switches, CPU time, byte ledgers and simulated \
+             counts can",
         );
         return match facts.hypervisor {
-            Some(true) => missing.advise(
-                "use a machine type with a virtual PMU or bare metal (KVM: -cpu host,pmu=on)",
-            ),
+            Some(true) => missing.advise(NO_PMU_ADVICE),
             _ => missing,
         };
     }
@@ -521,7 +516,6 @@ fn pmu(place: &Place<'_>, facts: &HostFacts) -> Finding {
 /// How far the kernel lets this process use the counters that there are.
 fn pmu_access(place: &Place<'_>, topic: &str, source: &str) -> Finding {
     let paranoid: Option<i32> = place.number("proc/sys/kernel/perf_event_paranoid");
-    let advice = "sudo sysctl kernel.perf_event_paranoid=1";
     match (paranoid, may_count_all(place)) {
         (Some(level), true) => finding(
             topic,
@@ -544,7 +538,7 @@ fn pmu_access(place: &Place<'_>, topic: &str, source: &str) -> Finding {
             source,
             "the engine is counted, the kernel's part is left out",
         )
-        .advise(advice),
+        .advise(PARANOID_ADVICE),
         (Some(level), _) => finding(
             topic,
             Note,
@@ -552,7 +546,7 @@ fn pmu_access(place: &Place<'_>, topic: &str, source: &str) -> Finding {
             source,
             "instructions and cache misses cannot be counted",
         )
-        .advise(advice),
+        .advise(PARANOID_ADVICE),
         (None, _) => finding(
             topic,
             Unknown,

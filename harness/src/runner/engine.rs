@@ -2,8 +2,9 @@
 //!
 //! What the timed part needs is allocated before it begins; answers are written before and after it, never within.
 
-use super::{Answer, Job, JobPrompt, Outcome, PROTOCOL_VERSION, TimedUse, valgrind};
-use crate::record::{ModelFacts, PassStats};
+use super::{Answer, Job, JobPrompt, Outcome, PROTOCOL_VERSION, valgrind};
+use crate::counter::{Counting, ProcessUse, Threads};
+use crate::record::{Counters, ModelFacts, PassStats};
 use crate::stats::SplitMix64;
 use ::engine::gguf::Gguf;
 use ::engine::model::Model;
@@ -13,8 +14,8 @@ use ::engine::session::{Session, Stats};
 use ::engine::stage::Tick;
 use ::engine::tokenizer::{EncodeOptions, Tokenizer};
 use ::engine::{Error, Result};
-use nix::sys::resource::{UsageWho, getrusage};
 use std::path::Path;
+use std::sync::Mutex;
 
 /// Prompt tokens that warm up the buffers: a batch.
 const WARM_UP_TOKENS: usize = 512;
@@ -46,7 +47,8 @@ pub fn work(job: &Job, tell: &mut dyn FnMut(&Answer)) -> Result<()> {
     let mut session = Session::new(&model, &pool, &job.engine)?;
     require_room(job, prompt.len(), &session, &model)?;
 
-    let run = generate(job, &prompt, &tokenizer, &mut session)?;
+    let counting = Counting::open(&job.counters, threads(&pool));
+    let run = generate(job, &prompt, &tokenizer, &mut session, counting)?;
     tell(&Answer::Done(Box::new(Outcome {
         n_prompt: prompt.len() as u32,
         load_ms: Some(load_ms),
@@ -60,6 +62,7 @@ pub fn work(job: &Job, tell: &mut dyn FnMut(&Answer)) -> Result<()> {
         kv_capacity_bytes: Some(session.kv_bytes()),
         huge_pages_bytes: model.huge_page_bytes(),
         timed: run.timed,
+        counters: run.counters,
         output_text: text(&run.output_ids, &tokenizer)?,
         output_ids: run.output_ids,
     })));
@@ -126,7 +129,21 @@ struct Generated {
     output_ids: Vec<u32>,
     prefill: Stats,
     decode: Stats,
-    timed: TimedUse,
+    timed: ProcessUse,
+    counters: Option<Counters>,
+}
+
+/// The pool's threads, as the kernel knows them.
+fn threads(pool: &Pool) -> Threads {
+    let ids = Mutex::new(vec![0; pool.threads()]);
+    pool.run(&|ctx| {
+        let id = rustix::thread::gettid().as_raw_nonzero().get();
+        ids.lock().expect("no panic under this lock")[ctx.index] = id;
+    });
+    Threads {
+        ids: ids.into_inner().expect("no panic under this lock"),
+        cpus: pool.cpus().to_vec(),
+    }
 }
 
 /// Reads the prompt and generates tokens. The first token comes from the prompt's logits.
@@ -135,6 +152,7 @@ fn generate(
     prompt: &[u32],
     tokenizer: &Tokenizer,
     session: &mut Session<'_>,
+    mut counting: Counting,
 ) -> Result<Generated> {
     let n_gen = job.n_gen as usize;
     let mut arrival_ns = Vec::with_capacity(n_gen);
@@ -144,48 +162,84 @@ fn generate(
         Some(_) => begin_simulation(prompt, session)?,
         None => warm_up(prompt, session)?,
     }
-    let before = timed_use();
+    counting.read();
+    let before = ProcessUse::of_self();
     if job.simulated.is_some() {
         valgrind::zero();
     }
-    let start = Tick::now();
+    let mut clock = Clock::start();
     session.prefill(prompt)?;
     let mut token = session.sample(|logits| chooser.choose(logits))?;
-    arrival_ns.push(arrival(job, start, 0));
+    arrival_ns.push(arrival(job, &clock, 0));
     output_ids.push(token);
     let prefill = session.take_stats();
     if job.simulated.is_some() {
         valgrind::dump(valgrind::PREFILL);
     }
+    clock.pause(|| counting.read());
     while output_ids.len() < n_gen && !tokenizer.is_eog(token) {
         session.decode(token)?;
         token = session.sample(|logits| chooser.choose(logits))?;
-        arrival_ns.push(arrival(job, start, arrival_ns.last().copied().unwrap_or(0)));
+        arrival_ns.push(arrival(
+            job,
+            &clock,
+            arrival_ns.last().copied().unwrap_or(0),
+        ));
         output_ids.push(token);
     }
     let decode = session.take_stats();
     if job.simulated.is_some() {
         valgrind::dump(valgrind::DECODE);
     }
+    let timed = ProcessUse::of_self().since(&before);
+    counting.read();
     Ok(Generated {
         arrival_ns,
         output_ids,
         prefill,
         decode,
-        timed: timed_use().since(&before),
+        timed,
+        counters: counting.finish(),
     })
 }
 
-/// Nanoseconds from `start` until now, when a token has come; on a job that is to be slower, after waiting busily in
-/// proportion to the time since the token `before`.
-fn arrival(job: &Job, start: Tick, before_ns: u64) -> u64 {
-    let now_ns = Tick::now().ns_since(start);
+/// The clock of the timed part. It stands still while counters are read.
+struct Clock {
+    start: Tick,
+    paused_ns: u64,
+}
+
+impl Clock {
+    fn start() -> Clock {
+        Clock {
+            start: Tick::now(),
+            paused_ns: 0,
+        }
+    }
+
+    /// Nanoseconds since the start, pauses left out.
+    fn ns(&self) -> u64 {
+        Tick::now().ns_since(self.start) - self.paused_ns
+    }
+
+    /// Does something outside the timed part.
+    fn pause(&mut self, what: impl FnOnce()) {
+        let before = Tick::now();
+        what();
+        self.paused_ns += Tick::now().ns_since(before);
+    }
+}
+
+/// The clock's time when a token has come; on a job that is to be slower, after waiting busily in proportion to the time
+/// since the token `before`.
+fn arrival(job: &Job, clock: &Clock, before_ns: u64) -> u64 {
+    let now_ns = clock.ns();
     let waste = now_ns.saturating_sub(before_ns) as f64 * job.slow_down_percent / 100.0;
     let end_ns = now_ns + waste.max(0.0) as u64;
     let mut late_ns = now_ns;
     while late_ns < end_ns {
         std::hint::spin_loop();
-        late_ns = Tick::now().ns_since(start);
+        late_ns = clock.ns();
     }
     late_ns
 }
@@ -284,21 +338,4 @@ fn model_facts(model: &Model) -> ModelFacts {
         n_params: Some(n_params),
         weight_bytes: Some(tensors.iter().map(|t| t.bytes).sum()),
     }
-}
-
-/// What has happened to this process so far, over all its threads.
-fn timed_use() -> TimedUse {
-    let usage = getrusage(UsageWho::RUSAGE_SELF).ok();
-    TimedUse::of(usage.as_ref(), migrations(Path::new("/proc/self/task")))
-}
-
-/// Moves between CPUs of all threads under `tasks`; `None` where the kernel does not count them.
-fn migrations(tasks: &Path) -> Option<u64> {
-    let mut sum = 0;
-    for task in std::fs::read_dir(tasks).ok()? {
-        let sched = std::fs::read_to_string(task.ok()?.path().join("sched")).ok()?;
-        let line = sched.lines().find(|l| l.starts_with("se.nr_migrations"))?;
-        sum += line.split_once(':')?.1.trim().parse::<u64>().ok()?;
-    }
-    Some(sum)
 }

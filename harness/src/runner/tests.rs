@@ -21,6 +21,7 @@ fn job() -> Job {
         parent: None,
         slow_down_percent: 0.0,
         simulated: None,
+        counters: Default::default(),
     }
 }
 

@@ -1,7 +1,8 @@
 //! Rules about scenarios that types cannot express: limits, and combinations that are impossible.
 
-use super::problem::Problem;
+use super::problem::{Problem, suggest};
 use super::wire::{Model, Prompt, Reference, Run, Scenario};
+use crate::counter;
 use crate::record::{ENGINE, Figure, ReferenceKind};
 use engine::options::Affinity;
 use engine::sample::SamplerOptions;
@@ -131,6 +132,7 @@ pub(super) fn case(scenario: &Scenario) -> Result<(), Problem> {
     range("run.n_gen", scenario.run.n_gen, 1, TOKENS_MAX)?;
     range("run.timeout_s", scenario.run.timeout_s, 1, TIMEOUT_S_MAX)?;
     sampler(&scenario.sampler)?;
+    counters(&scenario.counters)?;
     if let Some(hash) = &scenario.expect.output_sha256
         && (hash.len() != 64 || !hash.chars().all(|c| c.is_ascii_hexdigit()))
     {
@@ -218,6 +220,31 @@ fn prompt(prompt: &Prompt) -> Result<(), Problem> {
 pub(super) fn no_prompt() -> Problem {
     let help = "add text = \"...\", file = \"FILE\", or tokens = N for N seeded tokens";
     Problem::new("prompt", "[prompt] holds no prompt").help(help)
+}
+
+/// Groups and events that there are.
+fn counters(request: &counter::Request) -> Result<(), Problem> {
+    for (i, name) in request.groups.iter().enumerate() {
+        if counter::group(name).is_none() {
+            let names: Vec<&str> = counter::groups().iter().map(|g| g.name.as_str()).collect();
+            let what = format!("unknown group of counters \"{name}\"");
+            let at = format!("counters.groups.{i}");
+            return Err(Problem::new(&at, what).help(suggest(name, &names)));
+        }
+    }
+    for (i, name) in request.events.iter().enumerate() {
+        if !counter::is_event(name) {
+            let names = counter::event_names();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let what = format!("unknown event \"{name}\"");
+            let help = format!(
+                "{}; or a raw code such as \"r01c2\", or \"PMU/EVENT/\" as sysfs has it",
+                suggest(name, &names)
+            );
+            return Err(Problem::new(&format!("counters.events.{i}"), what).help(help));
+        }
+    }
+    Ok(())
 }
 
 /// Sampling settings that make sense.

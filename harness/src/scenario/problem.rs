@@ -95,7 +95,7 @@ fn type_mismatch(message: &str) -> Option<(String, String)> {
 }
 
 /// "did you mean", and the names there are.
-fn suggest(found: &str, names: &[&str]) -> String {
+pub(super) fn suggest(found: &str, names: &[&str]) -> String {
     let near = nearest(found, names.iter().copied());
     let shown: Vec<&str> = names.iter().take(NAMES_MAX).copied().collect();
     let valid = match shown.is_empty() {

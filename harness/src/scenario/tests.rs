@@ -63,7 +63,7 @@ fn names_and_types_are_checked_with_place_and_suggestion() {
     refused(
         "[run]",
         "[rnu]",
-        "t.toml:11:2: unknown key \"rnu\" at the top level\n   |\n11 | [rnu]\n   |  ^^^\n  = did you mean \"run\"? (valid: scenario, model, prompt, run, engine, sampler, expect, reference, matrix, exclude)",
+        "t.toml:11:2: unknown key \"rnu\" at the top level\n   |\n11 | [rnu]\n   |  ^^^\n  = did you mean \"run\"? (valid: scenario, model, prompt, run, engine, sampler, counters, expect, reference, matrix, exclude)",
     );
     refused(
         "threads = 2",
@@ -154,6 +154,38 @@ fn impossible_combinations_are_refused() {
         "[expect]\noutput_sha256 = \"abc\"\n[engine]",
         "t.toml:15:17: expected 64 hexadecimal digits, found 3\n   |\n15 | output_sha256 = \"abc\"\n   |                 ^^^^^\n  = take the output hash that a run prints",
     );
+}
+
+#[test]
+fn counters_are_named_from_what_there_is() {
+    refused(
+        "[engine]",
+        "[counters]\ngroups = [\"core\", \"cash\"]\n[engine]",
+        "t.toml:15:19: unknown group of counters \"cash\"\n   |\n15 | groups = [\"core\", \"cash\"]\n   |                   ^^^^^^\n  = did you mean \"cache\"? (valid: software, core, cache, tlb, topdown, dram, numa, energy)",
+    );
+    let events = |text: &str| {
+        GOOD.replace(
+            "[engine]",
+            &format!("[counters]\nevents = {text}\n[engine]"),
+        )
+    };
+    let message = read(&events("[\"cycle\"]"), &[]).expect_err("must be refused");
+    assert!(
+        message.contains("t.toml:15:11: unknown event \"cycle\""),
+        "{message}"
+    );
+    assert!(message.contains("did you mean \"cycles\"?"), "{message}");
+    assert!(
+        message.contains("or a raw code such as \"r01c2\""),
+        "{message}"
+    );
+    let message = read(&events("[1]"), &[]).expect_err("must be refused");
+    assert!(message.contains("expected a string"), "{message}");
+    let good = "[\"LLC-load-misses\", \"r1cf\", \"cpu/event=0xc2,umask=0x1/\", \"slots\"]";
+    let scenario = read(&events(good), &["counters.enabled=false"]).expect("valid");
+    let request = &scenario.cases[0].counters;
+    assert_eq!((request.enabled, request.events.len()), (false, 4));
+    assert_eq!(request.groups, ["core", "cache"]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! The names of keys and values come from here and from [`engine::Options`] through serde; nothing lists them again.
 
+use crate::counter;
 use crate::record::{Figure, ReferenceKind};
 use engine::sample::SamplerOptions;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,9 @@ pub(super) struct Scenario {
     /// How the next token is chosen.
     #[serde(default)]
     pub sampler: SamplerOptions,
+    /// What is counted while it runs.
+    #[serde(default)]
+    pub counters: counter::Request,
     /// What must come out.
     #[serde(default)]
     pub expect: Expect,

@@ -212,6 +212,7 @@ impl FakeRun {
             output_ids: ids,
             output_text: format!("Once upon a time there was a small model.\n{HOSTILE}\nIt ran on two cores, was happy — and 速い."),
             taint: Vec::new(),
+            counters: None,
         });
     }
 

@@ -264,6 +264,7 @@ fn job(scenario: &Scenario, case: &Case, model: &Path, parent: Option<i32>) -> J
         parent,
         slow_down_percent: 0.0,
         simulated: None,
+        counters: case.counters.clone(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a run says in the terminal: one row a case.
 
-use crate::record::{CaseRecord, RepeatCommand, Run, Sample};
+use crate::counter;
+use crate::record::{CaseRecord, ENGINE, RepeatCommand, Run, Sample};
 use crate::simulate;
 use crate::stats;
 use crate::summary::{Summary, summaries};
@@ -64,6 +65,26 @@ fn row(run: &Run, summary: &Summary<'_>) -> [String; 11] {
         hash(summary),
         runs(summary),
     ]
+}
+
+/// What was counted, in a line, or one for each case where they differ.
+pub(super) fn counters(run: &Run) -> String {
+    let summaries = summaries(run);
+    let all = summaries.iter().filter(|s| s.runner == ENGINE);
+    let said = all.map(|s| (&s.case.name, counter::sentence(&s.counted)));
+    let said: Vec<(&String, String)> = said.collect();
+    match said.first() {
+        None => String::new(),
+        Some((_, first)) if said.iter().all(|(_, text)| text == first) => {
+            format!("counters: {first}\n")
+        }
+        Some(_) => {
+            let lines = said
+                .iter()
+                .map(|(case, text)| format!("counters, {case}: {text}\n"));
+            lines.collect()
+        }
+    }
 }
 
 /// The share of the read bandwidth of the same rounds, and that bandwidth.
