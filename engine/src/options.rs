@@ -134,4 +134,12 @@ impl fmt::Display for Isa {
 pub enum KvType {
     /// Half precision, as llama.cpp's default.
     F16,
+    /// 8 bits a value, with a scale in half precision for 32 values of a head, as llama.cpp's `q8_0`.
+    Q8_0,
+}
+
+impl fmt::Display for KvType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&format!("{self:?}").to_lowercase())
+    }
 }

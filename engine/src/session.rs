@@ -1,6 +1,7 @@
 //! A sequence being processed: its KV cache, its position, and the passes that extend it.
 
 use crate::error::{Error, Result};
+use crate::kernel::cache;
 use crate::kv::Kv;
 use crate::model::{Buffers, HEAD_TOKENS, Model, Pass};
 use crate::options::Options;
@@ -60,6 +61,16 @@ impl<'a> Session<'a> {
             return Err(Error::Option {
                 option: "batch",
                 what: format!("{} is not within 1 to {BATCH_MAX}", options.batch),
+            });
+        }
+        let unit = cache::dim_unit(options.kv);
+        if !c.head_dim.is_multiple_of(unit) {
+            return Err(Error::Option {
+                option: "kv",
+                what: format!(
+                    "\"{}\" needs heads of a multiple of {unit} values, but the model's have {}: use \"f16\"",
+                    options.kv, c.head_dim
+                ),
             });
         }
         let batch = options.batch.min(ctx);

@@ -289,8 +289,24 @@ fn cached(
             [&mut k[at.clone()], &mut v[at]],
         );
     }
-    let rounded =
-        |x: &[f32]| -> Vec<f64> { x.iter().map(|&x| half::f16::from_f32(x).to_f64()).collect() };
+    let rounded = |x: &[f32]| -> Vec<f64> {
+        let half = |x: f32| half::f16::from_f32(x).to_f64();
+        let group = |x: &[f32]| -> Vec<f64> {
+            let peak = x.iter().fold(0.0, |m: f32, x| m.max(x.abs()));
+            let scale = half(peak / 127.0);
+            let inverse = if scale == 0.0 {
+                0.0
+            } else {
+                1.0 / scale as f32
+            };
+            let code = |x: &f32| (x * inverse).round_ties_even().clamp(-127.0, 127.0);
+            x.iter().map(|x| scale * f64::from(code(x))).collect()
+        };
+        match kind {
+            KvType::F16 => x.iter().map(|&x| half(x)).collect(),
+            KvType::Q8_0 => x.chunks_exact(GROUP).flat_map(group).collect(),
+        }
+    };
     let [k, v] = panels;
     [(k, rounded(keys)), (v, rounded(values))]
 }
@@ -299,23 +315,29 @@ fn cached(
 fn attention_agrees_between_isas_and_with_plain_arithmetic() {
     let mut random = Random(5);
     // Tokens, heads, values of a head, positions the first token sees, values between tokens beyond its heads.
-    for (tokens, heads, dim, first, gap) in [
-        (1, 1, 64, 1, 0),
-        (1, 3, 64, 200, 0),
-        (1, 4, 128, 256, 0),
-        (1, 2, 80, 33, 0),
-        (5, 3, 96, 14, 32),
-        (16, 4, 64, 250, 16),
-        (64, 1, 32, 1, 8),
+    for (kind, tokens, heads, dim, first, gap) in [
+        (KvType::F16, 1, 1, 64, 1, 0),
+        (KvType::F16, 1, 3, 64, 200, 0),
+        (KvType::F16, 1, 4, 128, 256, 0),
+        (KvType::F16, 1, 2, 80, 33, 0),
+        (KvType::F16, 5, 3, 96, 14, 32),
+        (KvType::F16, 16, 4, 64, 250, 16),
+        (KvType::F16, 64, 1, 32, 1, 8),
+        (KvType::Q8_0, 1, 3, 96, 256, 0),
+        (KvType::Q8_0, 1, 1, 32, 17, 0),
+        (KvType::Q8_0, 16, 4, 128, 210, 16),
     ] {
         let (rows, stride) = (tokens * heads, heads * dim + gap);
         let positions = (first + tokens - 1).min(CHUNK);
         let q = random.vec(tokens * stride);
-        let (k, v) = (random.vec(positions * dim), random.vec(positions * dim));
+        let mut kv = [random.vec(positions * dim), random.vec(positions * dim)];
+        // A group of zeros and one of values whose scale is no normal number in half precision.
+        kv[0][..GROUP.min(dim)].fill(0.0);
+        kv[1][..GROUP.min(dim)].iter_mut().for_each(|v| *v *= 1e-5);
         let mut seen: Option<Vec<u32>> = None;
         for isa in simd::available() {
             let kernels = kernel::kernels(&options(isa)).expect("available");
-            let [(keys, k), (values, v)] = cached(&*kernels, KvType::F16, [&k, &v], dim);
+            let [(keys, k), (values, v)] = cached(&*kernels, kind, [&kv[0], &kv[1]], dim);
             let mut partials = vec![Partial::EMPTY; rows];
             let mut out = vec![0.0; rows * dim];
             let a = Attend {
@@ -324,7 +346,7 @@ fn attention_agrees_between_isas_and_with_plain_arithmetic() {
                 tokens,
                 heads,
                 dim,
-                kind: KvType::F16,
+                kind,
                 keys: &keys,
                 values: &values,
                 seen: first,
@@ -333,7 +355,7 @@ fn attention_agrees_between_isas_and_with_plain_arithmetic() {
                 &a,
                 &mut partials,
                 &mut out,
-                &mut vec![f32::NAN; rows * CHUNK],
+                &mut vec![f32::NAN; kernel::room_len(rows, dim)],
             );
             for r in 0..rows {
                 let q = &q[r / heads * stride + r % heads * dim..][..dim];
@@ -349,7 +371,7 @@ fn attention_agrees_between_isas_and_with_plain_arithmetic() {
                     let got = f64::from(out[r * dim + d] / partials[r].sum);
                     assert!(
                         (got - exact).abs() < 1e-4,
-                        "{isa:?} row {r} {d}: {got} for {exact}"
+                        "{kind:?} {isa:?} row {r} {d}: {got} for {exact}"
                     );
                 }
             }

@@ -3,7 +3,7 @@
 
 use engine::gguf::Gguf;
 use engine::model::Model;
-use engine::options::{Affinity, AffinityPolicy, Isa};
+use engine::options::{Affinity, AffinityPolicy, Isa, KvType};
 use engine::pool::Pool;
 use engine::quant::FormatInfo;
 use engine::session::Session;
@@ -96,6 +96,15 @@ fn deep_attention_does_not_depend_on_batch_threads_or_isa() {
     // Two whole chunks of attention and a part of a third; the tiles of the batches begin within each.
     let tokens = prompt(600);
     for (shape, quant, first) in [("tiny", "Q4_0", 500), ("tiny-phi3", "Q8_0", 510)] {
+        let kv = if shape == "tiny" {
+            KvType::F16
+        } else {
+            KvType::Q8_0
+        };
+        let options = |threads, isa, batch| Options {
+            kv,
+            ..options(threads, isa, batch)
+        };
         let expect = logits(shape, quant, &options(1, Isa::Auto, 1), &tokens, first);
         let cases = [(1, Isa::Auto, 512), (2, Isa::Auto, 3), (3, Isa::Auto, 37)]
             .into_iter()
@@ -207,6 +216,61 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
             Session::new(&model, &pool, &options),
             Err(Error::Option { .. })
         ));
+    }
+}
+
+#[test]
+fn a_cache_in_8_bits_is_smaller_counted_and_close() {
+    let tokens = prompt(300);
+    let run = |kv| {
+        let options = Options {
+            kv,
+            ..options(2, Isa::Auto, 64)
+        };
+        let pool = Pool::new(&options).expect("pool");
+        let model = Model::from_gguf(gguf("tiny", "F32"), &pool, &options).expect("model");
+        let mut session = Session::new(&model, &pool, &options).expect("session");
+        session.prefill(&tokens).expect("fits");
+        session.take_stats();
+        let logits = session.decode(1).expect("fits").to_vec();
+        (session.kv_bytes(), session.take_stats().ledger, logits)
+    };
+    let (f16, q8) = (run(KvType::F16), run(KvType::Q8_0));
+    // 2 layers, 2 heads of 64, keys and values: 301 positions are read, keys and codes in panels of 16.
+    assert_eq!(f16.0, 2 * 2 * 2 * 1024 * 128);
+    assert_eq!(f16.1.kv_read_bytes, 2 * 2 * (304 + 301) * 128);
+    assert_eq!(f16.1.kv_write_bytes, 2 * 2 * 2 * 128);
+    for (f16, q8) in [
+        (f16.0, q8.0),
+        (2 * 2 * 2 * 304 * 128, q8.1.kv_read_bytes),
+        (f16.1.kv_write_bytes, q8.1.kv_write_bytes),
+    ] {
+        assert_eq!(q8 * 64, f16 * 34);
+    }
+    let scale = f16.2.iter().fold(0.0, |m: f32, l| m.max(l.abs()));
+    let differences = f16.2.iter().zip(&q8.2).map(|(a, b)| (a - b).abs());
+    let worst = differences.fold(0.0, f32::max);
+    assert!(worst > 0.0 && worst < 0.03 * scale, "{worst} of {scale}");
+}
+
+#[test]
+fn a_cache_that_does_not_fit_the_heads_is_refused() {
+    let mut shape = Shape::load("tiny").expect("built in");
+    shape.head_dim = 80;
+    let bytes = in_memory(&shape, "F16", 7).expect("small");
+    let gguf = Gguf::from_bytes(Path::new("test.gguf"), bytes).expect("valid");
+    let options = Options {
+        kv: KvType::Q8_0,
+        ..options(1, Isa::Auto, 1)
+    };
+    let pool = Pool::new(&options).expect("pool");
+    let model = Model::from_gguf(gguf, &pool, &options).expect("model");
+    let error = Session::new(&model, &pool, &options)
+        .err()
+        .expect("refused");
+    let text = error.to_string();
+    for part in ["option \"kv\"", "multiple of 32", "have 80"] {
+        assert!(text.contains(part), "{text}");
     }
 }
 

@@ -74,7 +74,7 @@ fn generation(tool: &'static str, case: &Case, facts: &Facts<'_>) -> Option<Line
     line.threads(facts.cpus, true);
     line.arg("-b", case.engine.batch.max(32))
         .arg("-ub", case.engine.batch);
-    line.arg("-ctk", "f16").arg("-ctv", "f16");
+    line.arg("-ctk", case.engine.kv).arg("-ctv", case.engine.kv);
     line.arg("--temp", case.sampler.temp);
     line.arg("-s", case.sampler.seed);
     if case.sampler.temp > 0.0 {
@@ -113,8 +113,8 @@ pub(crate) fn bench(
     line.threads(facts.cpus, false);
     line.arg("-b", case.engine.batch.max(32))
         .arg("-ub", case.engine.batch);
-    line.arg("-ctk", "f16")
-        .arg("-ctv", "f16")
+    line.arg("-ctk", case.engine.kv)
+        .arg("-ctv", case.engine.kv)
         .arg("-r", repetitions)
         .arg("-o", output);
     line.notes

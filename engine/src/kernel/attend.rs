@@ -2,16 +2,17 @@
 //! Dao 2023, flash-decoding).
 //!
 //! The rows are the queries that share a KV head: of all heads of its group, of one token or of many. They share every
-//! read of keys and values. Scores are taken for [`POSITIONS`] positions at a time, values are summed over
-//! [`BLOCK`] positions at a time; both are the same product of a few rows with a few columns of vectors, kept in
+//! read of keys and values. Keys and values are read [`BLOCK`] positions at a time, once for all rows; scores
+//! and weighted values are the same product of a few rows with a few columns of vectors, kept in
 //! registers. Each score is one chain of fused multiply-adds over the dimensions, each value one over the positions, so
 //! the result of a row does not depend on the rows beside it.
 #![allow(unsafe_code)]
 
-use super::cache::{self, POSITIONS};
+use super::cache::{self, BLOCK, POSITIONS, Reader, Source, View};
 use super::ops::exp;
 use crate::options::KvType;
 use crate::simd::{LANES, Simd};
+use std::ops::Range;
 
 /// Positions that one call covers at most. Chunk borders lie at multiples of this, whatever the batch or the number of
 /// threads, so that a token's attention is summed in the same order always.
@@ -19,9 +20,6 @@ pub const CHUNK: usize = 256;
 
 /// Query rows that one call takes at most.
 pub const ROWS_MAX: usize = 64;
-
-/// Positions whose values are summed for all rows before the next ones are read.
-const BLOCK: usize = 2 * POSITIONS;
 
 /// Rows whose sums are in registers at a time.
 const TILE_ROWS: usize = 6;
@@ -79,7 +77,7 @@ pub struct Attend<'a> {
     pub keys: &'a [u8],
     /// Panels of values of the chunk.
     pub values: &'a [u8],
-    /// Positions of the chunk that the first token sees, at least one; each next token sees one more, up to [`CHUNK`].
+    /// Positions of the chunk that the first token sees, at least one; each next token sees one more, as far as [`CHUNK`] goes.
     pub seen: usize,
 }
 
@@ -94,21 +92,55 @@ impl Attend<'_> {
         self.visible(self.rows() - 1)
     }
 
+    /// Bytes of the cache that are read: whole panels, but of values that need no decoding only the positions seen.
+    pub fn bytes(&self) -> usize {
+        let positions = match self.kind {
+            KvType::F16 => self.positions(),
+            KvType::Q8_0 => self.positions().next_multiple_of(POSITIONS),
+        };
+        let panel_bytes = cache::panel_bytes(self.kind, self.dim);
+        self.positions().div_ceil(POSITIONS) * panel_bytes + positions * panel_bytes / POSITIONS
+    }
+
     /// Positions that row `r` sees.
     fn visible(&self, r: usize) -> usize {
         (self.seen + r / self.heads).min(CHUNK)
     }
 
+    /// Rows that are computed together and see positions from `first` on.
+    fn tiles(&self, first: usize) -> impl Iterator<Item = Tile> {
+        (0..self.rows()).step_by(TILE_ROWS).filter_map(move |r| {
+            let rows = r..self.rows().min(r + TILE_ROWS);
+            let visible = self.visible(rows.end - 1);
+            (visible > first).then(|| Tile {
+                rows,
+                positions: (visible - first).min(BLOCK),
+            })
+        })
+    }
+
     /// Asserts what the kernel's reads and writes rely on.
-    fn check(&self, out: &[Partial], values: &[f32], scores: &[f32]) {
+    fn check(&self, out: &[Partial], values: &[f32], room: &[f32]) {
         let rows = self.rows();
-        assert!(rows > 0 && rows <= ROWS_MAX && self.seen > 0 && self.dim.is_multiple_of(LANES));
+        assert!(rows > 0 && rows <= ROWS_MAX && self.seen > 0);
+        assert!(self.dim.is_multiple_of(cache::dim_unit(self.kind)));
         assert!(self.q.len() >= (self.tokens - 1) * self.stride + self.heads * self.dim);
         let bytes = self.positions().div_ceil(POSITIONS) * cache::panel_bytes(self.kind, self.dim);
         assert!(self.keys.len() >= bytes && self.values.len() >= bytes);
         assert!(out.len() == rows && values.len() == rows * self.dim);
-        assert!(scores.len() >= rows * CHUNK);
+        assert!(room.len() >= room_len(rows, self.dim));
     }
+}
+
+/// Rows of a tile, and the positions of a block that the last of them sees.
+struct Tile {
+    rows: Range<usize>,
+    positions: usize,
+}
+
+/// Values of working memory that [`super::Kernels::attend`] needs: scores, and a block of decoded keys or values.
+pub fn room_len(rows: usize, dim: usize) -> usize {
+    rows * CHUNK + BLOCK * dim
 }
 
 /// See [`super::Kernels::attend`].
@@ -118,91 +150,81 @@ pub(super) fn attend<S: Simd>(
     a: &Attend<'_>,
     out: &mut [Partial],
     values: &mut [f32],
-    scores: &mut [f32],
+    room: &mut [f32],
 ) {
-    a.check(out, values, scores);
-    match a.kind {
-        // SAFETY: the shapes were checked.
-        KvType::F16 => unsafe { attend_f16(s, a, out, values, scores) },
+    a.check(out, values, room);
+    // SAFETY: the shapes were checked.
+    unsafe {
+        match a.kind {
+            KvType::F16 => chunk::<S, cache::F16>(s, a, out, values, room),
+            KvType::Q8_0 => chunk::<S, cache::Q8>(s, a, out, values, room),
+        }
     }
 }
 
 /// # Safety
 /// The shapes were checked by [`Attend::check`].
 #[inline(always)]
-unsafe fn attend_f16<S: Simd>(
+unsafe fn chunk<S: Simd, R: Reader>(
     s: S,
     a: &Attend<'_>,
     out: &mut [Partial],
     values: &mut [f32],
-    scores: &mut [f32],
+    room: &mut [f32],
 ) {
-    let (rows, dim, positions) = (a.rows(), a.dim, a.positions());
+    let (dim, positions) = (a.dim, a.positions());
+    let (scores, room) = room.split_at_mut(a.rows() * CHUNK);
     let panel_bytes = cache::panel_bytes(a.kind, dim);
-    let row_bytes = 2 * dim;
-    for first in (0..positions).step_by(BLOCK) {
-        let at = a.keys.as_ptr().wrapping_add(first * row_bytes);
-        let last = first + BLOCK >= positions;
-        let ahead = if last {
-            a.values.as_ptr()
-        } else {
-            at.wrapping_add(BLOCK * row_bytes)
-        };
-        for tile in (0..rows).step_by(TILE_ROWS) {
-            let tile = tile..rows.min(tile + TILE_ROWS);
-            let visible = a.visible(tile.end - 1);
-            if visible <= first {
-                continue;
+    let blocks = || (0..positions).step_by(BLOCK);
+    let panels = |first: usize| (positions - first).min(BLOCK).div_ceil(POSITIONS);
+    let at = |panels: &[u8], first: usize| {
+        panels
+            .as_ptr()
+            .wrapping_add(first / POSITIONS * panel_bytes)
+    };
+    let last = |first: usize| first + BLOCK >= positions;
+    for first in blocks() {
+        let this = at(a.keys, first);
+        let next = at(
+            if last(first) { a.values } else { a.keys },
+            if last(first) { 0 } else { first + BLOCK },
+        );
+        // SAFETY: the panels of all positions are there.
+        let view = unsafe { R::keys(s, this, panels(first), dim, next, room) };
+        for tile in a.tiles(first) {
+            let mut strips = Strips::new(tile.rows.len());
+            for (i, r) in tile.rows.enumerate() {
+                strips.x[i] = a.q[r / a.heads * a.stride + r % a.heads * dim..].as_ptr();
+                strips.out[i] = scores[r * CHUNK + first..].as_mut_ptr();
             }
-            let mut io = Strips::new(tile.len());
-            for (i, r) in tile.enumerate() {
-                io.x[i] = a.q[r / a.heads * a.stride + r % a.heads * dim..].as_ptr();
-                io.out[i] = scores[r * CHUNK + first..].as_mut_ptr();
-            }
-            let y = Columns {
-                at,
-                ahead: ahead.addr().wrapping_sub(at.addr()),
-                steps: dim,
-                step: 2 * LANES,
-                columns: (visible - first).min(BLOCK).div_ceil(POSITIONS),
-                column: panel_bytes,
-            };
+            strips.steps = dim;
+            strips.columns = tile.positions.div_ceil(POSITIONS);
             // SAFETY: `dim` queries a row; panels up to the last position seen are there, and 16 scores for each.
-            unsafe { io.multiply::<S, Half>(s, &y, false) };
+            unsafe { strips.multiply::<S, R::Vectors>(s, &view, false) };
         }
     }
     for (r, (scores, partial)) in scores.chunks_exact_mut(CHUNK).zip(out).enumerate() {
         *partial = softmax(s, scores, a.visible(r), positions);
     }
-    for first in (0..positions).step_by(BLOCK) {
-        let at = a.values.as_ptr().wrapping_add(first * row_bytes);
-        let last = first + BLOCK >= positions;
-        let ahead = if last {
+    for first in blocks() {
+        let this = at(a.values, first);
+        let next = if last(first) {
             a.keys.as_ptr_range().end
         } else {
-            at.wrapping_add(BLOCK * row_bytes)
+            at(a.values, first + BLOCK)
         };
-        for tile in (0..rows).step_by(TILE_ROWS) {
-            let tile = tile..rows.min(tile + TILE_ROWS);
-            let visible = a.visible(tile.end - 1);
-            if visible <= first {
-                continue;
+        // SAFETY: the panels of all positions are there.
+        let view = unsafe { R::values(s, this, panels(first), dim, next, room) };
+        for tile in a.tiles(first) {
+            let mut strips = Strips::new(tile.rows.len());
+            for (i, r) in tile.rows.enumerate() {
+                strips.x[i] = scores[r * CHUNK + first..].as_ptr();
+                strips.out[i] = values[r * dim..].as_mut_ptr();
             }
-            let mut io = Strips::new(tile.len());
-            for (i, r) in tile.enumerate() {
-                io.x[i] = scores[r * CHUNK + first..].as_ptr();
-                io.out[i] = values[r * dim..].as_mut_ptr();
-            }
-            let y = Columns {
-                at,
-                ahead: ahead.addr().wrapping_sub(at.addr()),
-                steps: (visible - first).min(BLOCK),
-                step: row_bytes,
-                columns: dim / LANES,
-                column: 2 * LANES,
-            };
+            strips.steps = tile.positions;
+            strips.columns = dim / LANES;
             // SAFETY: one weight a row and position, positions up to the last one seen, `dim` values each.
-            unsafe { io.multiply::<S, Half>(s, &y, first > 0) };
+            unsafe { strips.multiply::<S, R::Vectors>(s, &view, first > 0) };
         }
     }
 }
@@ -237,38 +259,13 @@ fn softmax<S: Simd>(s: S, scores: &mut [f32], visible: usize, positions: usize) 
     }
 }
 
-/// Where vectors of 16 values are read from.
-trait Source {
-    /// # Safety
-    /// `p` is readable for 16 values.
-    unsafe fn load<S: Simd>(s: S, p: *const u8) -> S::F;
-}
-
-/// Half precision.
-struct Half;
-
-impl Source for Half {
-    #[inline(always)]
-    unsafe fn load<S: Simd>(s: S, p: *const u8) -> S::F {
-        // SAFETY: by contract.
-        unsafe { s.load_f16(p) }
-    }
-}
-
-/// Columns of vectors: vector `i` of column `c` lies at `at + i * step + c * column`.
-struct Columns {
-    at: *const u8,
-    /// From a vector to the one to be prefetched when it is read.
-    ahead: usize,
-    steps: usize,
-    step: usize,
-    columns: usize,
-    column: usize,
-}
-
 /// A few rows of factors and of results.
 struct Strips {
     rows: usize,
+    /// Factors of a row.
+    steps: usize,
+    /// Vectors of results of a row.
+    columns: usize,
     x: [*const f32; TILE_ROWS],
     out: [*mut f32; TILE_ROWS],
 }
@@ -277,6 +274,8 @@ impl Strips {
     fn new(rows: usize) -> Strips {
         Strips {
             rows,
+            steps: 0,
+            columns: 0,
             x: [std::ptr::null(); TILE_ROWS],
             out: [std::ptr::null_mut(); TILE_ROWS],
         }
@@ -285,10 +284,10 @@ impl Strips {
     /// `out[r][16 c ..] = sum over i of x[r][i] * y[i][c]`; with `add`, to what is there.
     ///
     /// # Safety
-    /// The first `rows` pointers of `x` are readable for `y.steps` values, those of `out` writable for 16 values a
+    /// The first `rows` pointers of `x` are readable for `steps` values, those of `out` writable for 16 values a
     /// column, and all vectors of `y` are readable.
     #[inline(always)]
-    unsafe fn multiply<S: Simd, Y: Source>(&self, s: S, y: &Columns, add: bool) {
+    unsafe fn multiply<S: Simd, Y: Source>(&self, s: S, y: &View, add: bool) {
         // As many columns at a time as keep 8 to 12 sums of 8 lanes in registers.
         // SAFETY: by contract.
         unsafe {
@@ -309,17 +308,17 @@ impl Strips {
     unsafe fn strip<S: Simd, Y: Source, const R: usize, const C: usize>(
         &self,
         s: S,
-        y: &Columns,
+        y: &View,
         add: bool,
     ) {
         let mut c = 0;
         // SAFETY: by contract.
         unsafe {
-            while c + C <= y.columns {
+            while c + C <= self.columns {
                 self.tile::<S, Y, R, C>(s, y, c, add);
                 c += C;
             }
-            while c < y.columns {
+            while c < self.columns {
                 self.tile::<S, Y, R, 1>(s, y, c, add);
                 c += 1;
             }
@@ -335,7 +334,7 @@ impl Strips {
     unsafe fn tile<S: Simd, Y: Source, const R: usize, const C: usize>(
         &self,
         s: S,
-        y: &Columns,
+        y: &View,
         first: usize,
         add: bool,
     ) {
@@ -352,7 +351,7 @@ impl Strips {
                 }
             }
             let mut p = y.at.add(first * y.column);
-            for i in 0..y.steps {
+            for i in 0..self.steps {
                 for c in 0..C {
                     let v = Y::load(s, p.add(c * y.column));
                     s.prefetch(p.wrapping_add(c * y.column).wrapping_add(y.ahead));

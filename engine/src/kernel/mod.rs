@@ -10,7 +10,7 @@ pub mod cache;
 mod dot;
 mod ops;
 
-pub use attend::{Attend, CHUNK, Partial, ROWS_MAX};
+pub use attend::{Attend, CHUNK, Partial, ROWS_MAX, room_len};
 
 use crate::error::{Error, Result};
 use crate::options::{Isa, KvType, Options};
@@ -85,12 +85,12 @@ pub trait Kernels: Send + Sync {
 
     /// Attention of some query rows over one chunk of at most [`CHUNK`] positions of their common KV head.
     ///
-    /// Softmax states go to `out`, `[rows]`, and weighted sums to `values`, `[rows][dim]`; `scores` is working memory,
-    /// `[rows][CHUNK]`. Rows are ordered by token, then by head.
+    /// Softmax states go to `out`, `[rows]`, and weighted sums to `values`, `[rows][dim]`; `room` is working memory of
+    /// [`room_len`] values. Rows are ordered by token, then by head.
     ///
     /// # Panics
     /// If a length does not fit, or there are more than [`ROWS_MAX`] rows.
-    fn attend(&self, a: &Attend<'_>, out: &mut [Partial], values: &mut [f32], scores: &mut [f32]);
+    fn attend(&self, a: &Attend<'_>, out: &mut [Partial], values: &mut [f32], room: &mut [f32]);
 }
 
 /// The implementation of every kernel for one instruction set.
@@ -174,11 +174,11 @@ impl<S: Simd> Kernels for On<S> {
             || cache::store(s, kind, kv, slot, panels),
         );
     }
-    fn attend(&self, a: &Attend<'_>, out: &mut [Partial], values: &mut [f32], scores: &mut [f32]) {
+    fn attend(&self, a: &Attend<'_>, out: &mut [Partial], values: &mut [f32], room: &mut [f32]) {
         let s = self.s;
         s.vectorize(
             #[inline(always)]
-            || attend::attend(s, a, out, values, scores),
+            || attend::attend(s, a, out, values, room),
         );
     }
 }

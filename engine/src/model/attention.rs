@@ -8,7 +8,7 @@
 use super::config::{Config, RopeStyle};
 use super::forward::{Pass, Worker, row, row_part};
 use crate::kernel::cache::POSITIONS;
-use crate::kernel::{Attend, CHUNK, Partial, ROWS_MAX};
+use crate::kernel::{Attend, CHUNK, Partial, ROWS_MAX, room_len};
 use crate::pool::SharedBuf;
 use crate::stage::Stage;
 use std::ops::Range;
@@ -25,7 +25,7 @@ const SPLIT_TOKENS: usize = 8;
 
 /// Working memory of attention.
 pub(super) struct Scratch {
-    /// Scores, weighted values and those of one chunk, `[threads][rows][CHUNK + 2 head_dim]`.
+    /// Working memory of the kernel, weighted values and those of one chunk, of each thread.
     own: SharedBuf<f32>,
     own_len: usize,
     /// Softmax states and weighted values of single chunks, where attention is split by chunks:
@@ -37,7 +37,8 @@ pub(super) struct Scratch {
 
 impl Scratch {
     pub(super) fn new(c: &Config, threads: usize, batch: usize, ctx: usize) -> Scratch {
-        let own_len = TILE_ROWS.max(c.group()) * (CHUNK + 2 * c.head_dim);
+        let rows = TILE_ROWS.max(c.group());
+        let own_len = room_len(rows, c.head_dim) + 2 * rows * c.head_dim;
         let chunks_max = ctx.div_ceil(CHUNK);
         let slots = SPLIT_TOKENS.min(batch) * c.n_heads * chunks_max;
         Scratch {
@@ -163,13 +164,13 @@ impl Pass<'_> {
     fn attend_whole(&self, w: &mut Worker<'_>, tile: &Tile) {
         let (c, b, rows) = (&self.model.config, self.buffers, tile.rows());
         // SAFETY: nothing else of it is in use here.
-        let [scores, values, chunk_values] = unsafe { self.scratch(w, rows) };
+        let [room, values, chunk_values] = unsafe { self.scratch(w, rows) };
         let mut states = [Partial::EMPTY; ROWS_MAX];
         let mut parts = [Partial::EMPTY; ROWS_MAX];
-        self.attend_chunk(w, tile, 0, scores, &mut states[..rows], values);
+        self.attend_chunk(w, tile, 0, room, &mut states[..rows], values);
         let chunks = (self.start + tile.tokens.end).div_ceil(CHUNK);
         for chunk in 1..chunks {
-            let seeing = self.attend_chunk(w, tile, chunk, scores, &mut parts, chunk_values);
+            let seeing = self.attend_chunk(w, tile, chunk, room, &mut parts, chunk_values);
             for (i, r) in (rows - seeing..rows).enumerate() {
                 let values = &mut values[row(r, c.head_dim)];
                 states[r].merge(values, parts[i], &chunk_values[row(i, c.head_dim)]);
@@ -194,7 +195,7 @@ impl Pass<'_> {
         w: &mut Worker<'_>,
         tile: &Tile,
         chunk: usize,
-        scores: &mut [f32],
+        room: &mut [f32],
         states: &mut [Partial],
         values: &mut [f32],
     ) -> usize {
@@ -229,14 +230,14 @@ impl Pass<'_> {
             seen,
         };
         if tile.heads.start.is_multiple_of(c.group()) {
-            w.ledger.kv_read_bytes += (k.len() + self.kv.panel_bytes() * last / POSITIONS) as u64;
+            w.ledger.kv_read_bytes += a.bytes() as u64;
         }
         let rows = a.rows();
         self.model.kernels.attend(
             &a,
             &mut states[..rows],
             &mut values[..rows * c.head_dim],
-            scores,
+            room,
         );
         rows
     }
@@ -245,9 +246,9 @@ impl Pass<'_> {
     fn attend_split(&self, w: &mut Worker<'_>, tile: &Tile, chunk: usize) {
         let (dim, b) = (self.model.config.head_dim, &self.buffers.attention);
         // SAFETY: nothing else of it is in use here.
-        let [scores, values, _] = unsafe { self.scratch(w, tile.rows()) };
+        let [room, values, _] = unsafe { self.scratch(w, tile.rows()) };
         let mut parts = [Partial::EMPTY; ROWS_MAX];
-        let seeing = self.attend_chunk(w, tile, chunk, scores, &mut parts, values);
+        let seeing = self.attend_chunk(w, tile, chunk, room, &mut parts, values);
         for i in 0..seeing {
             let (t, h) = tile.row(tile.rows() - seeing + i);
             let slot = self.slot(t, h, chunk);
@@ -293,7 +294,7 @@ impl Pass<'_> {
         (t * self.model.config.n_heads + head) * self.buffers.attention.chunks_max + chunk
     }
 
-    /// This thread's scores, weighted values and those of one chunk, for `rows` rows.
+    /// This thread's room for the kernel, weighted values and those of one chunk, for `rows` rows.
     ///
     /// # Safety
     /// The results of the thread's last call are not used any more.
@@ -303,9 +304,9 @@ impl Pass<'_> {
         // SAFETY: each thread has its own part, used once at a time by contract.
         let own = unsafe { b.own.write(row(w.ctx.index, b.own_len)) };
         let values = rows * self.model.config.head_dim;
-        let (scores, rest) = own.split_at_mut(rows * CHUNK);
+        let (room, rest) = own.split_at_mut(room_len(rows, self.model.config.head_dim));
         let (first, rest) = rest.split_at_mut(values);
-        [scores, first, &mut rest[..values]]
+        [room, first, &mut rest[..values]]
     }
 }
 

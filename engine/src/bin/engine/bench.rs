@@ -3,10 +3,11 @@
 use crate::open;
 use clap::{Args, ValueEnum};
 use engine::model::Model;
+use engine::options::KvType;
 use engine::pool::Pool;
 use engine::session::{Session, Stats};
 use engine::stage::{Stage, Tick};
-use engine::{Error, Result};
+use engine::{Error, Options, Result};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -76,8 +77,8 @@ struct Record {
     model_n_params: u64,
     n_batch: usize,
     n_threads: usize,
-    type_k: &'static str,
-    type_v: &'static str,
+    type_k: KvType,
+    type_v: KvType,
     n_prompt: usize,
     n_gen: usize,
     n_depth: usize,
@@ -130,7 +131,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
                 samples.ns.push(ns);
                 samples.stats.push(session.take_stats());
             }
-            let record = samples.record(&args.model, &model, pool.threads(), options.batch);
+            let record = samples.record(&args.model, &model, pool.threads(), &options);
             print(args.output, &record, &samples, first)?;
             first = false;
         }
@@ -211,7 +212,7 @@ impl Samples {
         Stage::ALL.map(|stage| (stage.name(), sum(stage))).into()
     }
 
-    fn record(&self, path: &Path, model: &Model, n_threads: usize, n_batch: usize) -> Record {
+    fn record(&self, path: &Path, model: &Model, n_threads: usize, options: &Options) -> Record {
         let ns: Vec<f64> = self.ns.iter().map(|&ns| ns as f64).collect();
         let ts = self.rates();
         let tensors = model.gguf().tensors();
@@ -224,10 +225,10 @@ impl Samples {
             model_type: open::model_type(model, n_params),
             model_size: tensors.iter().map(|t| t.bytes).sum(),
             model_n_params: n_params,
-            n_batch,
+            n_batch: options.batch,
             n_threads,
-            type_k: "f16",
-            type_v: "f16",
+            type_k: options.kv,
+            type_v: options.kv,
             n_prompt: self.test.n_prompt,
             n_gen: self.test.n_gen,
             n_depth: self.test.n_depth,

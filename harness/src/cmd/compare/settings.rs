@@ -165,6 +165,7 @@ fn generation(scenario: &Scenario) -> Vec<Setting> {
 /// What all programs of llama.cpp share.
 fn llama_cpp(scenario: &Scenario) -> Vec<Setting> {
     let batch = common(scenario, |case| case.engine.batch.to_string());
+    let kv = common(scenario, |case| case.engine.kv.to_string());
     let isa = common(scenario, |case| {
         let word = serde_json::to_value(case.engine.isa).unwrap_or_default();
         word.as_str().unwrap_or("auto").to_owned()
@@ -177,7 +178,12 @@ fn llama_cpp(scenario: &Scenario) -> Vec<Setting> {
         .into()
     });
     vec![
-        setting("keys and values", "f16", "-ctk f16 -ctv f16", true),
+        setting(
+            "keys and values",
+            kv.clone(),
+            format!("-ctk {kv} -ctv {kv}"),
+            true,
+        ),
         setting("batch", batch.clone(), format!("-b and -ub {batch}"), true),
         setting(
             "instruction set",
