@@ -4,12 +4,18 @@
 //! threads in contiguous shares; each thread writes (and so first touches) the panels it will read.
 #![allow(unsafe_code)]
 
-use crate::kernel::{Kernels, Row, RowMut, SUM_GROUP, TILE};
+use crate::kernel::{Kernels, Row, RowMut, SUM_GROUP, TILE, TILE_TOKENS, TileGroup, Tiles};
 use crate::pool::SharedBuf;
 use crate::quant::{FormatInfo, GROUP};
 use crate::simd::LANES;
 use crate::stage::Ledger;
 use std::ops::Range;
+
+/// Tokens whose activations stay in the second cache while panels pass by.
+const CHUNK_TOKENS: usize = 64;
+
+/// Panels that pass by all chunks of tokens before the next ones are read.
+const BLOCK_PANELS: usize = 8;
 
 /// A matrix `[rows, cols]` in the arena; `y = W x + bias`.
 #[derive(Debug)]
@@ -77,35 +83,66 @@ impl Bank<'_> {
         ledger: &mut Ledger,
         mut sink: impl FnMut(usize, usize, &mut [[f32; LANES]; N]),
     ) {
+        if tokens == 1 {
+            self.multiply_chunks::<N, 1>(matrices, panels.clone(), x, tokens, &mut sink);
+        } else {
+            self.multiply_chunks::<N, CHUNK_TOKENS>(matrices, panels.clone(), x, tokens, &mut sink);
+        }
         let k = matrices[0].cols;
-        for p in panels {
-            for first in (0..tokens).step_by(TILE) {
-                let count = TILE.min(tokens - first);
-                // SAFETY: between the barrier before this stage and the one after it, activations are only read.
-                let rows: [Row<'_>; TILE] =
-                    std::array::from_fn(|t| unsafe { x.row(first + t.min(count - 1), k) });
-                let mut out = [[[0.0; LANES]; TILE]; N];
+        for m in matrices {
+            ledger.weight_bytes += (panels.len() * m.panel_bytes()) as u64;
+            let row = Activations::row_bytes(m.format, k, tokens);
+            ledger.activation_bytes += (panels.len() * tokens * row) as u64;
+        }
+    }
+
+    /// The same for at most `C` tokens at a time.
+    fn multiply_chunks<const N: usize, const C: usize>(
+        &self,
+        matrices: [&Matrix; N],
+        panels: Range<usize>,
+        x: &Activations,
+        tokens: usize,
+        sink: &mut impl FnMut(usize, usize, &mut [[f32; LANES]; N]),
+    ) {
+        let k = matrices[0].cols;
+        let mut out = [[[0.0; LANES]; C]; N];
+        for (block, chunk) in blocks(panels, tokens, C) {
+            for p in block {
                 for (m, out) in matrices.iter().zip(&mut out) {
                     let panel = &self.arena[m.panel(p)];
-                    self.kernels.dot(m.format.id, panel, k, &rows[..count], out);
+                    x.dot(self.kernels, m.format, panel, k, chunk.clone(), tokens, out);
                 }
-                for t in first..first + count {
-                    let mut one: [[f32; LANES]; N] = std::array::from_fn(|i| out[i][t - first]);
+                for t in chunk.clone() {
+                    let mut one: [[f32; LANES]; N] =
+                        std::array::from_fn(|i| out[i][t - chunk.start]);
                     for (m, o) in matrices.iter().zip(&mut one) {
                         m.add_bias(p, o);
                     }
                     sink(p * LANES, t, &mut one);
                 }
             }
-            for m in matrices {
-                ledger.weight_bytes += m.panel_bytes() as u64;
-                ledger.activation_bytes += (tokens * Activations::row_bytes(m.format, k)) as u64;
-            }
         }
     }
 }
 
-/// Activations of a batch of tokens, as values and as codes of 8 bits: `[tokens][cols]`.
+/// Splits panels and tokens into blocks that are multiplied one after the other: the activations of a chunk of tokens stay
+/// in the second cache while the panels of a block pass by, and those in the third until all chunks have.
+fn blocks(
+    panels: Range<usize>,
+    tokens: usize,
+    chunk_tokens: usize,
+) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+    panels.clone().step_by(BLOCK_PANELS).flat_map(move |p| {
+        let block = p..panels.end.min(p + BLOCK_PANELS);
+        (0..tokens)
+            .step_by(chunk_tokens)
+            .map(move |t| (block.clone(), t..tokens.min(t + chunk_tokens)))
+    })
+}
+
+/// Activations of a batch of tokens, as values, `[tokens][cols]`, and as codes of 8 bits: of a token alone in one row, of
+/// more in tiles.
 #[derive(Debug)]
 pub struct Activations {
     cols_max: usize,
@@ -114,6 +151,7 @@ pub struct Activations {
     scales: SharedBuf<f32>,
     scaled_sums: SharedBuf<f32>,
     sums: SharedBuf<i32>,
+    tiles: SharedBuf<TileGroup>,
 }
 
 impl Activations {
@@ -123,57 +161,102 @@ impl Activations {
         Activations {
             cols_max,
             values: SharedBuf::new(tokens * cols_max),
-            codes: SharedBuf::new(tokens * cols_max),
-            scales: SharedBuf::new(tokens * cols_max / GROUP),
-            scaled_sums: SharedBuf::new(tokens * cols_max / GROUP),
-            sums: SharedBuf::new(tokens * cols_max / SUM_GROUP),
+            codes: SharedBuf::new(cols_max),
+            scales: SharedBuf::new(cols_max / GROUP),
+            scaled_sums: SharedBuf::new(cols_max / GROUP),
+            sums: SharedBuf::new(cols_max / SUM_GROUP),
+            tiles: SharedBuf::new(tokens.div_ceil(TILE_TOKENS) * cols_max / GROUP),
         }
     }
 
-    /// Bytes that a kernel of `format` reads of a row of `k` columns.
-    fn row_bytes(format: &FormatInfo, k: usize) -> usize {
-        if format.block_len == 1 {
-            4 * k
-        } else {
-            k + 8 * (k / GROUP) + 4 * (k / SUM_GROUP)
+    /// Bytes that a kernel of `format` reads of one of `tokens` rows of `k` columns.
+    fn row_bytes(format: &FormatInfo, k: usize, tokens: usize) -> usize {
+        match (format.is_float(), tokens) {
+            (true, _) => 4 * k,
+            (false, 1) => k + 8 * (k / GROUP) + 4 * (k / SUM_GROUP),
+            (false, _) => size_of::<TileGroup>() / TILE_TOKENS * (k / GROUP),
         }
     }
 
-    fn range(&self, token: usize, k: usize, per: usize) -> Range<usize> {
-        let start = token * self.cols_max / per;
-        start..start + k / per
+    /// The first `k` values of a token.
+    fn row(&self, token: usize, k: usize) -> Range<usize> {
+        token * self.cols_max..token * self.cols_max + k
     }
 
-    /// The first `k` columns of a token.
+    /// The groups of `k` columns of a token's tile.
+    fn tile(&self, token: usize, k: usize) -> Range<usize> {
+        let start = token / TILE_TOKENS * (self.cols_max / GROUP);
+        start..start + k / GROUP
+    }
+
+    /// Lets `fill` write the first `k` values of `token`, one of `tokens`, and quantises them.
     ///
     /// # Safety
-    /// Until the result is dropped nobody writes this token's row.
-    pub unsafe fn row(&self, token: usize, k: usize) -> Row<'_> {
-        // SAFETY: by contract.
+    /// Meanwhile nobody else uses any token of its tile: [`TILE_TOKENS`] consecutive ones from a multiple of that.
+    pub unsafe fn set(
+        &self,
+        kernels: &dyn Kernels,
+        token: usize,
+        tokens: usize,
+        k: usize,
+        fill: impl FnOnce(&mut [f32]),
+    ) {
+        // SAFETY: by contract; values, codes and tiles are buffers of their own.
         unsafe {
-            Row {
-                values: self.values.read(self.range(token, k, 1)),
-                codes: self.codes.read(self.range(token, k, 1)),
-                scales: self.scales.read(self.range(token, k, GROUP)),
-                scaled_sums: self.scaled_sums.read(self.range(token, k, GROUP)),
-                sums: self.sums.read(self.range(token, k, SUM_GROUP)),
+            let values = self.values.write(self.row(token, k));
+            fill(values);
+            if !k.is_multiple_of(GROUP) {
+                return;
             }
+            if tokens > 1 {
+                let tile = self.tiles.write(self.tile(token, k));
+                kernels.quantize_tile(values, token % TILE_TOKENS, tile);
+                return;
+            }
+            kernels.quantize(&mut RowMut {
+                values,
+                codes: self.codes.write(0..k),
+                scales: self.scales.write(0..k / GROUP),
+                scaled_sums: self.scaled_sums.write(0..k / GROUP),
+                sums: self.sums.write(0..k / SUM_GROUP),
+            });
         }
     }
 
-    /// The first `k` columns of a token, to write.
-    ///
-    /// # Safety
-    /// Until the result is dropped nobody else uses this token's row.
-    pub unsafe fn row_mut(&self, token: usize, k: usize) -> RowMut<'_> {
-        // SAFETY: by contract.
+    /// Products of a panel with the tokens of `chunk`, which begins a tile, of `tokens` in all.
+    #[allow(clippy::too_many_arguments, reason = "a product's operands")]
+    fn dot(
+        &self,
+        kernels: &dyn Kernels,
+        format: &FormatInfo,
+        panel: &[u8],
+        k: usize,
+        chunk: Range<usize>,
+        tokens: usize,
+        out: &mut [[f32; LANES]],
+    ) {
+        // SAFETY: between the barrier before this stage and the one after it, activations are only read.
         unsafe {
-            RowMut {
-                values: self.values.write(self.range(token, k, 1)),
-                codes: self.codes.write(self.range(token, k, 1)),
-                scales: self.scales.write(self.range(token, k, GROUP)),
-                scaled_sums: self.scaled_sums.write(self.range(token, k, GROUP)),
-                sums: self.sums.write(self.range(token, k, SUM_GROUP)),
+            if tokens > 1 && !format.is_float() {
+                let last = self.tile(chunk.end - 1, k);
+                let groups = self.tiles.read(self.tile(chunk.start, k).start..last.end);
+                let stride = self.cols_max / GROUP;
+                let x = Tiles { groups, stride };
+                kernels.dot_batch(format.id, panel, k, x, &mut out[..chunk.len()]);
+                return;
+            }
+            let row = |t: usize| Row {
+                values: self.values.read(self.row(t, k)),
+                codes: self.codes.read(0..k),
+                scales: self.scales.read(0..k / GROUP),
+                scaled_sums: self.scaled_sums.read(0..k / GROUP),
+                sums: self.sums.read(0..k / SUM_GROUP),
+            };
+            for (i, out) in out[..chunk.len()].chunks_mut(TILE).enumerate() {
+                let first = chunk.start + i * TILE;
+                let rows: [Row<'_>; TILE] =
+                    std::array::from_fn(|t| row(first + t.min(out.len() - 1)));
+                kernels.dot(format.id, panel, k, &rows[..out.len()], out);
             }
         }
     }

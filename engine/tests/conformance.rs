@@ -1,7 +1,9 @@
 //! Every format on every instruction set of this CPU against plain arithmetic on the decoded weights.
 
 use engine::kernel::cache::{self, POSITIONS};
-use engine::kernel::{self, Attend, CHUNK, Kernels, Partial, Row, RowMut};
+use engine::kernel::{
+    self, Attend, CHUNK, Kernels, Partial, Row, RowMut, TILE_TOKENS, TileGroup, Tiles,
+};
 use engine::options::{Isa, KvType, Options};
 use engine::quant::{FORMATS, FormatInfo, GROUP};
 use engine::simd::{self, LANES};
@@ -187,6 +189,49 @@ fn isas_and_token_counts_give_the_same_bits() {
                 kernels.dot(format.id, &panel, k, &rows[..n], &mut out);
                 let bits: Vec<_> = out[..n].iter().map(|o| o.map(f32::to_bits)).collect();
                 assert_eq!(bits, alone[..n], "{} {isa:?} {n} tokens", format.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_batch_gives_the_bits_of_its_tokens_alone() {
+    let mut random = Random(5);
+    let isas = simd::available();
+    for format in FORMATS.iter().filter(|f| !f.is_float()) {
+        // More groups than are unpacked at a time, and a rest.
+        let k = (320_usize).next_multiple_of(format.block_len);
+        let stride = k / GROUP + 3;
+        let panel = panel(format, &rows(format, k, true, &mut random));
+        let mut values: Vec<Vec<f32>> = (0..2 * TILE_TOKENS + 3).map(|_| random.vec(k)).collect();
+        // The largest codes there are, of one sign, in the end.
+        values.push(vec![3.0; k]);
+        values.push(vec![-3.0; k]);
+        let alone: Vec<_> = values
+            .iter()
+            .map(|v| {
+                let kernels = kernel::kernels(&options(Isa::Scalar)).expect("available");
+                let x = Activations::new(&*kernels, v.clone());
+                let mut out = [[0.0; LANES]];
+                kernels.dot(format.id, &panel, k, &[x.row()], &mut out);
+                out[0].map(f32::to_bits)
+            })
+            .collect();
+        for &isa in &isas {
+            let kernels = kernel::kernels(&options(isa)).expect("available");
+            for n in 1..=values.len() {
+                let values = &values[values.len() - n..];
+                let mut groups = vec![TileGroup::default(); n.div_ceil(TILE_TOKENS) * stride];
+                for (t, v) in values.iter().enumerate() {
+                    let tile = &mut groups[t / TILE_TOKENS * stride..][..k / GROUP];
+                    kernels.quantize_tile(v, t % TILE_TOKENS, tile);
+                }
+                let groups = &groups;
+                let mut out = vec![[f32::NAN; LANES]; n];
+                kernels.dot_batch(format.id, &panel, k, Tiles { groups, stride }, &mut out);
+                let bits: Vec<_> = out.iter().map(|o| o.map(f32::to_bits)).collect();
+                let expect = &alone[alone.len() - n..];
+                assert_eq!(bits, expect, "{} {isa:?} {n} tokens", format.name);
             }
         }
     }

@@ -6,10 +6,10 @@ use crate::quant::{BLOCK_LEN_MAX, Codes, Floats, Format, GROUP};
 use crate::simd::{LANES, Simd};
 
 /// Bytes of a cache line.
-const LINE: usize = 64;
+pub(super) const LINE: usize = 64;
 
 /// Columns in a quad: what one [`Simd::dot`] takes.
-const QUAD: usize = 4;
+pub(super) const QUAD: usize = 4;
 
 /// Dispatches on the number of tokens, so that each count has its own unrolled loop.
 macro_rules! by_tokens {

@@ -8,6 +8,7 @@
 mod attend;
 pub mod cache;
 mod dot;
+mod gemm;
 mod ops;
 
 pub use attend::{Attend, CHUNK, Partial, ROWS_MAX, room_len};
@@ -22,6 +23,39 @@ pub const TILE: usize = 4;
 
 /// Columns of a panel that share one entry of `sums`.
 pub const SUM_GROUP: usize = 16;
+
+/// Tokens of a [`TileGroup`].
+pub const TILE_TOKENS: usize = 4;
+
+/// 32 columns of the quantised activations of [`TILE_TOKENS`] tokens of a batch, as [`Kernels::dot_batch`] reads them.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct TileGroup {
+    /// Signed codes of 8 bits: value = `scale * code`.
+    pub codes: [[i8; quant::GROUP]; TILE_TOKENS],
+    /// Scales.
+    pub scales: [f32; TILE_TOKENS],
+    /// Scale times the sum of the codes.
+    pub scaled_sums: [f32; TILE_TOKENS],
+    /// Sum of the codes, times [`TileGroup::SUM_UNIT`].
+    pub sums: [i32; TILE_TOKENS],
+    /// Sums of 16 codes, times [`TileGroup::SUM_UNIT`].
+    pub half_sums: [[i32; quant::GROUP / SUM_GROUP]; TILE_TOKENS],
+}
+
+impl TileGroup {
+    /// What the integer sums are multiplied by: it divides the offset of every format.
+    pub const SUM_UNIT: i32 = 8;
+}
+
+/// The quantised activations of a batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Tiles<'a> {
+    /// Groups of columns, tile after tile.
+    pub groups: &'a [TileGroup],
+    /// Groups from one tile to the next.
+    pub stride: usize,
+}
 
 /// One token's activations for a matrix with `k` columns.
 #[derive(Debug, Clone, Copy)]
@@ -68,11 +102,32 @@ pub trait Kernels: Send + Sync {
     /// Asks for the cache lines of `bytes`, which will be read soon.
     fn prefetch(&self, bytes: &[u8]);
 
+    /// Products of the 16 rows of a panel of codes with the tokens of a batch; `out[t][r]`, bit-identical to
+    /// [`Kernels::dot`].
+    ///
+    /// # Panics
+    /// If `panel` is shorter than `k` columns of 16 rows, `x` does not cover `k` columns of as many tokens as `out` has,
+    /// or the format is none of codes.
+    fn dot_batch(
+        &self,
+        format: u32,
+        panel: &[u8],
+        k: usize,
+        x: Tiles<'_>,
+        out: &mut [[f32; LANES]],
+    );
+
     /// Root-mean-square norm (Zhang and Sennrich 2019): `out = x / rms(x) * weight`.
     fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
 
     /// Fills codes, scales and sums of `row` from its values; does nothing when the length is no multiple of 32.
     fn quantize(&self, row: &mut RowMut<'_>);
+
+    /// Quantises the values of token `t` of a tile into `groups`, as [`Kernels::quantize`] does.
+    ///
+    /// # Panics
+    /// If the number of values is no multiple of 32 or there are too few groups.
+    fn quantize_tile(&self, values: &[f32], t: usize, groups: &mut [TileGroup]);
 
     /// `gate = silu(gate) * up` on one panel's 16 rows (SwiGLU, Shazeer 2020).
     fn silu_mul(&self, gate: &mut [f32; LANES], up: &[f32; LANES]);
@@ -118,6 +173,13 @@ macro_rules! dot_match {
             }
         }
 
+        fn dot_batch_any<S: Simd>(s: S, format: u32, panel: &[u8], k: usize, x: Tiles<'_>, ahead: usize, out: &mut [[f32; LANES]]) {
+            match format {
+                $(quant::$c::ID => gemm::codes::<S, quant::$c>(s, panel, k, x, ahead, out),)*
+                _ => unreachable!("format {format} is none of codes; the matrix checks"),
+            }
+        }
+
         /// Rearranges 16 rows of a matrix, as they stand in the file, into a panel of the same size.
         ///
         /// # Panics
@@ -146,6 +208,16 @@ impl<S: Simd> Kernels for On<S> {
             self.s.prefetch(line.as_ptr());
         }
     }
+    fn dot_batch(
+        &self,
+        format: u32,
+        panel: &[u8],
+        k: usize,
+        x: Tiles<'_>,
+        out: &mut [[f32; LANES]],
+    ) {
+        dot_batch_any(self.s, format, panel, k, x, self.prefetch_bytes, out);
+    }
     fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
         let s = self.s;
         s.vectorize(
@@ -158,6 +230,13 @@ impl<S: Simd> Kernels for On<S> {
         s.vectorize(
             #[inline(always)]
             || ops::quantize(s, row),
+        );
+    }
+    fn quantize_tile(&self, values: &[f32], t: usize, groups: &mut [TileGroup]) {
+        let s = self.s;
+        s.vectorize(
+            #[inline(always)]
+            || ops::quantize_tile(s, values, t, groups),
         );
     }
     fn silu_mul(&self, gate: &mut [f32; LANES], up: &[f32; LANES]) {
@@ -221,8 +300,8 @@ pub fn kernels(options: &Options) -> Result<Box<dyn Kernels>> {
     })
 }
 
-/// Asserts that `x` and `out` fit a panel of `k` columns; the kernels' reads stay within what is checked here.
-fn check_shapes<F: Format>(panel: &[u8], k: usize, x: &[Row<'_>], out: &[[f32; LANES]]) {
+/// Asserts that `panel` holds `k` columns; the kernels' reads stay within what is checked here and below.
+fn check_panel<F: Format>(panel: &[u8], k: usize) {
     assert!(
         k.is_multiple_of(F::BLOCK_LEN),
         "{k} columns are no multiple of the block of {}",
@@ -232,6 +311,11 @@ fn check_shapes<F: Format>(panel: &[u8], k: usize, x: &[Row<'_>], out: &[[f32; L
         panel.len() >= LANES * (k / F::BLOCK_LEN) * F::BLOCK_BYTES,
         "panel too short"
     );
+}
+
+/// Asserts that `x` and `out` fit a panel of `k` columns.
+fn check_shapes<F: Format>(panel: &[u8], k: usize, x: &[Row<'_>], out: &[[f32; LANES]]) {
+    check_panel::<F>(panel, k);
     assert!(
         x.len() <= TILE && out.len() >= x.len(),
         "at most {TILE} tokens, one output each"

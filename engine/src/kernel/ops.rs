@@ -1,7 +1,7 @@
 //! Vector operations between the matrices: norm, quantisation of activations, SwiGLU, conversions, exponential.
 #![allow(unsafe_code)]
 
-use super::{RowMut, SUM_GROUP};
+use super::{RowMut, SUM_GROUP, TILE_TOKENS, TileGroup};
 use crate::quant::GROUP;
 use crate::simd::{LANES, Simd};
 
@@ -75,29 +75,51 @@ pub(super) fn quantize<S: Simd>(s: S, row: &mut RowMut<'_>) {
     let groups = k / GROUP;
     assert!(row.codes.len() >= k && row.sums.len() >= k / SUM_GROUP);
     assert!(row.scales.len() >= groups && row.scaled_sums.len() >= groups);
+    let (values, _) = row.values.as_chunks();
+    let (codes, _) = row.codes.as_chunks_mut();
+    let (sums, _) = row.sums.as_chunks_mut();
     for g in 0..groups {
-        let values = &row.values[g * GROUP..][..GROUP];
-        let (a, b) = (load_at(s, values, 0), load_at(s, values, LANES));
-        let peak = s.largest(s.max(s.abs(a), s.abs(b)));
-        let scale = peak / 127.0;
-        let inverse = s.splat(if peak > 0.0 { 127.0 / peak } else { 0.0 });
-        let codes = &mut row.codes[g * GROUP..][..GROUP];
-        // SAFETY: 32 codes; values are at most `peak`, so codes lie within -127..=127.
-        unsafe {
-            s.i_store_i8(codes.as_mut_ptr(), s.f_to_i(s.mul(a, inverse)));
-            s.i_store_i8(codes.as_mut_ptr().add(LANES), s.f_to_i(s.mul(b, inverse)));
-        }
-        let mut total = 0;
-        for (sum, part) in row.sums[2 * g..]
-            .iter_mut()
-            .zip(codes.chunks_exact(SUM_GROUP))
-        {
-            *sum = part.iter().map(|&c| i32::from(c)).sum();
-            total += *sum;
-        }
+        let scale = quantize_group(s, &values[g], &mut codes[g], &mut sums[g]);
         row.scales[g] = scale;
-        row.scaled_sums[g] = scale * total as f32;
+        row.scaled_sums[g] = scale * sums[g].iter().sum::<i32>() as f32;
     }
+}
+
+/// See [`super::Kernels::quantize_tile`].
+#[inline(always)]
+pub(super) fn quantize_tile<S: Simd>(s: S, values: &[f32], t: usize, groups: &mut [TileGroup]) {
+    let (values, rest) = values.as_chunks();
+    assert!(rest.is_empty() && groups.len() >= values.len() && t < TILE_TOKENS);
+    for (values, group) in values.iter().zip(groups) {
+        let mut sums = [0; GROUP / SUM_GROUP];
+        let scale = quantize_group(s, values, &mut group.codes[t], &mut sums);
+        let total: i32 = sums.iter().sum();
+        group.scales[t] = scale;
+        group.scaled_sums[t] = scale * total as f32;
+        group.sums[t] = TileGroup::SUM_UNIT * total;
+        group.half_sums[t] = sums.map(|s| TileGroup::SUM_UNIT * s);
+    }
+}
+
+/// Quantises 32 values with a common scale, which it gives; `sums` are those of 16 codes.
+#[inline(always)]
+fn quantize_group<S: Simd>(
+    s: S,
+    values: &[f32; GROUP],
+    codes: &mut [i8; GROUP],
+    sums: &mut [i32; GROUP / SUM_GROUP],
+) -> f32 {
+    let (a, b) = (load_at(s, values, 0), load_at(s, values, LANES));
+    let peak = s.largest(s.max(s.abs(a), s.abs(b)));
+    let inverse = s.splat(if peak > 0.0 { 127.0 / peak } else { 0.0 });
+    let (a, b) = (s.f_to_i(s.mul(a, inverse)), s.f_to_i(s.mul(b, inverse)));
+    // SAFETY: 32 codes; values are at most `peak`, so codes lie within -127..=127.
+    unsafe {
+        s.i_store_i8(codes.as_mut_ptr(), a);
+        s.i_store_i8(codes.as_mut_ptr().add(LANES), b);
+    }
+    *sums = [s.i_sum(a), s.i_sum(b)];
+    peak / 127.0
 }
 
 #[inline(always)]

@@ -11,6 +11,7 @@
 use super::attention::Scratch;
 use super::config::Config;
 use super::weights::{Layer, Model};
+use crate::kernel::TILE_TOKENS;
 use crate::kv::Kv;
 use crate::matrix::{Activations, Bank, Matrix};
 use crate::options::Options;
@@ -240,11 +241,15 @@ impl Pass<'_> {
         } else {
             &self.buffers.batch
         };
-        for t in if own { 0..n } else { w.ctx.share(n) } {
-            // SAFETY: own rows are this thread's; shared rows are split, and the last readers passed a barrier.
-            let mut out = unsafe { act.row_mut(t, cols) };
-            fill(t, out.values);
-            self.model.kernels.quantize(&mut out);
+        let mine = if own {
+            0..n
+        } else {
+            let tiles = w.ctx.share(n.div_ceil(TILE_TOKENS));
+            tiles.start * TILE_TOKENS..n.min(tiles.end * TILE_TOKENS)
+        };
+        for t in mine {
+            // SAFETY: own rows are this thread's; shared tiles are split, and the last readers passed a barrier.
+            unsafe { act.set(&*self.model.kernels, t, n, cols, |out| fill(t, out)) };
         }
         w.clock.lap(Stage::Norm);
         if !own {

@@ -127,6 +127,11 @@ impl FormatInfo {
         FORMATS.iter().find(|f| f.name.eq_ignore_ascii_case(name))
     }
 
+    /// Whether weights are stored as floats, one a block.
+    pub fn is_float(&self) -> bool {
+        self.block_len == 1
+    }
+
     /// Bytes of a row of `len` weights; `len` is a multiple of `block_len`.
     pub fn row_bytes(&self, len: usize) -> usize {
         len / self.block_len * self.block_bytes

@@ -45,12 +45,23 @@ fn enter<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
+/// Gives `v`, of which the compiler then knows nothing.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn keep(mut v: __m256i) -> __m256i {
+    // SAFETY: no instruction; the register keeps its value.
+    unsafe {
+        std::arch::asm!("/* {0} */", inout(ymm_reg) v, options(nomem, nostack, preserves_flags))
+    };
+    v
+}
+
 // SAFETY: constructed only by `new`, which asks the CPU.
 unsafe impl Simd for Avx2 {
     type F = [__m256; 2];
     type I = [__m256i; 2];
     type B = [__m256i; 2];
-    /// Sixteen-bit sums: eight products of pairs of 4-bit codes with 7-bit magnitudes stay below 2^15.
+    /// Sixteen-bit sums.
     type Acc = [__m256i; 2];
 
     #[inline(always)]
@@ -143,6 +154,20 @@ unsafe impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn largest(self, v: Self::F) -> f32 {
+        // SAFETY: the witness guarantees the CPU feature.
+        unsafe {
+            let eight = _mm256_max_ps(v[0], v[1]);
+            let four = _mm_max_ps(
+                _mm256_castps256_ps128(eight),
+                _mm256_extractf128_ps::<1>(eight),
+            );
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+
+    #[inline(always)]
     fn i_splat(self, x: i32) -> Self::I {
         // SAFETY: the witness guarantees the CPU feature.
         unsafe { [_mm256_set1_epi32(x); 2] }
@@ -180,6 +205,19 @@ unsafe impl Simd for Avx2 {
     #[inline(always)]
     fn i_mul(self, a: Self::I, b: Self::I) -> Self::I {
         both!(_mm256_mullo_epi32, a, b)
+    }
+    #[inline(always)]
+    fn i_sum(self, v: Self::I) -> i32 {
+        // SAFETY: the witness guarantees the CPU feature.
+        unsafe {
+            let eight = _mm256_add_epi32(v[0], v[1]);
+            let four = _mm_add_epi32(
+                _mm256_castsi256_si128(eight),
+                _mm256_extracti128_si256::<1>(eight),
+            );
+            let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b1110>(four));
+            _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<1>(two)))
+        }
     }
     #[inline(always)]
     fn i_and(self, a: Self::I, b: Self::I) -> Self::I {
@@ -244,6 +282,33 @@ unsafe impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn b_store(self, p: *mut u8, v: Self::B) {
+        let p = p.cast::<__m256i>();
+        // SAFETY: writable for 64 bytes by contract.
+        unsafe {
+            _mm256_storeu_si256(p, v[0]);
+            _mm256_storeu_si256(p.add(1), v[1]);
+        }
+    }
+    #[inline(always)]
+    fn b_join(self, high: Self::B, low: Self::B, low_bits: u32) -> Self::B {
+        // SAFETY: the witness guarantees the CPU feature. No bit leaves its byte: four bits move by at most four.
+        let high = high.map(|h| unsafe { _mm256_sll_epi16(h, _mm_cvtsi32_si128(low_bits as i32)) });
+        both!(_mm256_or_si256, high, low)
+    }
+
+    /// Sums of pairs of products, the codes' largest magnitude being 127, stay below 2^15.
+    #[inline(always)]
+    fn dots_max(bits: u32) -> usize {
+        match bits {
+            ..=4 => 8,
+            5 => 4,
+            6 => 2,
+            7 => 1,
+            _ => 0,
+        }
+    }
+    #[inline(always)]
     fn dot_zero(self) -> Self::Acc {
         // SAFETY: the witness guarantees the CPU feature.
         unsafe { [_mm256_setzero_si256(); 2] }
@@ -258,6 +323,10 @@ unsafe impl Simd for Avx2 {
                 _mm256_add_epi16(acc[1], _mm256_maddubs_epi16(w[1], x)),
             ]
         }
+    }
+    #[inline(always)]
+    fn pin(self, acc: Self::Acc) -> Self::Acc {
+        both!(keep, acc)
     }
     #[inline(always)]
     fn dot_sum(self, acc: Self::Acc) -> Self::I {

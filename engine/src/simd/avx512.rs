@@ -117,6 +117,11 @@ unsafe impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn largest(self, v: Self::F) -> f32 {
+        cpu!(_mm512_reduce_max_ps(v))
+    }
+
+    #[inline(always)]
     fn i_splat(self, x: i32) -> Self::I {
         cpu!(_mm512_set1_epi32(x))
     }
@@ -141,6 +146,10 @@ unsafe impl Simd for Avx512 {
     #[inline(always)]
     fn i_mul(self, a: Self::I, b: Self::I) -> Self::I {
         cpu!(_mm512_mullo_epi32(a, b))
+    }
+    #[inline(always)]
+    fn i_sum(self, v: Self::I) -> i32 {
+        cpu!(_mm512_reduce_add_epi32(v))
     }
     #[inline(always)]
     fn i_and(self, a: Self::I, b: Self::I) -> Self::I {
@@ -193,6 +202,22 @@ unsafe impl Simd for Avx512 {
         })
     }
 
+    #[inline(always)]
+    unsafe fn b_store(self, p: *mut u8, v: Self::B) {
+        // SAFETY: writable for 64 bytes by contract.
+        unsafe { _mm512_storeu_si512(p.cast(), v) }
+    }
+    #[inline(always)]
+    fn b_join(self, high: Self::B, low: Self::B, low_bits: u32) -> Self::B {
+        let count = cpu!(_mm_cvtsi32_si128(low_bits as i32));
+        cpu!(_mm512_or_si512(_mm512_sll_epi16(high, count), low))
+    }
+
+    /// Thirty-two-bit sums.
+    #[inline(always)]
+    fn dots_max(_bits: u32) -> usize {
+        8
+    }
     #[inline(always)]
     fn dot_zero(self) -> Self::Acc {
         cpu!(_mm512_setzero_si512())

@@ -74,7 +74,7 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     type I: Copy;
     /// 64 bytes.
     type B: Copy;
-    /// Partial sums of byte products for 16 rows; good for eight [`Simd::dot`]s with codes of at most four bits.
+    /// Partial sums of byte products for 16 rows; good for [`Simd::dots_max`] products.
     type Acc: Copy;
 
     /// Runs `f` compiled for this instruction set. Everything inside must be `#[inline(always)]`.
@@ -138,9 +138,19 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     /// Largest lane.
     #[inline(always)]
     fn largest(self, v: Self::F) -> f32 {
-        self.to_array(v)
-            .into_iter()
-            .fold(f32::NEG_INFINITY, |m, x| if x > m { x } else { m })
+        let mut a = self.to_array(v);
+        let mut half = LANES / 2;
+        while half > 0 {
+            for i in 0..half {
+                a[i] = if a[i] > a[i + half] {
+                    a[i]
+                } else {
+                    a[i + half]
+                };
+            }
+            half /= 2;
+        }
+        a[0]
     }
 
     /// All lanes `x`.
@@ -159,6 +169,8 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     fn i_sub(self, a: Self::I, b: Self::I) -> Self::I;
     /// `a * b`, low 32 bits.
     fn i_mul(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Sum of the lanes, wrapping.
+    fn i_sum(self, v: Self::I) -> i32;
     /// Bitwise and.
     fn i_and(self, a: Self::I, b: Self::I) -> Self::I;
     /// Bitwise or.
@@ -184,12 +196,26 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     /// `(byte >> shift) & mask` in every byte; `shift` is at most 7.
     fn b_field(self, v: Self::B, shift: u32, mask: u8) -> Self::B;
 
+    /// # Safety
+    /// `p` is writable for 64 bytes, any alignment.
+    unsafe fn b_store(self, p: *mut u8, v: Self::B);
+    /// `high << low_bits | low` in every byte; neither has more than four bits.
+    fn b_join(self, high: Self::B, low: Self::B, low_bits: u32) -> Self::B;
+
+    /// How many [`Simd::dot`]s with codes of `bits` bits (4 to 8) an `Acc` holds, at most eight; 0 where not even one.
+    fn dots_max(bits: u32) -> usize;
     /// No sums yet.
     fn dot_zero(self) -> Self::Acc;
-    /// Adds to each row `r` the products of the four codes `w[4 r ..][..4]` (at most 4 bits each) with `x[..4]`.
+    /// Adds to each row `r` the products of the four codes `w[4 r ..][..4]` with `x[..4]`.
     /// # Safety
     /// `x` is readable for 4 bytes.
     unsafe fn dot(self, acc: Self::Acc, w: Self::B, x: *const i8) -> Self::Acc;
+    /// The same value, at this point of the program: keeps the compiler from reordering a chain of [`Simd::dot`]s into
+    /// one that needs more registers than there are.
+    #[inline(always)]
+    fn pin(self, acc: Self::Acc) -> Self::Acc {
+        acc
+    }
     /// The 16 row sums.
     fn dot_sum(self, acc: Self::Acc) -> Self::I;
 

@@ -126,6 +126,10 @@ unsafe impl Simd for Scalar {
         zip(a, b, i32::wrapping_mul)
     }
     #[inline(always)]
+    fn i_sum(self, v: Self::I) -> i32 {
+        v.into_iter().fold(0, i32::wrapping_add)
+    }
+    #[inline(always)]
     fn i_and(self, a: Self::I, b: Self::I) -> Self::I {
         zip(a, b, |x, y| x & y)
     }
@@ -169,6 +173,20 @@ unsafe impl Simd for Scalar {
         v.map(|b| (b >> shift) & mask)
     }
 
+    #[inline(always)]
+    unsafe fn b_store(self, p: *mut u8, v: Self::B) {
+        // SAFETY: writable for 64 bytes by contract.
+        unsafe { p.cast::<[u8; 64]>().write(v) }
+    }
+    #[inline(always)]
+    fn b_join(self, high: Self::B, low: Self::B, low_bits: u32) -> Self::B {
+        std::array::from_fn(|i| high[i] << low_bits | low[i])
+    }
+
+    #[inline(always)]
+    fn dots_max(_bits: u32) -> usize {
+        8
+    }
     #[inline(always)]
     fn dot_zero(self) -> Self::Acc {
         [0; LANES]

@@ -1,0 +1,335 @@
+//! Products of a panel of 16 weight rows with the tokens of a batch.
+//!
+//! A few groups of the panel at a time are unpacked, codes to a byte each and scales to `f32`, into a buffer that stays in
+//! the first cache, and multiplied with all tokens, [`TILE`] at a time in registers. The unpacking is so shared by the
+//! batch. Integer sums are exact and the groups are added in the order of columns, as for one token, so that the result is
+//! the same in every bit.
+#![allow(unsafe_code)]
+
+use super::dot::{LINE, QUAD};
+use super::{SUM_GROUP, TILE_TOKENS as TILE, TileGroup, Tiles, check_panel};
+use crate::quant::{Codes, GROUP};
+use crate::simd::{LANES, Simd};
+use std::mem::MaybeUninit;
+
+/// Groups that are unpacked at a time for a large batch: 4 KB of codes.
+const STEP_GROUPS: usize = 8;
+
+/// Groups that are unpacked at a time for at most [`FEW_TOKENS`], so that the memory is read without pauses.
+const FEW_STEP_GROUPS: usize = 2;
+
+/// Tokens of a batch whose products take less time than the weights take to arrive.
+const FEW_TOKENS: usize = 8;
+
+/// Quads of a group.
+const QUADS: usize = GROUP / QUAD;
+
+/// Bytes of a group's codes, one a byte.
+const GROUP_BYTES: usize = LANES * GROUP;
+
+/// Unpacked groups: `codes` as planes of bytes, `[group][plane][quad][64]`, and `scales` and `mins`, `[group][sub]`.
+#[repr(C, align(64))]
+struct Unpacked {
+    codes: [[u8; 2 * GROUP_BYTES]; STEP_GROUPS],
+    scales: [[[f32; LANES]; GROUP / SUM_GROUP]; STEP_GROUPS],
+    mins: [[f32; LANES]; STEP_GROUPS],
+}
+
+/// Bits of a whole code.
+const fn bits<Q: Codes>() -> u32 {
+    4 + Q::LOW_BITS
+}
+
+/// Whether whole codes fit the products of `S`; else their two planes are multiplied apart.
+fn whole<S: Simd, Q: Codes>() -> bool {
+    S::dots_max(bits::<Q>()) > 0
+}
+
+/// See [`super::Kernels::dot_batch`]; weights are prefetched `ahead` bytes before they are unpacked, not at all for 0.
+pub(super) fn codes<S: Simd, Q: Codes>(
+    s: S,
+    panel: &[u8],
+    k: usize,
+    x: Tiles<'_>,
+    ahead: usize,
+    out: &mut [[f32; LANES]],
+) {
+    check_panel::<Q>(panel, k);
+    let tiles = out.len().div_ceil(TILE);
+    assert!(
+        tiles == 0 || x.groups.len() >= (tiles - 1) * x.stride + k / GROUP,
+        "activations too short"
+    );
+    s.vectorize(
+        #[inline(always)]
+        || {
+            // SAFETY: the shapes were just checked.
+            unsafe {
+                batch::<S, Q>(
+                    s,
+                    panel.as_ptr(),
+                    k,
+                    x.groups.as_ptr(),
+                    x.stride,
+                    ahead,
+                    out,
+                )
+            }
+        },
+    );
+}
+
+/// # Safety
+/// `panel` holds `k` columns of 16 rows of `Q`, and `x` holds `k / 32` groups for each [`TILE`] tokens of `out`, at
+/// distances of `stride`.
+#[inline(always)]
+unsafe fn batch<S: Simd, Q: Codes>(
+    s: S,
+    panel: *const u8,
+    k: usize,
+    x: *const TileGroup,
+    stride: usize,
+    ahead: usize,
+    out: &mut [[f32; LANES]],
+) {
+    let mut unpacked = MaybeUninit::<Unpacked>::uninit();
+    let unpacked = unpacked.as_mut_ptr();
+    let groups = k / GROUP;
+    let step = if out.len() <= FEW_TOKENS {
+        FEW_STEP_GROUPS
+    } else {
+        STEP_GROUPS
+    };
+    let mut first = 0;
+    while first < groups {
+        let count = step.min(groups - first);
+        // SAFETY: groups `first..first + count` lie within the panel and the activations, `count` is at most
+        // STEP_GROUPS, and what `tile` reads of `unpacked` was written just before.
+        unsafe {
+            for g in 0..count {
+                unpack::<S, Q>(s, panel, first + g, ahead, unpacked, g);
+            }
+            for (i, out) in out.chunks_mut(TILE).enumerate() {
+                let x = x.add(i * stride + first);
+                match out.len() {
+                    1 => tile::<S, Q, 1>(s, unpacked, count, x, first == 0, out),
+                    2 => tile::<S, Q, 2>(s, unpacked, count, x, first == 0, out),
+                    3 => tile::<S, Q, 3>(s, unpacked, count, x, first == 0, out),
+                    _ => tile::<S, Q, TILE>(s, unpacked, count, x, first == 0, out),
+                }
+            }
+        }
+        first += count;
+    }
+}
+
+/// Writes group `group` of the panel to place `to` of the buffer.
+///
+/// # Safety
+/// The group lies within the panel, and `to` is below [`STEP_GROUPS`].
+#[inline(always)]
+unsafe fn unpack<S: Simd, Q: Codes>(
+    s: S,
+    panel: *const u8,
+    group: usize,
+    ahead: usize,
+    unpacked: *mut Unpacked,
+    to: usize,
+) {
+    let groups = Q::BLOCK_LEN / GROUP;
+    let subs = GROUP / Q::SUB;
+    let group_bytes = GROUP_BYTES * bits::<Q>() as usize / 8;
+    let low_mask = (1u16 << Q::LOW_BITS) as u8 - 1;
+    // SAFETY: the block and the group's planes lie within the panel; `to` within the buffer.
+    unsafe {
+        let block = panel.add(group / groups * LANES * Q::BLOCK_BYTES);
+        let planes = block.add(Q::SCALE_BYTES + group % groups * group_bytes);
+        if ahead > 0 {
+            for line in 0..group_bytes.div_ceil(LINE) {
+                s.prefetch(planes.wrapping_add(ahead + line * LINE));
+            }
+        }
+        let low_planes = planes.add(GROUP_BYTES / 2);
+        let codes = (&raw mut (*unpacked).codes[to]).cast::<u8>();
+        for quad in 0..QUADS {
+            let high = s.b_load(planes.add(quad * 4 / 8 * 64));
+            let mut high = s.b_field(high, (quad * 4 % 8) as u32, 15);
+            if Q::LOW_BITS > 0 {
+                let bit = quad * Q::LOW_BITS as usize;
+                let low = s.b_load(low_planes.add(bit / 8 * 64));
+                let low = s.b_field(low, (bit % 8) as u32, low_mask);
+                if whole::<S, Q>() {
+                    high = s.b_join(high, low, Q::LOW_BITS);
+                } else {
+                    s.b_store(codes.add(GROUP_BYTES + quad * 64), low);
+                }
+            }
+            s.b_store(codes.add(quad * 64), high);
+        }
+        for sub in 0..subs {
+            let (scale, min) = Q::scales(s, block, group % groups * subs + sub);
+            s.store((&raw mut (*unpacked).scales[to][sub]).cast(), scale);
+            if Q::HAS_MIN {
+                const { assert!(!Q::HAS_MIN || Q::SUB == GROUP, "one minimum a group") };
+                s.store((&raw mut (*unpacked).mins[to]).cast(), min);
+            }
+        }
+    }
+}
+
+/// Adds the products of the first `groups` unpacked groups with `T` tokens to `out`, or with `fresh` stores them.
+///
+/// # Safety
+/// The groups were unpacked, `x` holds as many, and `out` has `T` entries.
+#[inline(always)]
+unsafe fn tile<S: Simd, Q: Codes, const T: usize>(
+    s: S,
+    unpacked: *const Unpacked,
+    groups: usize,
+    x: *const TileGroup,
+    fresh: bool,
+    out: &mut [[f32; LANES]],
+) {
+    let subs = GROUP / Q::SUB;
+    let quads = Q::SUB / QUAD;
+    let mut sum = [s.splat(0.0); T];
+    // SAFETY: by contract.
+    unsafe {
+        if !fresh {
+            for (t, sum) in sum.iter_mut().enumerate() {
+                *sum = s.load(out.get_unchecked(t).as_ptr());
+            }
+        }
+        for g in 0..groups {
+            let x = x.add(g);
+            let codes = (&raw const (*unpacked).codes)
+                .cast::<u8>()
+                .add(g * 2 * GROUP_BYTES);
+            for sub in 0..subs {
+                let ints = sub_dot::<S, Q, T>(s, codes, sub * quads, x);
+                let scale = (&raw const (*unpacked).scales).cast::<f32>();
+                let scale = s.load(scale.add((g * GROUP / SUM_GROUP + sub) * LANES));
+                for (t, sum) in sum.iter_mut().enumerate() {
+                    let x_scale = s.splat((*x).scales[t]);
+                    *sum = s.fma(s.mul(scale, x_scale), s.i_to_f(ints[t]), *sum);
+                }
+            }
+            if Q::HAS_MIN {
+                let min = s.load((&raw const (*unpacked).mins).cast::<f32>().add(g * LANES));
+                for (t, sum) in sum.iter_mut().enumerate() {
+                    *sum = s.fma(min, s.splat((*x).scaled_sums[t]), *sum);
+                }
+            }
+        }
+        for (t, sum) in sum.into_iter().enumerate() {
+            s.store(out.get_unchecked_mut(t).as_mut_ptr(), sum);
+        }
+    }
+}
+
+/// Sums of `(code - OFFSET) * x` over the quads of one scale, exact.
+///
+/// # Safety
+/// `codes` are a group's planes of bytes.
+#[inline(always)]
+unsafe fn sub_dot<S: Simd, Q: Codes, const T: usize>(
+    s: S,
+    codes: *const u8,
+    first_quad: usize,
+    x: *const TileGroup,
+) -> [S::I; T] {
+    let quads = Q::SUB / QUAD;
+    // SAFETY: both planes lie within the group's.
+    let mut totals = unsafe {
+        if whole::<S, Q>() {
+            let per_acc = S::dots_max(bits::<Q>());
+            plane_dot::<S, T>(s, codes, first_quad, quads, per_acc, x)
+        } else {
+            let high = plane_dot::<S, T>(s, codes, first_quad, quads, S::dots_max(4), x);
+            let low = plane_dot::<S, T>(
+                s,
+                codes.add(GROUP_BYTES),
+                first_quad,
+                quads,
+                S::dots_max(4),
+                x,
+            );
+            std::array::from_fn(
+                #[inline(always)]
+                |t| s.i_add(s.i_shl(high[t], Q::LOW_BITS), low[t]),
+            )
+        }
+    };
+    if Q::OFFSET != 0 {
+        const { assert!(Q::OFFSET % TileGroup::SUM_UNIT == 0) };
+        let shift = (Q::OFFSET / TileGroup::SUM_UNIT).trailing_zeros();
+        for (t, total) in totals.iter_mut().enumerate() {
+            // SAFETY: `x` is readable.
+            let x_sum = unsafe {
+                if Q::SUB == GROUP {
+                    (*x).sums[t]
+                } else {
+                    (*x).half_sums[t][first_quad * QUAD / SUM_GROUP]
+                }
+            };
+            let mut x_sum = s.i_splat(x_sum);
+            if shift > 0 {
+                x_sum = s.i_shl(x_sum, shift);
+            }
+            *total = s.i_sub(*total, x_sum);
+        }
+    }
+    totals
+}
+
+/// Sums of `code * x` over `quads` quads of one plane of bytes, `per_acc` of them in an accumulator.
+///
+/// # Safety
+/// `codes` is a group's plane.
+#[inline(always)]
+unsafe fn plane_dot<S: Simd, const T: usize>(
+    s: S,
+    codes: *const u8,
+    first_quad: usize,
+    quads: usize,
+    per_acc: usize,
+    x: *const TileGroup,
+) -> [S::I; T] {
+    let per_acc = per_acc.min(quads);
+    let mut totals = [s.i_splat(0); T];
+    for part in 0..quads / per_acc {
+        let mut acc = [s.dot_zero(); T];
+        unrolled(
+            per_acc,
+            #[inline(always)]
+            |i| {
+                let quad = first_quad + part * per_acc + i;
+                // SAFETY: by contract.
+                unsafe {
+                    let w = s.b_load(codes.add(quad * 64));
+                    for (t, acc) in acc.iter_mut().enumerate() {
+                        let x = (&raw const (*x).codes[t]).cast::<i8>().add(quad * QUAD);
+                        *acc = s.pin(s.dot(*acc, w, x));
+                    }
+                }
+            },
+        );
+        for (total, acc) in totals.iter_mut().zip(acc) {
+            *total = if part == 0 {
+                s.dot_sum(acc)
+            } else {
+                s.i_add(*total, s.dot_sum(acc))
+            };
+        }
+    }
+    totals
+}
+
+/// Calls `f` with the numbers below `n`, at most eight, in straight code: the compiler leaves long bodies as loops.
+#[inline(always)]
+fn unrolled(n: usize, mut f: impl FnMut(usize)) {
+    macro_rules! each {
+        ($($i:literal)*) => { $(if $i < n { f($i); })* };
+    }
+    each!(0 1 2 3 4 5 6 7);
+}
