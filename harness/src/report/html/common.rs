@@ -75,3 +75,11 @@ pub(super) fn table(table: &Table) -> Markup {
         }
     }
 }
+
+/// With a capital letter.
+pub(super) fn capital(text: &str) -> String {
+    let mut characters = text.chars();
+    characters.next().map_or(String::new(), |first| {
+        first.to_uppercase().chain(characters).collect()
+    })
+}

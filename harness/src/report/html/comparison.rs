@@ -3,7 +3,7 @@
 use super::super::comparison as tables;
 use super::super::plots;
 use super::Page;
-use super::common::{figure, table};
+use super::common::{capital, figure, table};
 use crate::compare::{Comparison, PhaseResult, TextCheck};
 use maud::{Markup, html};
 
@@ -27,7 +27,7 @@ fn verdict(case: Option<&String>, phase: &PhaseResult) -> Markup {
     let against = phase.best.map(|i| &phase.others[i].title);
     html! {
         div.verdict {
-            p.badge class=(class(phase)) {
+            p class={ "badge " (class(phase)) } {
                 span { (phase.verdict) }
                 " " (phase.rate.name()) @if let Some(case) = case { ", " (case) }
             }
@@ -113,12 +113,4 @@ fn text(check: &TextCheck) -> Markup {
             (capital(&check.sentence())) "."
         }
     }
-}
-
-/// With a capital letter.
-fn capital(text: &str) -> String {
-    let mut characters = text.chars();
-    characters.next().map_or(String::new(), |first| {
-        first.to_uppercase().chain(characters).collect()
-    })
 }

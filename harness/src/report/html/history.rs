@@ -3,7 +3,7 @@
 use super::super::plots;
 use super::super::tables;
 use super::Page;
-use super::common::figure;
+use super::common::{capital, figure};
 use crate::history::Series;
 use crate::metric::Metric;
 use maud::{Markup, html};
@@ -21,11 +21,15 @@ pub(super) fn section(page: &Page<'_>) -> anyhow::Result<Option<Markup>> {
             "All runs of this scenario on this machine that lie beside this one, whatever their program and settings. "
             "This machine's drift is in it: two versions are best compared side by side, with " code { "harness compare" } "."
         }
+        p.quiet {
+            "Points: medians of runs; square: this run; hollow: some repetitions were disturbed; thin: median absolute deviation. "
+            "Lines: levels between change points, which need five runs on each side."
+        }
         @for series in all {
             @if several {
                 details.case { summary { (series.case) ": " (title(series)) } (one(page, series)?) }
             } @else {
-                h3 { (title(series)) }
+                h3 { (capital(title(series))) }
                 (one(page, series)?)
             }
         }
@@ -44,10 +48,7 @@ fn one(page: &Page<'_>, series: &Series) -> anyhow::Result<Markup> {
     let plot = plots::history(series, metric, this)?;
     Ok(html! {
         @if let Some(plot) = &plot {
-            (figure(plot, html! {
-                "Points: medians of runs, square: this run, hollow: some repetitions were disturbed. Thin: median absolute deviation. "
-                "Lines: levels between change points, which need five runs on each side."
-            }, &[tables::history(series, metric)]))
+            (figure(plot, html! {}, &[tables::history(series, metric)]))
         }
     })
 }

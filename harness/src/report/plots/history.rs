@@ -76,7 +76,7 @@ pub(in super::super) fn history(
         marks.push(Mark::Label {
             x,
             y: y.end - (y.end - y.start) * 0.1,
-            text: format!(" {:+.1} %", 100.0 * (found.change.ratio - 1.0)),
+            text: format!("\u{a0}{:+.1} %", 100.0 * (found.change.ratio - 1.0)),
         });
     }
     let axes = Axes {
