@@ -118,7 +118,7 @@ fn a_comparison_shows_its_verdict_and_every_round() {
     let (_, page, markdown) = report("comparison", &FakeRun::comparison());
     check_page(&page);
     for text in [
-        "faster</span> decode",
+        "class=\"badge good\"><span>faster</span> decode",
         "times the rate</small>",
         "of other b1 (repack on)",
         "the engine against itself",

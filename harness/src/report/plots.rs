@@ -155,8 +155,6 @@ pub(super) enum Mark {
     Label { x: f64, y: f64, text: String },
     /// A text above and left of a point; right of it where there is no room.
     Flag { x: f64, y: f64, text: String },
-    /// A text right of a point; left of it where there is no room.
-    Beside { x: f64, y: f64, text: String },
 }
 
 /// Axes of a plot.
@@ -394,11 +392,7 @@ fn draw_mark(chart: &mut Chart<'_, '_>, mark: &Mark) -> anyhow::Result<()> {
                 role.drawn().filled(),
             ))?;
         }
-        Mark::Label { .. }
-        | Mark::Flag { .. }
-        | Mark::Beside { .. }
-        | Mark::Specks { .. }
-        | Mark::Column { .. } => {}
+        Mark::Label { .. } | Mark::Flag { .. } | Mark::Specks { .. } | Mark::Column { .. } => {}
     }
     Ok(())
 }

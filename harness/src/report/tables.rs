@@ -4,7 +4,7 @@ mod ceiling;
 mod time;
 
 pub(super) use ceiling::{roofs, shares, working_sets};
-pub(super) use time::{history, simulated, stalls};
+pub(super) use time::{counters, history, simulated, stalls};
 
 use super::data::{Group, TokenTime};
 use super::format::{self, MISSING, count, decimal_bytes, maybe, median, percent};

@@ -5,7 +5,8 @@ use super::super::format::{count, number, percent};
 use super::super::plots::Role;
 use super::super::{plots, tables};
 use super::Page;
-use super::common::{figure, swatch, table};
+use super::common::{capital, figure, swatch, table};
+use crate::counter;
 use crate::host;
 use crate::simulate;
 use crate::stats;
@@ -103,14 +104,22 @@ fn stage_legend() -> Markup {
 pub(super) fn counters(page: &Page<'_>) -> Markup {
     let simulated = &page.run.simulated;
     html! {
-        p {
-            "This version reads no hardware counters. Bytes per token are counted by the engine itself, see "
-            a href="#ceiling" { "share of the ceiling" } "; faults and switches by the operating system, see " a href="#memory" { "memory" }
-            " and " a href="#rate" { "decode rate" } "."
+        p.quiet {
+            "Bytes per token are counted by the engine itself, see " a href="#ceiling" { "share of the ceiling" } "."
+        }
+        @for group in &page.own {
+            p {
+                @if page.own.len() > 1 { strong { (group.short) ": " } }
+                (capital(&counter::sentence(&group.counted))) "."
+            }
+            @let rows = counter::table(&group.counted);
+            @if !rows.is_empty() {
+                details open[page.own.len() == 1] { summary { "Counters per token" } (table(&tables::counters(&rows))) }
+            }
         }
         @if simulated.is_empty() {
             p {
-                "Nothing was simulated either: with " code { "--set run.simulate_s=60" } " instructions and cache misses per token are counted under valgrind, on any machine."
+                "Nothing was simulated: with " code { "--set run.simulate_s=60" } " instructions and cache misses per token are counted under valgrind, on any machine."
             }
         } @else {
             h3 { "Simulated" }

@@ -57,13 +57,6 @@ pub(in super::super) fn roofline(roofs: &[Roof], places: &[Place]) -> anyhow::Re
     roof_texts(top, x_low, x_high, &mut marks);
     for place in places {
         marks.push(place_mark(place));
-        if places.len() <= 2 {
-            marks.push(Mark::Beside {
-                x: place.ops_per_byte.log2(),
-                y: place.gops.log2(),
-                text: place.phase.to_owned(),
-            });
-        }
     }
     let axes = Axes {
         x: x_low..x_high,

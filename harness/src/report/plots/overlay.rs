@@ -74,17 +74,6 @@ impl Overlay {
                 };
                 self.text((x, y), anchor, "text", text);
             }
-            Mark::Beside { x, y, text } => {
-                let (x, y) = at(*x, *y);
-                let gap = 10 * SCALE;
-                let fits = f64::from(self.right - x - gap) > text_px(text) * f64::from(SCALE);
-                let (x, anchor) = if fits {
-                    (x + gap, "start")
-                } else {
-                    (x - gap, "end")
-                };
-                self.text((x, y + TEXT_PX * SCALE * 35 / 100), anchor, "text", text);
-            }
             Mark::Line { .. } => {}
         }
     }

@@ -4,6 +4,7 @@ use super::super::data::{Group, STALL_TIMES};
 use super::super::format::{decimal_bytes, percent};
 use super::super::words;
 use super::{Cell, Table, table};
+use crate::counter;
 use crate::history::Series;
 use crate::metric::Metric;
 use crate::simulate;
@@ -70,6 +71,40 @@ pub(in super::super) fn simulated(rows: &[simulate::Row]) -> Table {
         "bytes missed",
     ];
     table("Simulated, for each token", &columns, rows.collect())
+}
+
+/// Counters of a case with their sources; those that are not available say why.
+pub(in super::super) fn counters(rows: &[counter::Row]) -> Table {
+    let rows = rows.iter().map(|row| {
+        let per_token = if row.per_token { " per token" } else { "" };
+        let note = match &row.absent {
+            Some(absent) => absent.reason.clone(),
+            None => row.meaning.to_owned(),
+        };
+        vec![
+            Cell::text(&row.title),
+            Cell::text(row.part.map_or("at the end", |part| part.name())),
+            Cell::number(row.value),
+            Cell::text(format!("{}{per_token}", row.unit)),
+            Cell::number(row.mad),
+            Cell::text(row.source_words()),
+            Cell::text(note),
+        ]
+    });
+    let columns = [
+        "event",
+        "phase",
+        "median",
+        "unit",
+        "MAD",
+        "source",
+        "what it is",
+    ];
+    table(
+        "Medians over the repetitions that count",
+        &columns,
+        rows.collect(),
+    )
 }
 
 /// A metric by run.
