@@ -11,6 +11,10 @@ use crate::simd::LANES;
 use crate::stage::Ledger;
 use std::ops::Range;
 
+/// So many tokens are multiplied straight from the panel: reading it is what takes the time, and unpacking it first would
+/// cost more than it saves.
+const DIRECT_TOKENS: usize = TILE;
+
 /// Tokens whose activations stay in the second cache while panels pass by.
 const CHUNK_TOKENS: usize = 64;
 
@@ -83,8 +87,14 @@ impl Bank<'_> {
         ledger: &mut Ledger,
         mut sink: impl FnMut(usize, usize, &mut [[f32; LANES]; N]),
     ) {
-        if tokens == 1 {
-            self.multiply_chunks::<N, 1>(matrices, panels.clone(), x, tokens, &mut sink);
+        if tokens <= DIRECT_TOKENS {
+            self.multiply_chunks::<N, DIRECT_TOKENS>(
+                matrices,
+                panels.clone(),
+                x,
+                tokens,
+                &mut sink,
+            );
         } else {
             self.multiply_chunks::<N, CHUNK_TOKENS>(matrices, panels.clone(), x, tokens, &mut sink);
         }
@@ -141,8 +151,8 @@ fn blocks(
     })
 }
 
-/// Activations of a batch of tokens, as values, `[tokens][cols]`, and as codes of 8 bits: of a token alone in one row, of
-/// more in tiles.
+/// Activations of a batch of tokens, as values, `[tokens][cols]`, and as codes of 8 bits: of at most
+/// [`DIRECT_TOKENS`] in rows too, of more in tiles.
 #[derive(Debug)]
 pub struct Activations {
     cols_max: usize,
@@ -158,13 +168,14 @@ impl Activations {
     /// Room for `tokens` rows of at most `cols_max` values.
     pub fn new(tokens: usize, cols_max: usize) -> Activations {
         let cols_max = cols_max.next_multiple_of(GROUP);
+        let rows = tokens.min(DIRECT_TOKENS) * cols_max;
         Activations {
             cols_max,
             values: SharedBuf::new(tokens * cols_max),
-            codes: SharedBuf::new(cols_max),
-            scales: SharedBuf::new(cols_max / GROUP),
-            scaled_sums: SharedBuf::new(cols_max / GROUP),
-            sums: SharedBuf::new(cols_max / SUM_GROUP),
+            codes: SharedBuf::new(rows),
+            scales: SharedBuf::new(rows / GROUP),
+            scaled_sums: SharedBuf::new(rows / GROUP),
+            sums: SharedBuf::new(rows / SUM_GROUP),
             tiles: SharedBuf::new(tokens.div_ceil(TILE_TOKENS) * cols_max / GROUP),
         }
     }
@@ -173,14 +184,15 @@ impl Activations {
     fn row_bytes(format: &FormatInfo, k: usize, tokens: usize) -> usize {
         match (format.is_float(), tokens) {
             (true, _) => 4 * k,
-            (false, 1) => k + 8 * (k / GROUP) + 4 * (k / SUM_GROUP),
+            (false, ..=DIRECT_TOKENS) => k + 8 * (k / GROUP) + 4 * (k / SUM_GROUP),
             (false, _) => size_of::<TileGroup>() / TILE_TOKENS * (k / GROUP),
         }
     }
 
-    /// The first `k` values of a token.
-    fn row(&self, token: usize, k: usize) -> Range<usize> {
-        token * self.cols_max..token * self.cols_max + k
+    /// The first `k` columns of a token, in a buffer with one entry for every `per` of them.
+    fn row(&self, token: usize, k: usize, per: usize) -> Range<usize> {
+        let start = token * self.cols_max / per;
+        start..start + k / per
     }
 
     /// The groups of `k` columns of a token's tile.
@@ -203,22 +215,22 @@ impl Activations {
     ) {
         // SAFETY: by contract; values, codes and tiles are buffers of their own.
         unsafe {
-            let values = self.values.write(self.row(token, k));
+            let values = self.values.write(self.row(token, k, 1));
             fill(values);
             if !k.is_multiple_of(GROUP) {
                 return;
             }
-            if tokens > 1 {
+            if tokens > DIRECT_TOKENS {
                 let tile = self.tiles.write(self.tile(token, k));
                 kernels.quantize_tile(values, token % TILE_TOKENS, tile);
                 return;
             }
             kernels.quantize(&mut RowMut {
                 values,
-                codes: self.codes.write(0..k),
-                scales: self.scales.write(0..k / GROUP),
-                scaled_sums: self.scaled_sums.write(0..k / GROUP),
-                sums: self.sums.write(0..k / SUM_GROUP),
+                codes: self.codes.write(self.row(token, k, 1)),
+                scales: self.scales.write(self.row(token, k, GROUP)),
+                scaled_sums: self.scaled_sums.write(self.row(token, k, GROUP)),
+                sums: self.sums.write(self.row(token, k, SUM_GROUP)),
             });
         }
     }
@@ -237,7 +249,8 @@ impl Activations {
     ) {
         // SAFETY: between the barrier before this stage and the one after it, activations are only read.
         unsafe {
-            if tokens > 1 && !format.is_float() {
+            let tiled = tokens > DIRECT_TOKENS;
+            if tiled && !format.is_float() {
                 let last = self.tile(chunk.end - 1, k);
                 let groups = self.tiles.read(self.tile(chunk.start, k).start..last.end);
                 let stride = self.cols_max / GROUP;
@@ -245,12 +258,16 @@ impl Activations {
                 kernels.dot_batch(format.id, panel, k, x, &mut out[..chunk.len()]);
                 return;
             }
-            let row = |t: usize| Row {
-                values: self.values.read(self.row(t, k)),
-                codes: self.codes.read(0..k),
-                scales: self.scales.read(0..k / GROUP),
-                scaled_sums: self.scaled_sums.read(0..k / GROUP),
-                sums: self.sums.read(0..k / SUM_GROUP),
+            let row = |t: usize| {
+                // Float kernels of a batch read values alone.
+                let (at, coded) = if tiled { (0, 0) } else { (t, k) };
+                Row {
+                    values: self.values.read(self.row(t, k, 1)),
+                    codes: self.codes.read(self.row(at, coded, 1)),
+                    scales: self.scales.read(self.row(at, coded, GROUP)),
+                    scaled_sums: self.scaled_sums.read(self.row(at, coded, GROUP)),
+                    sums: self.sums.read(self.row(at, coded, SUM_GROUP)),
+                }
             };
             for (i, out) in out[..chunk.len()].chunks_mut(TILE).enumerate() {
                 let first = chunk.start + i * TILE;

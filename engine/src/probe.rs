@@ -442,9 +442,11 @@ impl<S: Simd> Loops for On<S> {
                 let codes = unsafe { s.b_load(codes.as_ptr()) };
                 let mut sums = [s.dot_zero(); CHAINS];
                 for _ in 0..STEPS {
+                    // Once a step, so that the compiler cannot multiply instead of summing.
+                    let x = black_box(x.as_ptr());
                     for (j, sum) in sums.iter_mut().enumerate() {
                         // SAFETY: four bytes for each chain.
-                        *sum = unsafe { s.dot(*sum, codes, black_box(x.as_ptr()).add(4 * j)) };
+                        *sum = s.pin(unsafe { s.dot(*sum, codes, x.add(4 * j)) });
                     }
                 }
                 let all = sums.into_iter().map(
