@@ -10,7 +10,7 @@ use crate::verdict::Rule;
 use anstyle::{AnsiColor, Style};
 use comfy_table::CellAlignment;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Holds a run against a baseline: pass, regression, improvement, inconclusive or incomparable, for each case and metric.
 ///
@@ -77,8 +77,10 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
             "no baseline \"{what}\" for {} {fingerprint}: make one with harness baseline save {run_dir}",
             gate::MACHINE
         );
-        return match args.baseline.is_some() && Path::new(&what).components().count() > 1 {
-            true => Err(Fail::usage(format!("\"{what}\" does not exist"))),
+        return match args.baseline.is_some() {
+            true => Err(Fail::usage(format!(
+                "{hint}; `harness baseline list` shows those there are"
+            ))),
             false => {
                 eprintln!("{hint}");
                 write_no_baseline(args, &hint)?;

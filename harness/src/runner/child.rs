@@ -120,6 +120,8 @@ fn spawn(program: &Program, silent: bool) -> std::io::Result<Child> {
     Command::new(&program.path)
         .args(&program.args)
         .process_group(0)
+        // The last line on its stderr is its message.
+        .env("RUST_BACKTRACE", "0")
         .stdin(stdin)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
