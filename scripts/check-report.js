@@ -15,6 +15,13 @@ function overflow() {
   return found;
 }
 
+/** Tables that scroll sideways on a phone: what they say must be seen without. Grids of two swept keys may. */
+function sideways() {
+  const boxes = [...document.querySelectorAll(".scroll")].filter((box) => box.checkVisibility() && !box.querySelector(".heat"));
+  const wide = boxes.filter((box) => box.scrollWidth > box.clientWidth + 1);
+  return wide.map((box) => `the table "${box.getAttribute("aria-label")}" is ${box.scrollWidth} px wide in ${box.clientWidth}`);
+}
+
 /** Texts of plots that leave their plot or lie on each other. */
 function plotTexts() {
   const found = [];

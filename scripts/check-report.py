@@ -2,7 +2,7 @@
 
 usage: check-report.py REPORT.html... SCREENSHOTS
 
-At desktop and phone width, light and dark: overflow, requests that leave the page, console messages, text contrast,
+At desktop and phone width, light and dark: overflow, tables that scroll sideways on a phone, requests that leave the page, console messages, text contrast,
 texts of plots on each other, sorting, values of plots by keyboard. Then the page without scripts, and printed. Keeps a screenshot of each state.
 """
 
@@ -75,6 +75,8 @@ def check(browser, report, shots, state, options):
         ask("sortTables()")
         page.evaluate("() => document.querySelectorAll('details').forEach((d) => (d.open = true))")
         ask("overflow()")
+        if options["viewport"]["width"] == min(WIDTHS):
+            ask("sideways()")
         if state != "print":
             ask("readPlots()")
         ask("plotTexts()")

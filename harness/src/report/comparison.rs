@@ -14,52 +14,59 @@ pub(super) fn runners(result: &PhaseResult) -> Table {
     let columns = [
         "runner",
         "tok/s",
-        "MAD",
         "ratio",
         "interval of the ratio",
+        "MAD of tok/s",
         achieved,
         "% of peak",
         "N",
-        "failed",
-        "note",
     ];
     let subject = std::iter::once((&result.subject, false));
     let others = result.others.iter().enumerate();
     let others = others.map(|(i, row)| (row, result.best == Some(i)));
-    let rows = subject
-        .chain(others)
-        .map(|(row, decides)| runner(row, decides));
+    let all: Vec<(&Row, bool)> = subject.chain(others).collect();
+    let failed = all
+        .iter()
+        .any(|(row, _)| row.failures > 0 || row.error.is_some());
+    let rows = all
+        .iter()
+        .map(|(row, decides)| runner(row, *decides, failed));
+    let columns: Vec<&str> = columns
+        .into_iter()
+        .chain(["failed", "note"].into_iter().filter(|_| failed))
+        .collect();
     let caption = format!(
-        "{} by runner; ratio: rate of {} over it, paired by round; the one against which it looks worst decides",
+        "{} by runner; ratio: rate of {} over it, paired by round; the one against which it looks worst decides; MAD: median absolute deviation",
         result.rate.name(),
         result.subject.title
     );
     table(&caption, &columns, rows.collect())
 }
 
-fn runner(row: &Row, decides: bool) -> Vec<Cell> {
+fn runner(row: &Row, decides: bool, failed: bool) -> Vec<Cell> {
     let name = match decides {
         true => Cell::text(format!("{}{DECIDES}", row.title)).standing_out(),
         false => Cell::text(&row.title),
     };
-    vec![
+    let ratio_of_it = row.change.map(|c| c.ratio);
+    let interval = row.change.map(|c| c.interval);
+    let mut cells = vec![
         name,
         Cell::number(row.median),
+        Cell::shown(ratio(ratio_of_it), ratio_of_it),
+        Cell::shown(ratio_interval(interval), interval.map(|i| i.low)),
         Cell::number(row.mad),
-        Cell::shown(
-            ratio(row.change.map(|c| c.ratio)),
-            row.change.map(|c| c.ratio),
-        ),
-        Cell::shown(
-            ratio_interval(row.change.map(|c| c.interval)),
-            row.change.map(|c| c.interval.low),
-        ),
         Cell::number(row.achieved),
         Cell::number(row.of_peak_pct),
         Cell::count(Some(row.values.len() as u64)),
-        Cell::count(Some(row.failures as u64)),
-        Cell::text(row.error.clone().unwrap_or_else(|| MISSING.to_owned())),
-    ]
+    ];
+    if failed {
+        cells.push(Cell::count(Some(row.failures as u64)));
+        cells.push(Cell::text(
+            row.error.clone().unwrap_or_else(|| MISSING.to_owned()),
+        ));
+    }
+    cells
 }
 
 /// Every round of a case and phase.
@@ -84,12 +91,12 @@ pub(super) fn settings(comparison: &Comparison) -> Option<Table> {
     let rows = comparison.settings.iter().map(|setting| {
         vec![
             Cell::text(&setting.name),
+            Cell::text(if setting.equal { "equal" } else { "differs" }),
             Cell::text(&setting.engine),
             Cell::text(&setting.reference),
-            Cell::text(if setting.equal { "equal" } else { "differs" }),
         ]
     });
-    let columns = ["setting", "engine", "reference", ""];
+    let columns = ["setting", "both sides", "engine", "reference"];
     let caption = "What was made equal, and what could not be";
     (!comparison.settings.is_empty()).then(|| table(caption, &columns, rows.collect()))
 }

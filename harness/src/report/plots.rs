@@ -17,7 +17,7 @@ pub(super) use ceiling::{roofline, working_sets};
 pub(super) use comparison::ratios;
 pub(super) use history::history;
 pub(super) use latency::{distribution, latency};
-pub(super) use rates::{rounds, strips};
+pub(super) use rates::{Kind, rounds, strips};
 pub(super) use stages::stages;
 pub(super) use sweep::sweep;
 
@@ -119,6 +119,8 @@ pub(super) enum Shape {
     Square,
     /// Something is wrong with it.
     Triangle,
+    /// It never counts.
+    Cross,
 }
 
 /// One thing on a plot, in the plot's own units.
@@ -426,6 +428,10 @@ fn draw_point(
                 area.draw(&square(3, surface))?;
             }
         }
+        Shape::Cross => {
+            let style = role.drawn().stroke_width(2 * SCALE as u32);
+            area.draw(&Cross::new(at, 4 * SCALE, style))?;
+        }
         Shape::Triangle => {
             area.draw(&TriangleMarker::new(at, 7 * SCALE, colour))?;
             if hollow {
@@ -448,7 +454,7 @@ fn padded(values: impl Iterator<Item = f64>, middle: f64) -> std::ops::Range<f64
 }
 
 /// Width of a text, about, in pixels.
-fn text_px(text: &str) -> f64 {
+pub(super) fn text_px(text: &str) -> f64 {
     text.chars().count() as f64 * CHARACTER_SHARE * f64::from(TEXT_PX)
 }
 

@@ -9,8 +9,11 @@ pub(super) use time::{counters, history, simulated, stalls};
 use super::data::{Group, TokenTime};
 use super::format::{self, MISSING, count, decimal_bytes, maybe, median, percent};
 use crate::host::binary_bytes;
-use crate::record::{Phase, Run, Sample};
+use crate::record::{Phase, Run, Sample, Taint};
 use crate::stats::Interval;
+
+/// Head of a column that holds the units of the one before.
+pub(super) const UNIT: &str = "unit";
 
 /// A table; the first column names the row.
 pub(super) struct Table {
@@ -182,12 +185,37 @@ fn repetition_name(group: &Group<'_>, sample: &Sample) -> String {
 }
 
 fn taints(sample: &Sample) -> String {
-    let words: Vec<String> = sample.taint.iter().map(ToString::to_string).collect();
+    let words: Vec<String> = merged(&sample.taint)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     if words.is_empty() {
         MISSING.to_owned()
     } else {
         words.join(", ")
     }
+}
+
+/// Each kind once: a repetition of several processes names it for each of them.
+fn merged(taints: &[Taint]) -> Vec<Taint> {
+    use Taint::*;
+    let mut all: Vec<Taint> = Vec::new();
+    for taint in taints {
+        let Some(known) = all.iter_mut().find(|t| t.name() == taint.name()) else {
+            all.push(taint.clone());
+            continue;
+        };
+        match (known, taint) {
+            (Steal { ms: sum }, Steal { ms }) | (Throttled { ms: sum }, Throttled { ms }) => {
+                *sum += ms;
+            }
+            (InvoluntarySwitches { count: sum }, InvoluntarySwitches { count })
+            | (MajorFaults { count: sum }, MajorFaults { count })
+            | (Migrations { count: sum }, Migrations { count }) => *sum += count,
+            _ => {}
+        }
+    }
+    all
 }
 
 /// Quantiles of the gaps between tokens.
@@ -409,8 +437,8 @@ pub(super) fn results(run: &Run, group: &Group<'_>) -> Table {
         let values = || estimate.iter().flat_map(|e| e.values.iter().copied());
         vec![
             Cell::text(name),
-            Cell::text(unit),
             Cell::number(estimate.as_ref().map(|e| e.median)),
+            Cell::text(unit),
             Cell::between(estimate.as_ref().and_then(|e| e.interval)),
             Cell::number(estimate.as_ref().map(|e| e.mad)),
             Cell::number(values().reduce(f64::min)),
@@ -451,11 +479,33 @@ pub(super) fn results(run: &Run, group: &Group<'_>) -> Table {
         |e| format::interval_kind(&e),
     );
     let columns = [
-        "quantity", "unit", "median", "interval", "MAD", "least", "most", "N",
+        "quantity", "median", UNIT, "interval", "MAD", "least", "most", "N",
     ];
     table(
         &format!("Over the repetitions that count; {kind}"),
         &columns,
         rows,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::sample;
+
+    #[test]
+    fn processes_of_a_repetition_are_disturbed_together() {
+        let switches = |count| Taint::InvoluntarySwitches { count };
+        let disturbed = Sample {
+            taint: vec![
+                switches(40),
+                Taint::Steal { ms: 30.0 },
+                switches(123),
+                Taint::Steal { ms: 20.0 },
+            ],
+            ..sample()
+        };
+        assert_eq!(taints(&disturbed), "163 involuntary switches, steal 50 ms");
+        assert_eq!(taints(&sample()), MISSING);
+    }
 }

@@ -141,20 +141,7 @@ pub(super) fn problems(run: &Run, groups: &[Group<'_>]) -> Vec<String> {
             group.label
         ));
     }
-    let tainted: usize = groups.iter().map(Group::tainted).sum();
-    let counted: usize = groups.iter().map(|g| g.counted.len()).sum();
-    if tainted > 0 {
-        let samples = groups.iter().flat_map(|g| &g.counted);
-        let mut kinds: Vec<&str> = samples
-            .flat_map(|s| s.taint.iter().map(Taint::name))
-            .collect();
-        kinds.sort_unstable();
-        kinds.dedup();
-        list.push(format!(
-            "{tainted} of {counted} repetitions that count were disturbed: {}.",
-            kinds.join(", ")
-        ));
-    }
+    list.extend(disturbances(groups));
     let engines = groups.iter().filter(|g| g.runner == ENGINE);
     let engines: usize = engines.map(|g| g.counted.len()).sum();
     let turns = run.manifest.comparison.as_ref().map_or(1, |_| TURNS);
@@ -174,6 +161,36 @@ pub(super) fn problems(run: &Run, groups: &[Group<'_>]) -> Vec<String> {
         ));
     }
     list
+}
+
+/// How many repetitions that count were disturbed, and by what; `None` if none was.
+pub(super) fn disturbances(groups: &[Group<'_>]) -> Option<String> {
+    let counted = || groups.iter().flat_map(|g| &g.counted);
+    let tainted = groups.iter().map(Group::tainted).sum::<usize>();
+    let mut kinds: Vec<(&str, usize)> = Vec::new();
+    for sample in counted() {
+        let mut names: Vec<&str> = sample.taint.iter().map(Taint::name).collect();
+        names.sort_unstable();
+        names.dedup();
+        for name in names {
+            match kinds.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, times)) => *times += 1,
+                None => kinds.push((name, 1)),
+            }
+        }
+    }
+    kinds.sort_by_key(|(_, times)| std::cmp::Reverse(*times));
+    let causes: Vec<String> = kinds
+        .iter()
+        .map(|(name, times)| format!("{times} by {name}"))
+        .collect();
+    (tainted > 0).then(|| {
+        format!(
+            "{tainted} of {} repetitions that count were disturbed: {}.",
+            counted().count(),
+            causes.join(", ")
+        )
+    })
 }
 
 /// The command that repeats the run.

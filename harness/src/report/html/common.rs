@@ -1,7 +1,8 @@
 //! Parts that all sections are made of.
 
-use super::super::plots::{Plot, Role, Shape};
-use super::super::tables::Table;
+use super::super::format::MISSING;
+use super::super::plots::{Plot, Role, Shape, text_px};
+use super::super::tables::{Cell, Table, UNIT};
 use maud::{Markup, PreEscaped, html};
 
 /// A plot with its caption, and the tables behind it.
@@ -36,12 +37,26 @@ pub(super) fn key(role: Role, shape: Shape, hollow: bool) -> Markup {
         Shape::Square => {
             format!("<rect x=\"1\" y=\"1\" width=\"12\" height=\"12\" rx=\"2\" {style}/>")
         }
+        Shape::Cross => format!(
+            "<path d=\"M3 3 11 11M11 3 3 11\" stroke=\"var(--{})\" stroke-width=\"2\"/>",
+            role.name()
+        ),
         Shape::Triangle => format!("<path d=\"M7 2 12.5 12h-11z\" {style}/>"),
     };
     html! { (PreEscaped(format!("<svg viewBox=\"0 0 14 14\" aria-hidden=\"true\">{drawn}</svg>"))) }
 }
 
-/// A table in a box of its own that scrolls; sortable where there is something to sort.
+/// Characters from which on a cell's text breaks into lines.
+const LONG: usize = 40;
+/// Least width of such a cell, in pixels.
+const LONG_PX: f64 = 190.0;
+/// Width that a phone has for a table, in pixels.
+const NARROW_TABLE_PX: f64 = 310.0;
+/// Padding of a cell, both sides together, in pixels.
+const CELL_PADDING_PX: f64 = 20.0;
+
+/// A table, sortable where there is something to sort. On a phone one that would be too wide shows each row as a block
+/// of its own, with the names of the columns above its values.
 pub(super) fn table(table: &Table) -> Markup {
     let numeric: Vec<bool> = (0..table.columns.len())
         .map(|i| table.rows.iter().any(|r| r[i].sort.is_some()))
@@ -49,7 +64,7 @@ pub(super) fn table(table: &Table) -> Markup {
     html! {
         p.caption { (table.caption) }
         div.scroll tabindex="0" role="region" aria-label=(table.caption) {
-            table.sortable[table.rows.len() > 1].many[table.columns.len() > 8] aria-label=(table.caption) {
+            table.sortable[table.rows.len() > 1].many[table.columns.len() > 8].stacks[stacks(table)] aria-label=(table.caption) {
                 thead {
                     tr {
                         @for (i, column) in table.columns.iter().enumerate() {
@@ -61,11 +76,11 @@ pub(super) fn table(table: &Table) -> Markup {
                     @for row in &table.rows {
                         tr.best[row[0].marked] {
                             @for (i, cell) in row.iter().enumerate() {
-                                @let long = cell.text.len() > 40;
+                                @let long = cell.text.len() > LONG;
                                 @if i == 0 {
                                     th scope="row" data-sort=[cell.sort] .words[long] { (cell.text) }
                                 } @else {
-                                    td data-sort=[cell.sort] .left[!numeric[i]] .words[long] { (cell.text) }
+                                    td data-sort=[cell.sort] data-label=(table.columns[i]) data-unit=[unit(table, row, i)] .none[cell.text == MISSING] .left[!numeric[i]] .words[long] { (cell.text) }
                                 }
                             }
                         }
@@ -74,6 +89,25 @@ pub(super) fn table(table: &Table) -> Markup {
             }
         }
     }
+}
+
+/// The unit of a cell whose next one says it: a block of values shows both as one.
+fn unit<'a>(table: &Table, row: &'a [Cell], i: usize) -> Option<&'a str> {
+    let named = table.columns.get(i + 1).is_some_and(|name| name == UNIT);
+    named.then(|| row[i + 1].text.as_str())
+}
+
+/// Whether a table is too wide for a phone.
+fn stacks(table: &Table) -> bool {
+    let column = |i: usize| {
+        let words = table.columns[i].split(' ').map(text_px);
+        let cells = table.rows.iter().map(|row| match row[i].text.len() > LONG {
+            true => LONG_PX,
+            false => text_px(&row[i].text),
+        });
+        words.chain(cells).fold(0.0, f64::max) + CELL_PADDING_PX
+    };
+    (0..table.columns.len()).map(column).sum::<f64>() > NARROW_TABLE_PX
 }
 
 /// With a capital letter.

@@ -72,18 +72,18 @@ pub(super) fn section(facts: &HostFacts) -> Markup {
 fn findings(findings: &[Finding]) -> Markup {
     html! {
         div.scroll tabindex="0" role="region" aria-label="Findings about the machine" {
-            table {
-                thead { tr { @for name in ["", "topic", "found", "meaning", "what to do"] { th.left scope="col" { (name) } } } }
+            table.stacks {
+                thead { tr { @for name in ["topic", "state", "found", "meaning", "what to do"] { th.left scope="col" { (name) } } } }
                 tbody {
                     @for f in findings {
                         tr {
-                            td.left {
+                            th.left scope="row" { (f.topic) }
+                            td.left data-label="state" {
                                 span.status.warn[f.status == Status::Warn].good[f.status == Status::Good] { (f.status.name()) }
                             }
-                            th.left scope="row" { (f.topic) }
-                            td.words title=(f.source) { (f.found) }
-                            td.words { (f.means) }
-                            td.words { @if let Some(advice) = &f.advice { code { (advice) } } }
+                            td.words data-label="found" title=(f.source) { (f.found) }
+                            td.words data-label="meaning" { (f.means) }
+                            td.words data-label="what to do" { @if let Some(advice) = &f.advice { code { (advice) } } }
                         }
                     }
                 }

@@ -8,9 +8,11 @@ for (const plot of document.querySelectorAll(".plot")) {
     return title.textContent;
   });
   const readout = plot.nextElementSibling;
-  const hint = "Point at a mark, or use the arrow keys, for its value.";
-  readout.textContent = hint;
-  readout.classList.add("hint");
+  const hint = "Point at a mark of any plot, or use the arrow keys, for its value.";
+  // It is said once, below the first plot; the others keep the line free.
+  const idle = document.querySelector(".readout.live") ? "" : hint;
+  readout.textContent = idle;
+  readout.classList.add("live", "hint");
   let at = -1;
   const show = (i) => {
     for (const drawing of hits) {
@@ -18,10 +20,10 @@ for (const plot of document.querySelectorAll(".plot")) {
       drawing[i]?.classList.add("at");
     }
     at = i;
-    readout.textContent = texts[i] ?? hint;
+    readout.textContent = texts[i] ?? idle;
     readout.classList.toggle("hint", i < 0);
     plot.setAttribute("aria-valuenow", Math.max(i, 0) + 1);
-    plot.setAttribute("aria-valuetext", readout.textContent);
+    plot.setAttribute("aria-valuetext", texts[i] ?? hint);
   };
   // A slider is what screen readers hand the arrow keys to.
   plot.tabIndex = 0;

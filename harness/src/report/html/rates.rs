@@ -2,7 +2,7 @@
 
 use super::super::data::Group;
 use super::super::format::{number, percent};
-use super::super::plots::{self, Role, Shape};
+use super::super::plots::{self, Kind, Role};
 use super::super::sweep::{self, Grid, Line, Sweep, THREADS};
 use super::super::tables::{self, Cell, Table};
 use super::Page;
@@ -22,7 +22,7 @@ pub(super) fn section(page: &Page<'_>) -> anyhow::Result<Markup> {
         @for grid in sweep::grids(&page.own) { (heat(&grid)) }
         @if let Some(plot) = plots::strips(&page.own)? {
             h3 { "Every repetition" }
-            (figure(&plot, html! { "Line: median; band: its interval. " (marks()) }, &[]))
+            (figure(&plot, html! { "Line: median; band: its interval. " (marks(&page.own)) }, &[]))
         }
         (table(&tables::cases(page.run, &page.own)))
         @for group in &page.own {
@@ -31,12 +31,20 @@ pub(super) fn section(page: &Page<'_>) -> anyhow::Result<Markup> {
     })
 }
 
-fn marks() -> Markup {
+/// The marks that occur.
+fn marks(groups: &[&Group<'_>]) -> Markup {
+    let drawn = |kind: &Kind| {
+        let mut all = groups
+            .iter()
+            .flat_map(|g| g.all.iter().map(|s| Kind::of(g, s)));
+        all.any(|k| k == *kind)
+    };
     html! {
         span.legend {
-            span { (key(Role::Accent, Shape::Dot, false)) "counts" }
-            span { (key(Role::Accent, Shape::Dot, true)) "warm-up or replaced" }
-            span { (key(Role::Warn, Shape::Triangle, true)) "disturbed" }
+            @for kind in Kind::ALL.into_iter().filter(drawn) {
+                @let (shape, role, hollow) = kind.look();
+                span { (key(role, shape, hollow)) (kind.name()) }
+            }
         }
     }
 }
@@ -48,7 +56,7 @@ fn one(page: &Page<'_>, group: &Group<'_>) -> anyhow::Result<Markup> {
             (figure(&plot, html! {
                 "Line: median; band: its interval. "
                 @if start > 0.0 { "The axis does not start at 0. " }
-                (marks())
+                (marks(&[group]))
             }, &[tables::repetitions(group)]))
         } @else {
             p { "No repetition that counts gave a decode rate." }

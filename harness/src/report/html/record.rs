@@ -4,11 +4,14 @@ use super::super::format::count;
 use super::super::{tables, words};
 use super::Page;
 use super::common::table;
-use crate::host::{Finding, binary_bytes};
+use crate::host::{Finding, binary_bytes, plural};
 use maud::{Markup, html};
 
 /// Most characters of one output text that are shown.
 const OUTPUT_CHARS_MAX: usize = 4000;
+
+/// Most disturbed repetitions that are listed without being asked for.
+const DISTURBED_SHOWN_MAX: usize = 6;
 
 pub(super) fn disturbances(page: &Page<'_>) -> Markup {
     let tainted = tables::tainted(page.groups);
@@ -19,7 +22,13 @@ pub(super) fn disturbances(page: &Page<'_>) -> Markup {
             p { span.calm { "Nothing. " } "No failure, no disturbed repetition, no warning about the machine." }
         }
         @if let Some(failures) = &failures { (table(failures)) }
-        @if let Some(tainted) = &tainted { (table(tainted)) }
+        @if let Some(tainted) = &tainted {
+            p { (words::disturbances(page.groups).unwrap_or_else(|| "Only repetitions that do not count were disturbed.".to_owned())) }
+            details open[tainted.rows.len() <= DISTURBED_SHOWN_MAX] {
+                summary { (plural(tainted.rows.len(), "disturbed repetition")) ", one by one" }
+                (table(tainted))
+            }
+        }
         @for finding in warnings { (warning(finding)) }
     }
 }

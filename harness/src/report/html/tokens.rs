@@ -103,18 +103,34 @@ fn stage_legend() -> Markup {
 /// Events per token with their sources.
 pub(super) fn counters(page: &Page<'_>) -> Markup {
     let simulated = &page.run.simulated;
+    let rows: Vec<Vec<counter::Row>> = page
+        .own
+        .iter()
+        .map(|group| counter::table(&group.counted))
+        .collect();
     html! {
         p.quiet {
             "Bytes per token are counted by the engine itself, see " a href="#ceiling" { "share of the ceiling" } "."
         }
-        @for group in &page.own {
-            p {
-                @if page.own.len() > 1 { strong { (group.short) ": " } }
-                (capital(&counter::sentence(&group.counted))) "."
+        @let sentences: Vec<String> = page.own.iter().map(|g| counter::sentence(&g.counted)).collect();
+        @let alike = sentences.windows(2).all(|pair| pair[0] == pair[1]);
+        @if let Some(all) = sentences.first().filter(|_| alike) { p { (capital(all)) "." } }
+        @for (group, rows) in page.own.iter().zip(&rows) {
+            @if !alike {
+                p { strong { (group.short) ": " } (capital(&counter::sentence(&group.counted))) "." }
             }
-            @let rows = counter::table(&group.counted);
-            @if !rows.is_empty() {
-                details open[page.own.len() == 1] { summary { "Counters per token" } (table(&tables::counters(&rows))) }
+            @if rows.iter().any(|row| row.absent.is_none()) {
+                details open[page.own.len() == 1] {
+                    summary { "Counters per token" @if page.own.len() > 1 { ", " (group.short) } }
+                    (table(&tables::counters(rows)))
+                }
+            }
+        }
+        @let absent = absent(rows.iter().flatten());
+        @if !absent.is_empty() {
+            details {
+                summary { "What could not be counted, and why" }
+                ul { @for (reason, titles) in &absent { li { (titles.join(", ")) ": " (reason) "." } } }
             }
         }
         @if simulated.is_empty() {
@@ -131,6 +147,23 @@ pub(super) fn counters(page: &Page<'_>) -> Markup {
             @if !rows.is_empty() { (table(&tables::simulated(&rows))) }
         }
     }
+}
+
+/// What could not be counted in any case, by reason.
+fn absent<'a>(rows: impl Iterator<Item = &'a counter::Row>) -> Vec<(&'a str, Vec<&'a str>)> {
+    let mut all: Vec<(&str, Vec<&str>)> = Vec::new();
+    for row in rows {
+        let Some(absent) = &row.absent else { continue };
+        let at = all.iter().position(|(reason, _)| *reason == absent.reason);
+        let at = at.unwrap_or_else(|| {
+            all.push((&absent.reason, Vec::new()));
+            all.len() - 1
+        });
+        if !all[at].1.contains(&row.title.as_str()) {
+            all[at].1.push(&row.title);
+        }
+    }
+    all
 }
 
 /// Memory and loading.

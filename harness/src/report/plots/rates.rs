@@ -5,7 +5,7 @@ use super::super::format::number;
 use super::{Axes, Mark, Plot, ROW_PX, Role, Shape, padded, tick_number, tick_whole};
 use crate::record::Sample;
 
-/// Decode rate of each repetition in the order in which they ran, warm-ups hollow, tainted ones as triangles. Gives
+/// Decode rate of each repetition in the order in which they ran, each marked by its kind. Gives
 /// the lower end of the axis too.
 pub(in super::super) fn rounds(group: &Group<'_>) -> anyhow::Result<Option<(Plot, f64)>> {
     let Some(estimate) = group.decode() else {
@@ -56,6 +56,56 @@ pub(in super::super) fn rounds(group: &Group<'_>) -> anyhow::Result<Option<(Plot
     Ok(Some((plot, axes.y.start)))
 }
 
+/// What a repetition is, as far as its mark says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Kind {
+    /// It counts, and nothing disturbed it.
+    Counts,
+    /// It counts, and something disturbed it.
+    Disturbed,
+    /// It was disturbed, and another one stands in for it.
+    Replaced,
+    /// It never counts, disturbed or not.
+    WarmUp,
+}
+
+impl Kind {
+    /// All kinds, in the order of legends.
+    pub(in super::super) const ALL: [Kind; 4] =
+        [Kind::Counts, Kind::Disturbed, Kind::Replaced, Kind::WarmUp];
+
+    /// The kind of a repetition of `group`.
+    pub(in super::super) fn of(group: &Group<'_>, sample: &Sample) -> Kind {
+        let counts = group.counted.iter().any(|s| std::ptr::eq(*s, sample));
+        match (sample.is_measured(), counts, sample.taint.is_empty()) {
+            (false, _, _) => Kind::WarmUp,
+            (true, false, _) => Kind::Replaced,
+            (true, true, true) => Kind::Counts,
+            (true, true, false) => Kind::Disturbed,
+        }
+    }
+
+    /// Shape, colour and whether it is hollow.
+    pub(in super::super) fn look(self) -> (Shape, Role, bool) {
+        match self {
+            Kind::Counts => (Shape::Dot, Role::Accent, false),
+            Kind::Disturbed => (Shape::Triangle, Role::Warn, false),
+            Kind::Replaced => (Shape::Triangle, Role::Warn, true),
+            Kind::WarmUp => (Shape::Cross, Role::Muted, false),
+        }
+    }
+
+    /// In words.
+    pub(in super::super) fn name(self) -> &'static str {
+        match self {
+            Kind::Counts => "counts",
+            Kind::Disturbed => "counts, though disturbed",
+            Kind::Replaced => "disturbed, replaced by a re-run",
+            Kind::WarmUp => "warm-up, does not count",
+        }
+    }
+}
+
 /// One repetition as a point at `x`, or in row `row` of a plot with rows.
 fn repetition_mark(
     group: &Group<'_>,
@@ -64,12 +114,13 @@ fn repetition_mark(
     rate: f64,
     row: Option<f64>,
 ) -> Mark {
-    let hollow = !group.counted.iter().any(|s| std::ptr::eq(*s, sample));
-    let mut title = match sample.is_measured() {
-        true => format!("round {}: {} tok/s", sample.round + 1, number(rate)),
-        false => format!("warm-up {}: {} tok/s", sample.round + 1, number(rate)),
+    let kind = Kind::of(group, sample);
+    let name = match kind {
+        Kind::WarmUp => "warm-up",
+        _ => "round",
     };
-    if hollow && sample.is_measured() {
+    let mut title = format!("{name} {}: {} tok/s", sample.round + 1, number(rate));
+    if kind == Kind::Replaced {
         title += ", replaced by a re-run";
     }
     for taint in &sample.taint {
@@ -79,17 +130,13 @@ fn repetition_mark(
         Some(row) => (rate, row),
         None => (x, rate),
     };
-    let disturbed = !sample.taint.is_empty();
+    let (shape, role, hollow) = kind.look();
     Mark::Point {
         x,
         y,
-        shape: if disturbed {
-            Shape::Triangle
-        } else {
-            Shape::Dot
-        },
-        role: if disturbed { Role::Warn } else { Role::Accent },
-        hollow: hollow || disturbed,
+        shape,
+        role,
+        hollow,
         title,
     }
 }

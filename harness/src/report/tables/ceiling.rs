@@ -11,7 +11,7 @@ pub(in super::super) fn shares(places: &[Place]) -> Table {
         "case",
         "phase",
         "reached",
-        "unit",
+        super::UNIT,
         "peak of its rounds",
         "share %",
         "interval of the share",

@@ -73,29 +73,26 @@ pub(in super::super) fn simulated(rows: &[simulate::Row]) -> Table {
     table("Simulated, for each token", &columns, rows.collect())
 }
 
-/// Counters of a case with their sources; those that are not available say why.
+/// Counters of a case with their sources; those that are not available are left out.
 pub(in super::super) fn counters(rows: &[counter::Row]) -> Table {
-    let rows = rows.iter().map(|row| {
+    let present = rows.iter().filter(|row| row.absent.is_none());
+    let rows = present.map(|row| {
         let per_token = if row.per_token { " per token" } else { "" };
-        let note = match &row.absent {
-            Some(absent) => absent.reason.clone(),
-            None => row.meaning.to_owned(),
-        };
         vec![
             Cell::text(&row.title),
-            Cell::text(row.part.map_or("at the end", |part| part.name())),
             Cell::number(row.value),
             Cell::text(format!("{}{per_token}", row.unit)),
+            Cell::text(row.part.map_or("at the end", |part| part.name())),
             Cell::number(row.mad),
             Cell::text(row.source_words()),
-            Cell::text(note),
+            Cell::text(row.meaning),
         ]
     });
     let columns = [
         "event",
-        "phase",
         "median",
-        "unit",
+        super::UNIT,
+        "phase",
         "MAD",
         "source",
         "what it is",
