@@ -1,14 +1,20 @@
 //! Ctrl-C, SIGTERM and SIGHUP: the first asks the run to stop, the second ends the program at once.
 
 use crate::exit::Exit;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 static STOPPING: AtomicBool = AtomicBool::new(false);
-/// Process group of the running child; 0 if none.
-static CHILD: AtomicI32 = AtomicI32::new(0);
-/// Called once by the first signal.
-static WAKE: Mutex<Option<Box<dyn Fn() + Send>>> = Mutex::new(None);
+/// The running children.
+static CHILDREN: Mutex<Vec<Child>> = Mutex::new(Vec::new());
+
+/// A running child.
+struct Child {
+    /// Its process group.
+    group: i32,
+    /// Called once by the first signal.
+    wake: Box<dyn Fn() + Send>,
+}
 
 /// Takes over the signals for the rest of the program.
 ///
@@ -17,11 +23,11 @@ static WAKE: Mutex<Option<Box<dyn Fn() + Send>>> = Mutex::new(None);
 pub fn install() -> anyhow::Result<()> {
     ctrlc::set_handler(|| {
         if STOPPING.swap(true, Ordering::SeqCst) {
-            kill_child();
+            kill_children();
             std::process::exit(Exit::Interrupted as i32);
         }
-        if let Some(wake) = &*WAKE.lock().unwrap_or_else(PoisonError::into_inner) {
-            wake();
+        for child in children().iter() {
+            (child.wake)();
         }
     })?;
     Ok(())
@@ -32,28 +38,35 @@ pub fn requested() -> bool {
     STOPPING.load(Ordering::SeqCst)
 }
 
-/// While this lives, a signal calls `wake`, and a second one kills the process group `child`.
-pub(crate) struct Guard;
+/// While this lives, a signal calls `wake`, and a second one kills the child's process group.
+pub(crate) struct Guard {
+    group: i32,
+}
 
 impl Guard {
-    /// Watches over a child.
-    pub(crate) fn new(child: i32, wake: impl Fn() + Send + 'static) -> Guard {
-        CHILD.store(child, Ordering::SeqCst);
-        *WAKE.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(wake));
-        Guard
+    /// Watches over a child, the leader of the process group.
+    pub(crate) fn new(group: i32, wake: impl Fn() + Send + 'static) -> Guard {
+        let wake = Box::new(wake);
+        children().push(Child { group, wake });
+        Guard { group }
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        CHILD.store(0, Ordering::SeqCst);
-        *WAKE.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        children().retain(|child| child.group != self.group);
     }
 }
 
-fn kill_child() {
-    if let Some(group) = rustix::process::Pid::from_raw(CHILD.load(Ordering::SeqCst)) {
-        // The child may be gone already.
-        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+fn children() -> MutexGuard<'static, Vec<Child>> {
+    CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn kill_children() {
+    for child in children().iter() {
+        if let Some(group) = rustix::process::Pid::from_raw(child.group) {
+            // The child may be gone already.
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::record::{
     RunFolder, SCHEMA_VERSION, Sample, tokens_sha256,
 };
 use crate::reference;
-use crate::runner::{self, Finished, Job, Program, Trouble};
+use crate::runner::{self, Finished, Job, Program, Slices, Trouble};
 use crate::scenario::Order;
 use crate::stats::SplitMix64;
 use std::collections::{HashMap, HashSet};
@@ -149,10 +149,26 @@ pub struct Plan<'a> {
     pub worker: &'a Program,
     /// The repetitions, in order.
     pub slots: &'a [Slot],
+    /// How long a slice is, where the worker's repetitions of a round take turns; `None` where each has the machine to itself.
+    pub slice: Option<Duration>,
     /// Disturbed repetitions that may be run again.
     pub reruns: u32,
     /// The program that takes peaks, and what it takes before the first repetition of every round.
     pub probes: (&'a Path, &'a [probe::Job]),
+}
+
+impl Plan<'_> {
+    /// Repetitions that are done at the same time: the worker's of a round that follow each other, or one.
+    pub fn groups(&self) -> impl Iterator<Item = &[Slot]> {
+        let works = |slot: &Slot| {
+            let task = &self.tasks[slot.task as usize];
+            matches!(task.work, Work::Worker(_))
+        };
+        self.slots.chunk_by(move |a, b| {
+            let same = (a.phase, a.round) == (b.phase, b.round);
+            self.slice.is_some() && same && works(a) && works(b)
+        })
+    }
 }
 
 /// How a run ended.
@@ -184,20 +200,25 @@ pub fn run(
         done,
         tell,
     };
-    for &slot in plan.slots {
-        if measuring.is_done(slot) {
-            (measuring.tell)(Told::Skipped);
-            continue;
+    for group in plan.groups() {
+        let mut open = Vec::new();
+        for &slot in group {
+            match measuring.is_done(slot) || measuring.given_up(slot) {
+                true => (measuring.tell)(Told::Skipped),
+                false => open.push(slot),
+            }
         }
-        if interrupt::requested() {
+        let Some(&first) = open.first() else {
+            continue;
+        };
+        if interrupt::requested() || measuring.probes(first)? == End::Interrupted {
             return Ok(End::Interrupted);
         }
-        if measuring.given_up(slot) {
-            (measuring.tell)(Told::Skipped);
-            continue;
-        }
-        if measuring.probes(slot)? == End::Interrupted || measuring.slot(slot)? == End::Interrupted
-        {
+        let end = match (open.len(), plan.slice) {
+            (2.., Some(length)) => measuring.in_turns(&open, length)?,
+            _ => measuring.slot(first)?,
+        };
+        if end == End::Interrupted {
             return Ok(End::Interrupted);
         }
     }
@@ -234,6 +255,16 @@ fn first_outputs(samples: &[Sample]) -> HashMap<(u32, String), String> {
 /// Re-runs that an interrupted run has used.
 fn reruns_used(samples: &[Sample]) -> u32 {
     samples.iter().filter(|s| s.attempt > 0).count() as u32
+}
+
+/// What became of a repetition.
+enum Taken {
+    /// It is written down.
+    Kept,
+    /// It is written down, and something disturbed it.
+    Disturbed,
+    /// A signal stopped it.
+    Interrupted,
 }
 
 /// A run in progress.
@@ -308,31 +339,93 @@ impl Measuring<'_, '_> {
         (self.tell)(Told::Begins(case, &task.runner));
         for attempt in 0..ATTEMPTS_MAX {
             let started_at = clock::timestamp();
-            match self.attempt(slot, attempt, started_at.clone()) {
-                Err(Trouble::Interrupted) => return Ok(End::Interrupted),
-                Err(Trouble::Failed {
-                    kind,
-                    message,
-                    stderr,
-                }) => {
-                    let failure = self.failure(slot, started_at, kind, message, stderr);
-                    *self.failed.entry(slot.task).or_default() += 1;
-                    self.keep_failure(failure)?;
-                    break;
-                }
-                Ok(sample) => {
-                    self.failed.remove(&slot.task);
-                    let again = slot.phase == Phase::Measured && !sample.taint.is_empty();
-                    self.keep(slot, sample)?;
-                    if !again || self.reruns_left == 0 || attempt + 1 == ATTEMPTS_MAX {
-                        break;
-                    }
+            let result = self.attempt(slot, attempt, started_at.clone());
+            match self.take(slot, started_at, result)? {
+                Taken::Interrupted => return Ok(End::Interrupted),
+                Taken::Disturbed if self.reruns_left > 0 && attempt + 1 < ATTEMPTS_MAX => {
                     self.reruns_left -= 1;
                 }
+                Taken::Kept | Taken::Disturbed => break,
             }
         }
         (self.tell)(Told::Over);
         Ok(End::Complete)
+    }
+
+    /// Repetitions by the worker, all at the same time and in turns.
+    fn in_turns(&mut self, slots: &[Slot], length: Duration) -> anyhow::Result<End> {
+        let plan = self.plan;
+        let task = |slot: Slot| &plan.tasks[slot.task as usize];
+        for &slot in slots {
+            let case = &plan.manifest.cases[task(slot).case as usize];
+            (self.tell)(Told::Begins(case, &task(slot).runner));
+        }
+        let slices = Slices::new(length);
+        let started_at = clock::timestamp();
+        let finished = std::thread::scope(|scope| {
+            let turns = scope.spawn(|| slices.give_turns());
+            let one = |slot: Slot| {
+                let slices = &slices;
+                scope.spawn(move || match &task(slot).work {
+                    Work::Worker(job) => {
+                        let limit = task(slot).limit.saturating_mul(slots.len() as u32);
+                        runner::repetition(plan.worker, job, limit, Some(slices))
+                    }
+                    Work::Reference(_) => unreachable!("groups hold the worker's repetitions"),
+                })
+            };
+            let running: Vec<_> = slots.iter().map(|&slot| one(slot)).collect();
+            let ended = running.into_iter().map(|thread| {
+                let ended = thread.join();
+                ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            });
+            let ended: Vec<_> = ended.collect();
+            slices.close();
+            turns
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            ended
+        });
+        let mut end = End::Complete;
+        for (&slot, finished) in slots.iter().zip(finished) {
+            let result = finished.map(|f| self.sample(slot, 0, started_at.clone(), f));
+            if let Taken::Interrupted = self.take(slot, started_at.clone(), result)? {
+                end = End::Interrupted;
+            }
+            (self.tell)(Told::Over);
+        }
+        Ok(end)
+    }
+
+    /// Writes down what a repetition gave.
+    fn take(
+        &mut self,
+        slot: Slot,
+        started_at: String,
+        result: Result<Sample, Trouble>,
+    ) -> anyhow::Result<Taken> {
+        match result {
+            Err(Trouble::Interrupted) => Ok(Taken::Interrupted),
+            Err(Trouble::Failed {
+                kind,
+                message,
+                stderr,
+            }) => {
+                let failure = self.failure(slot, started_at, kind, message, stderr);
+                *self.failed.entry(slot.task).or_default() += 1;
+                self.keep_failure(failure)?;
+                Ok(Taken::Kept)
+            }
+            Ok(sample) => {
+                self.failed.remove(&slot.task);
+                let again = slot.phase == Phase::Measured && !sample.taint.is_empty();
+                self.keep(slot, sample)?;
+                Ok(match again {
+                    true => Taken::Disturbed,
+                    false => Taken::Kept,
+                })
+            }
+        }
     }
 
     /// One start of whatever does the task.
@@ -340,7 +433,7 @@ impl Measuring<'_, '_> {
         let task = self.task(slot);
         match &task.work {
             Work::Worker(job) => {
-                let finished = runner::repetition(self.plan.worker, job, task.limit)?;
+                let finished = runner::repetition(self.plan.worker, job, task.limit, None)?;
                 Ok(self.sample(slot, attempt, started_at, finished))
             }
             Work::Reference(plan) => {
@@ -441,6 +534,7 @@ impl Measuring<'_, '_> {
             output_text: outcome.output_text,
             taint: finished.taint,
             counters: outcome.counters,
+            slices: finished.slices,
         }
     }
 
@@ -482,6 +576,7 @@ impl Measuring<'_, '_> {
             output_text: reading.text,
             taint: reading.taint,
             counters: None,
+            slices: None,
         }
     }
 }

@@ -6,10 +6,12 @@
 mod child;
 mod disturbance;
 pub mod engine;
+mod slices;
 mod tied;
 mod valgrind;
 
 pub use child::Program;
+pub use slices::{Ran, Slices};
 pub use tied::{become_tied, launch_through, repeatable};
 pub(crate) use valgrind::{DECODE, OTHER, PREFILL};
 
@@ -125,6 +127,9 @@ pub struct Outcome {
     pub load_ms: Option<f64>,
     /// Arrival of each token in nanoseconds since the prompt was handed over.
     pub arrival_ns: Vec<u64>,
+    /// Where these times lie on the machine's clock.
+    #[serde(default)]
+    pub clock: Option<ClockSpan>,
     /// The passes over the prompt.
     pub prefill: Option<PassStats>,
     /// The passes that generated tokens 2..N.
@@ -152,6 +157,16 @@ pub struct Outcome {
     pub output_text: String,
 }
 
+/// The timed part on the system's monotonic clock, in nanoseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClockSpan {
+    /// When the prompt was handed over.
+    pub start_ns: u64,
+    /// From when to when the clock of the timed part stood still, after the first token.
+    pub pause_ns: (u64, u64),
+}
+
 /// A repetition that gave a result.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finished {
@@ -161,6 +176,8 @@ pub struct Finished {
     pub usage: Usage,
     /// What disturbed it.
     pub taint: Vec<Taint>,
+    /// Slices of time it had, if it shared the machine in turns.
+    pub slices: Option<u32>,
 }
 
 /// A repetition that gave none.
@@ -179,11 +196,16 @@ pub enum Trouble {
     },
 }
 
-/// Runs one repetition in a fresh process.
+/// Runs one repetition in a fresh process, which takes turns with others if there are `slices`.
 ///
 /// # Errors
 /// When it gave no result, or the harness was asked to stop.
-pub fn repetition(worker: &Program, job: &Job, limit: Duration) -> Result<Finished, Trouble> {
+pub fn repetition(
+    worker: &Program,
+    job: &Job,
+    limit: Duration,
+    slices: Option<&Slices>,
+) -> Result<Finished, Trouble> {
     let failed = |kind, message: String, stderr: &str| Trouble::Failed {
         kind,
         message,
@@ -198,23 +220,29 @@ pub fn repetition(worker: &Program, job: &Job, limit: Duration) -> Result<Finish
     })?;
     input.push(b'\n');
     let before = Disturbance::read();
-    let ended = child::run(worker, input, limit).map_err(|e| {
+    let ended = child::run(worker, input, limit, slices).map_err(|e| {
         let message = format!("cannot start \"{}\": {e}", worker.path.display());
         failed(FailureKind::Spawn, message, "")
     })?;
     let outside = Disturbance::read().since(&before);
-    let outcome = outcome(&ended, job, limit).map_err(|trouble| match trouble {
+    let mut outcome = outcome(&ended, job, limit).map_err(|trouble| match trouble {
         None => Trouble::Interrupted,
         Some((kind, message)) => failed(kind, message, &ended.stderr),
     })?;
     let mut usage = usage(&ended, outcome.timed, &outside);
     usage.huge_pages_bytes = outcome.huge_pages_bytes;
     let timed_s = outcome.arrival_ns.last().map_or(0.0, |&ns| ns as f64 / 1e9);
-    let taint = taint(&usage, timed_s, !outcome.cpus.is_empty());
+    let slices = ended.ran.as_ref().map(Ran::slices);
+    let taint = taint(&usage, timed_s, !outcome.cpus.is_empty(), slices);
+    if let Some(ran) = &ended.ran {
+        let own = ran.own_time(&mut outcome);
+        own.map_err(|message| failed(FailureKind::Protocol, message, &ended.stderr))?;
+    }
     Ok(Finished {
         outcome,
         usage,
         taint,
+        slices,
     })
 }
 
@@ -242,7 +270,7 @@ pub fn tool(program: &Program, limit: Duration) -> Result<Output, Trouble> {
         stderr,
     };
     let (before, switched) = (Disturbance::read(), ProcessUse::of_children());
-    let ended = child::run(&tied::tie(program), Vec::new(), limit).map_err(|e| {
+    let ended = child::run(&tied::tie(program), Vec::new(), limit, None).map_err(|e| {
         let message = format!("cannot start \"{}\": {e}", program.path.display());
         failed(FailureKind::Spawn, message, String::new())
     })?;
@@ -283,7 +311,7 @@ pub fn tool(program: &Program, limit: Duration) -> Result<Output, Trouble> {
 fn tool_output(ended: Ended, outside: &Disturbance, timed: ProcessUse) -> Output {
     let usage = usage(&ended, timed, outside);
     Output {
-        taint: taint(&usage, ended.wall_ms / 1e3, false),
+        taint: taint(&usage, ended.wall_ms / 1e3, false, None),
         usage,
         stdout: ended.stdout,
         stderr: ended.stderr,
@@ -397,8 +425,9 @@ fn usage(ended: &Ended, timed: ProcessUse, outside: &Disturbance) -> Usage {
     }
 }
 
-/// What disturbed a repetition enough to be marked; `timed_s` is the time in which switches were counted.
-fn taint(usage: &Usage, timed_s: f64, pinned: bool) -> Vec<Taint> {
+/// What disturbed a repetition enough to be marked; `timed_s` is the time in which switches were counted. Whoever stops a
+/// slice has to wake up for it, and that takes the CPU from a thread.
+fn taint(usage: &Usage, timed_s: f64, pinned: bool, slices: Option<u32>) -> Vec<Taint> {
     let mut taint = Vec::new();
     let wall_ms = usage.wall_ms.unwrap_or(f64::INFINITY);
     if let Some(ms) = usage.steal_ms.filter(|&ms| ms > wall_ms * STEAL_SHARE_MAX) {
@@ -407,7 +436,9 @@ fn taint(usage: &Usage, timed_s: f64, pinned: bool) -> Vec<Taint> {
     if let Some(ms) = usage.throttled_ms.filter(|&ms| ms > 0.0) {
         taint.push(Taint::Throttled { ms });
     }
-    let switches_max = INVOLUNTARY_FREE + (timed_s * INVOLUNTARY_PER_S_MAX) as u64;
+    let switches_max = INVOLUNTARY_FREE
+        + (timed_s * INVOLUNTARY_PER_S_MAX) as u64
+        + u64::from(slices.unwrap_or(0));
     if let Some(count) = usage.involuntary_switches.filter(|&n| n > switches_max) {
         taint.push(Taint::InvoluntarySwitches { count });
     }

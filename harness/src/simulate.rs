@@ -188,7 +188,7 @@ fn counted(
     let output = folder.path().join("callgrind.out");
     let geometry = geometry(caches);
     let program = command(valgrind, &output, &geometry.flags, plan.worker);
-    let finished = runner::repetition(&runner::repeatable(&program), job, plan.limit);
+    let finished = runner::repetition(&runner::repeatable(&program), job, plan.limit, None);
     let finished = finished.map_err(|trouble| match trouble {
         Trouble::Failed {
             kind: kind @ FailureKind::Timeout,

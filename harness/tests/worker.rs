@@ -322,3 +322,45 @@ fn a_whole_run_makes_its_model_and_agrees_with_itself() {
         assert!(sample.usage.peak_rss_bytes > Some(1 << 20));
     }
 }
+
+#[test]
+fn repetitions_that_take_turns_tell_their_own_time() {
+    let dir = tempfile::tempdir().expect("folder");
+    let scenario = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/smoke.toml");
+    let mut compare = Command::new(HARNESS);
+    let compare = compare.arg("compare").arg(scenario).args([
+        "--itself",
+        "--rounds",
+        "2",
+        "--set",
+        "run.slice_ms=2",
+        "--set",
+        "run.simulate_s=0",
+        "--models-dir",
+        "models",
+        "--no-report",
+    ]);
+    let output = compare.current_dir(dir.path()).output().expect("starts");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    let folders = fs::read_dir(dir.path().join("results")).expect("results");
+    let mut folders = folders.map(|entry| entry.expect("entry").path());
+    let folder = folders.find(|path| path.join("manifest.json").exists());
+    let run = Run::read(&folder.expect("a folder")).expect("a run folder");
+    assert_eq!(run.failures, []);
+    let measured: Vec<_> = run.samples.iter().filter(|s| s.is_measured()).collect();
+    assert_eq!(measured.len(), 2 * 4);
+    for sample in measured {
+        assert_eq!(sample.output_ids, run.samples[0].output_ids);
+        assert!(sample.slices > Some(0));
+        let (own_ms, life_ms) = (sample.e2e_ms(), sample.usage.wall_ms);
+        assert!(
+            own_ms > Some(0.0) && own_ms < life_ms,
+            "{own_ms:?} of {life_ms:?}"
+        );
+        let ns =
+            |stats: Option<harness::record::PassStats>| stats.map_or(0, |s| s.stages.total_ns());
+        let stages_ms = (ns(sample.prefill) + ns(sample.decode)) as f64 / 1e6;
+        assert!(Some(stages_ms) <= own_ms, "{stages_ms} of {own_ms:?}");
+    }
+}

@@ -17,6 +17,9 @@ use std::path::{Path, PathBuf};
 /// The scenario where none is named.
 const SCENARIO: &str = "scenarios/strict.toml";
 
+/// Milliseconds that each of two engines runs before the other does, where the engine is compared with itself.
+const SLICE_MS: u32 = 5;
+
 /// Measures the engine and other programs in turn, and says which one is faster, how sure that is, and why.
 ///
 /// Same file, threads, CPUs, KV type and numbers of tokens; every repetition in fresh processes. In each round all take
@@ -62,8 +65,8 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let resumes = args.session.resume.is_some();
     let path = args.scenario.as_deref();
     let path = path.or_else(|| (!resumes).then_some(Path::new(SCENARIO)));
-    let rounds = |scenario: &Scenario| rounds(args, scenario);
-    let mut session = Session::load(&args.session, "compare", path, rounds)?;
+    let adjust = |scenario: &Scenario| [rounds(args, scenario), slices(args)].concat();
+    let mut session = Session::load(&args.session, "compare", path, adjust)?;
     if let Some(run) = session.resumed() {
         let began = run.manifest.comparison.as_ref();
         plan::require_same_programs(began.ok_or_else(|| {
@@ -122,6 +125,15 @@ fn rounds(args: &Args, scenario: &Scenario) -> Vec<String> {
             vec![format!("run.rounds={least}")]
         }
         None => vec![],
+    }
+}
+
+/// Override that has two engines take turns, unless told otherwise.
+fn slices(args: &Args) -> Vec<String> {
+    let mut set = args.session.set.iter();
+    match args.itself && !set.any(|set| set.trim_start().starts_with("run.slice_ms")) {
+        true => vec![format!("run.slice_ms={SLICE_MS}")],
+        false => vec![],
     }
 }
 

@@ -185,9 +185,11 @@ impl<'a> Session<'a> {
             tasks,
             worker: &self.worker,
             slots,
+            slice: slice(&self.scenario),
             reruns: self.scenario.run.reruns,
             probes: (&probe::program()?, &plan::probes(&self.scenario, &manifest)),
         };
+        require_memory(&plan)?;
         let path = folder.path().display();
         eprintln!("{path}: {}", plan::promise(&self.scenario, slots));
         let disturbing = manifest.host.warnings().count();
@@ -278,6 +280,31 @@ impl<'a> Session<'a> {
             words.extend(given.iter().flat_map(|path| [flag.into(), shown(path)]));
         }
         repeat::join(&words)
+    }
+}
+
+/// How long a slice is, where repetitions take turns.
+fn slice(scenario: &Scenario) -> Option<Duration> {
+    let ms = scenario.run.slice_ms;
+    (ms > 0).then(|| Duration::from_millis(ms.into()))
+}
+
+/// Refuses repetitions at the same time whose models do not fit into memory together.
+fn require_memory(plan: &measure::Plan<'_>) -> anyhow::Result<()> {
+    let bytes = |slot: &Slot| {
+        let case = &plan.manifest.cases[plan.tasks[slot.task as usize].case as usize];
+        plan.manifest.models[case.model].file_bytes
+    };
+    let needed = plan.groups().map(|group| group.iter().map(bytes).sum());
+    let needed: u64 = needed.max().unwrap_or(0);
+    match plan.manifest.host.memory_available_bytes {
+        Some(free) if plan.slice.is_some() && needed > free => {
+            let (needed, free) = (host::binary_bytes(needed), host::binary_bytes(free));
+            Err(Fail::usage(format!(
+                "the models of a round, which take turns, need {needed} together, and {free} of memory are available: --set run.slice_ms=0 runs one at a time"
+            )))
+        }
+        _ => Ok(()),
     }
 }
 

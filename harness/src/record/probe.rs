@@ -1,6 +1,7 @@
 //! Peaks taken by probes in the rounds of a run, and shares of them.
 
-use super::{Phase, Run, Sample, positive};
+use super::rates::positive;
+use super::{Phase, Run, Sample};
 use engine::probe::{Reading, What};
 use serde::{Deserialize, Serialize};
 

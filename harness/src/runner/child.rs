@@ -9,6 +9,7 @@
 //!    group is killed while its leader is not yet reaped, so its number cannot belong to anybody else.
 //! 4. The child is reaped with `wait4`, which tells the peak memory of this child alone.
 
+use super::slices::{Ran, Slices};
 use crate::clock::Stopwatch;
 use crate::interrupt;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
@@ -62,6 +63,8 @@ pub(super) struct Ended {
     pub(super) peak_rss_bytes: u64,
     pub(super) user_ms: f64,
     pub(super) system_ms: f64,
+    /// When it ran, if it took turns with others.
+    pub(super) ran: Option<Ran>,
 }
 
 /// What the helper threads report.
@@ -73,14 +76,20 @@ enum Event {
     Stderr(Vec<u8>),
 }
 
-/// Runs a program to its end, or to the time limit.
+/// Runs a program to its end, or to the time limit; in turns with others, if there are `slices`.
 ///
 /// # Errors
 /// When it cannot be started.
-pub(super) fn run(program: &Program, input: Vec<u8>, limit: Duration) -> std::io::Result<Ended> {
+pub(super) fn run(
+    program: &Program,
+    input: Vec<u8>,
+    limit: Duration,
+    slices: Option<&Slices>,
+) -> std::io::Result<Ended> {
     let watch = Stopwatch::start();
     let mut child = spawn(program, input.is_empty())?;
     let pid = Pid::from_child(&child);
+    let turns = slices.map(|slices| (slices, slices.join(pid)));
     let (events, inbox) = channel();
     let wake = events.clone();
     let guard = interrupt::Guard::new(pid.as_raw_nonzero().get(), move || {
@@ -92,6 +101,7 @@ pub(super) fn run(program: &Program, input: Vec<u8>, limit: Duration) -> std::io
     }
     let mut pipes = Pipes::default();
     let ending = pipes.wait(&inbox, &watch, limit);
+    let ran = turns.map(|(slices, place)| slices.leave(place));
     // The leader is not reaped yet: the group's number is still its own. It may be empty already.
     let _ = rustix::process::kill_process_group(pid, Signal::KILL);
     drop(guard);
@@ -107,6 +117,7 @@ pub(super) fn run(program: &Program, input: Vec<u8>, limit: Duration) -> std::io
         peak_rss_bytes: used.rusage.maxrss,
         user_ms: used.rusage.utime.as_secs_f64() * 1e3,
         system_ms: used.rusage.stime.as_secs_f64() * 1e3,
+        ran,
     })
 }
 

@@ -2,7 +2,8 @@
 //!
 //! What the timed part needs is allocated before it begins; answers are written before and after it, never within.
 
-use super::{Answer, Job, JobPrompt, Outcome, PROTOCOL_VERSION, valgrind};
+use super::{Answer, ClockSpan, Job, JobPrompt, Outcome, PROTOCOL_VERSION, valgrind};
+use crate::clock;
 use crate::counter::{Counting, ProcessUse, Threads};
 use crate::record::{Counters, ModelFacts, PassStats};
 use crate::stats::SplitMix64;
@@ -53,6 +54,7 @@ pub fn work(job: &Job, tell: &mut dyn FnMut(&Answer)) -> Result<()> {
         n_prompt: prompt.len() as u32,
         load_ms: Some(load_ms),
         arrival_ns: run.arrival_ns,
+        clock: Some(run.clock),
         prefill: Some(pass_stats(&run.prefill)),
         decode: (run.decode.passes > 0).then(|| pass_stats(&run.decode)),
         threads: Some(pool.threads() as u32),
@@ -126,6 +128,7 @@ fn require_room(job: &Job, n_prompt: usize, session: &Session<'_>, model: &Model
 /// What was timed.
 struct Generated {
     arrival_ns: Vec<u64>,
+    clock: ClockSpan,
     output_ids: Vec<u32>,
     prefill: Stats,
     decode: Stats,
@@ -167,10 +170,12 @@ fn generate(
     if job.simulated.is_some() {
         valgrind::zero();
     }
+    let mut waste = Waste::start(job);
     let mut clock = Clock::start();
     session.prefill(prompt)?;
     let mut token = session.sample(|logits| chooser.choose(logits))?;
-    arrival_ns.push(arrival(job, &clock, 0));
+    waste.after_token();
+    arrival_ns.push(clock.ns());
     output_ids.push(token);
     let prefill = session.take_stats();
     if job.simulated.is_some() {
@@ -180,11 +185,8 @@ fn generate(
     while output_ids.len() < n_gen && !tokenizer.is_eog(token) {
         session.decode(token)?;
         token = session.sample(|logits| chooser.choose(logits))?;
-        arrival_ns.push(arrival(
-            job,
-            &clock,
-            arrival_ns.last().copied().unwrap_or(0),
-        ));
+        waste.after_token();
+        arrival_ns.push(clock.ns());
         output_ids.push(token);
     }
     let decode = session.take_stats();
@@ -195,6 +197,7 @@ fn generate(
     counting.read();
     Ok(Generated {
         arrival_ns,
+        clock: clock.span,
         output_ids,
         prefill,
         decode,
@@ -203,45 +206,65 @@ fn generate(
     })
 }
 
-/// The clock of the timed part. It stands still while counters are read.
+/// The clock of the timed part. It stands still once, while counters are read.
 struct Clock {
     start: Tick,
     paused_ns: u64,
+    span: ClockSpan,
 }
 
 impl Clock {
     fn start() -> Clock {
+        let now_ns = clock::monotonic_ns();
         Clock {
             start: Tick::now(),
             paused_ns: 0,
+            span: ClockSpan {
+                start_ns: now_ns,
+                pause_ns: (now_ns, now_ns),
+            },
         }
     }
 
-    /// Nanoseconds since the start, pauses left out.
+    /// Nanoseconds since the start, the pause left out.
     fn ns(&self) -> u64 {
         Tick::now().ns_since(self.start) - self.paused_ns
     }
 
     /// Does something outside the timed part.
     fn pause(&mut self, what: impl FnOnce()) {
-        let before = Tick::now();
+        let (before, from_ns) = (Tick::now(), clock::monotonic_ns());
         what();
-        self.paused_ns += Tick::now().ns_since(before);
+        self.span.pause_ns = (from_ns, clock::monotonic_ns());
+        self.paused_ns = Tick::now().ns_since(before);
     }
 }
 
-/// The clock's time when a token has come; on a job that is to be slower, after waiting busily in proportion to the time
-/// since the token `before`.
-fn arrival(job: &Job, clock: &Clock, before_ns: u64) -> u64 {
-    let now_ns = clock.ns();
-    let waste = now_ns.saturating_sub(before_ns) as f64 * job.slow_down_percent / 100.0;
-    let end_ns = now_ns + waste.max(0.0) as u64;
-    let mut late_ns = now_ns;
-    while late_ns < end_ns {
-        std::hint::spin_loop();
-        late_ns = clock.ns();
+/// Makes a job slower that is to be: waits busily after a token, in proportion to the CPU time that this thread, which
+/// works with the others, has used since `before_ns`, the end of the last wait.
+struct Waste {
+    percent: f64,
+    before_ns: u64,
+}
+
+impl Waste {
+    fn start(job: &Job) -> Waste {
+        Waste {
+            percent: job.slow_down_percent,
+            before_ns: clock::thread_cpu_ns(),
+        }
     }
-    late_ns
+
+    fn after_token(&mut self) {
+        if self.percent > 0.0 {
+            let now_ns = clock::thread_cpu_ns();
+            let waste = now_ns.saturating_sub(self.before_ns) as f64 * self.percent / 100.0;
+            self.before_ns = now_ns + waste as u64;
+            while clock::thread_cpu_ns() < self.before_ns {
+                std::hint::spin_loop();
+            }
+        }
+    }
 }
 
 /// One pass over the start of the prompt and one token more, then forgotten: the buffers have their memory, and the

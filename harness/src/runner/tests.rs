@@ -45,7 +45,7 @@ fn answering(lines: &[Answer]) -> Program {
 }
 
 fn run(worker: &Program) -> Result<Finished, Trouble> {
-    repetition(worker, &job(), Duration::from_secs(20))
+    repetition(worker, &job(), Duration::from_secs(20), None)
 }
 
 /// A script must fail in a certain way, with a message that has `expect` in it.
@@ -145,7 +145,7 @@ fn a_child_that_hangs_is_killed_with_all_it_started() {
         file.display()
     );
     let watch = Stopwatch::start();
-    let trouble = repetition(&script(&text), &job(), Duration::from_millis(500));
+    let trouble = repetition(&script(&text), &job(), Duration::from_millis(500), None);
     assert!(watch.elapsed() < Duration::from_secs(10));
     let Err(Trouble::Failed {
         kind,
@@ -175,7 +175,7 @@ fn a_long_job_does_not_block_and_long_stderr_keeps_its_end() {
     long.prompt = JobPrompt::Text("x".repeat(1 << 20));
     let text =
         "i=0; while [ $i -lt 3000 ]; do echo line $i is long enough >&2; i=$((i+1)); done; exit 1";
-    let trouble = repetition(&script(text), &long, Duration::from_secs(20));
+    let trouble = repetition(&script(text), &long, Duration::from_secs(20), None);
     let Err(Trouble::Failed {
         message, stderr, ..
     }) = trouble
@@ -269,7 +269,7 @@ fn disturbances_mark_a_repetition() {
 /// What marks a repetition with this outcome and use.
 fn marks(outcome: &Outcome, usage: &Usage) -> Vec<Taint> {
     let timed_s = outcome.arrival_ns.last().map_or(0.0, |&ns| ns as f64 / 1e9);
-    taint(usage, timed_s, !outcome.cpus.is_empty())
+    taint(usage, timed_s, !outcome.cpus.is_empty(), None)
 }
 
 #[test]

@@ -13,6 +13,8 @@ const NAME_CHARS_MAX: usize = 64;
 const ROUNDS_MAX: u32 = 1000;
 /// Most repetitions that may be run again.
 const RERUNS_MAX: u32 = 1000;
+/// Longest slice; a longer one would not be shorter than a repetition.
+const SLICE_MS_MAX: u32 = 1000;
 /// Most tokens of a prompt, and most to generate.
 const TOKENS_MAX: u32 = 1 << 17;
 /// Longest time one repetition may take: a week.
@@ -46,6 +48,7 @@ pub(super) fn header(scenario: &Scenario) -> Result<(), Problem> {
     let Run {
         rounds,
         warmup,
+        slice_ms,
         reruns,
         simulate_s,
         probe: _,
@@ -54,6 +57,7 @@ pub(super) fn header(scenario: &Scenario) -> Result<(), Problem> {
     references(&scenario.reference)?;
     range("run.rounds", rounds, 1, ROUNDS_MAX)?;
     range("run.warmup", warmup, 0, ROUNDS_MAX)?;
+    range("run.slice_ms", slice_ms, 0, SLICE_MS_MAX)?;
     range("run.reruns", reruns, 0, RERUNS_MAX)?;
     range("run.simulate_s", simulate_s, 0, TIMEOUT_S_MAX)
 }

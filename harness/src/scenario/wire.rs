@@ -115,7 +115,10 @@ pub struct Run {
     pub timeout_s: u64,
     /// Seed of the order and of synthetic prompts.
     pub seed: u64,
-    /// Disturbed repetitions that may be run again, over the whole run.
+    /// Where above 0, the repetitions of a round run at the same time, each a slice of so many milliseconds in turn, and
+    /// their times are those of their own slices: drift that lasts longer meets all alike. All of them must fit into memory.
+    pub slice_ms: u32,
+    /// Disturbed repetitions that may be run again, over the whole run; those in slices are not.
     pub reruns: u32,
     /// Takes the machine's peaks in every round, to hold the cases against.
     pub probe: bool,
@@ -133,6 +136,7 @@ impl Default for Run {
             order: Order::Rotated,
             timeout_s: 600,
             seed: 1,
+            slice_ms: 0,
             reruns: 0,
             probe: true,
             simulate_s: 0,

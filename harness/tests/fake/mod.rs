@@ -213,6 +213,7 @@ impl FakeRun {
             output_text: format!("Once upon a time there was a small model.\n{HOSTILE}\nIt ran on two cores, was happy — and 速い."),
             taint: Vec::new(),
             counters: None,
+            slices: None,
         });
     }
 

@@ -13,12 +13,19 @@ pub(super) fn all(scenario: &Scenario, ways: &[Way], slow_down_percent: f64) -> 
             true => format!("the same, and a busy wait of {slow_down_percent} % after every token"),
             false => "the same".into(),
         };
-        return vec![setting(
-            "everything",
-            "this program",
-            second,
-            slow_down_percent == 0.0,
-        )];
+        let turns = match scenario.run.slice_ms {
+            0 => "one repetition after the other".into(),
+            ms => format!("slices of {ms} ms, all repetitions of a round at the same time"),
+        };
+        return vec![
+            setting(
+                "everything",
+                "this program",
+                second,
+                slow_down_percent == 0.0,
+            ),
+            setting("turns", turns.clone(), turns, true),
+        ];
     }
     let has = |kind| ways.iter().any(|way| way.kind == kind && !way.is_text);
     let mut settings = vec![model(scenario), threads(scenario, ways)];
