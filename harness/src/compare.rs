@@ -9,7 +9,8 @@ mod words;
 pub use output::csv;
 
 use crate::record::{
-    CaseRecord, ComparisonPlan, ENGINE, ENGINE_AGAIN, ReferencePlan, Run, Sample, Setting,
+    CaseRecord, ComparisonPlan, ENGINE, ENGINE_AGAIN, ReferencePlan, Run, Sample, SecondEngine,
+    Setting,
 };
 use crate::stats;
 use crate::summary::{self, Summary};
@@ -69,8 +70,8 @@ pub struct Comparison {
     pub schema_version: u32,
     /// Runner that is judged: the engine, or the second of two engines where it is compared with itself.
     pub subject: String,
-    /// How much slower the second engine was made on purpose, in per cent.
-    pub slow_down_percent: f64,
+    /// What sets the second engine apart, where the engine is compared with itself.
+    pub second: SecondEngine,
     /// When a difference counts.
     pub rule: Rule,
     /// What was made equal, and what could not be.
@@ -247,7 +248,7 @@ pub fn compare(run: &Run) -> Option<Comparison> {
     Some(Comparison {
         schema_version: SCHEMA_VERSION,
         subject: plan.subject().to_owned(),
-        slow_down_percent: plan.slow_down_percent,
+        second: plan.second.clone(),
         cases: cases.collect(),
         settings: plan.settings.clone(),
         rule,
@@ -331,10 +332,8 @@ impl Input<'_> {
 
     /// The row of the engine, or of the second one.
     fn engine(&self, rate: Rate, runner: &str) -> Row {
-        let slow = self.plan.slow_down_percent;
         let title = match runner {
-            ENGINE_AGAIN if slow > 0.0 => format!("the engine slowed by {slow} %"),
-            ENGINE_AGAIN => "the engine again".into(),
+            ENGINE_AGAIN => self.plan.second.title(),
             _ => "the engine".into(),
         };
         self.row(rate, runner, &title, None)

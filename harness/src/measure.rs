@@ -31,6 +31,8 @@ pub struct Task {
     pub runner: String,
     /// Time one repetition may take.
     pub limit: Duration,
+    /// The worker that does it, if it is not that of the plan.
+    pub worker: Option<Program>,
     /// How a repetition is done.
     pub work: Work,
 }
@@ -369,7 +371,8 @@ impl Measuring<'_, '_> {
                 scope.spawn(move || match &task(slot).work {
                     Work::Worker(job) => {
                         let limit = task(slot).limit.saturating_mul(slots.len() as u32);
-                        runner::repetition(plan.worker, job, limit, Some(slices))
+                        let worker = task(slot).worker.as_ref().unwrap_or(plan.worker);
+                        runner::repetition(worker, job, limit, Some(slices))
                     }
                     Work::Reference(_) => unreachable!("groups hold the worker's repetitions"),
                 })
@@ -433,7 +436,8 @@ impl Measuring<'_, '_> {
         let task = self.task(slot);
         match &task.work {
             Work::Worker(job) => {
-                let finished = runner::repetition(self.plan.worker, job, task.limit, None)?;
+                let worker = task.worker.as_ref().unwrap_or(self.plan.worker);
+                let finished = runner::repetition(worker, job, task.limit, None)?;
                 Ok(self.sample(slot, attempt, started_at, finished))
             }
             Work::Reference(plan) => {

@@ -13,8 +13,8 @@ mod rates;
 mod simulated;
 
 pub use comparison::{
-    ComparisonPlan, ENGINE_AGAIN, Figure, Figures, ReferenceCommand, ReferenceKind, ReferencePlan,
-    Refused, Reported, Setting,
+    ComparisonPlan, ENGINE_AGAIN, Figure, Figures, OtherBuild, ReferenceCommand, ReferenceKind,
+    ReferencePlan, Refused, Reported, SecondEngine, Setting,
 };
 pub use counters::{Absent, Count, Counters, Part, Source};
 pub(crate) use folder::{KEPT, write_whole};

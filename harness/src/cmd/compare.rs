@@ -36,7 +36,8 @@ pub struct Args {
     /// Folder of llama.cpp's programs [default: LLAMA_CPP_DIR, PATH, what `harness reference install` built].
     #[arg(long, value_name = "DIR")]
     llama_cpp_dir: Option<PathBuf>,
-    /// Compares the engine with itself, to see what this machine and the method make of no difference.
+    /// Compares the engine with itself, in slices of a few milliseconds: with another build or other options, or with the
+    /// same, to see what this machine and the method make of no difference.
     #[arg(long, conflicts_with_all = ["llama_cpp", "llama_cpp_dir"])]
     itself: bool,
     /// Makes the second engine slower by a busy wait after every token, to see whether it is noticed.
@@ -47,6 +48,12 @@ pub struct Args {
         default_value_t = 0.0
     )]
     slow_down: f64,
+    /// Takes the second engine from another build of this program.
+    #[arg(long, value_name = "PROGRAM", requires = "itself")]
+    other_build: Option<PathBuf>,
+    /// Changes an option of the second engine: --other-set engine.kv=q8_0
+    #[arg(long, value_name = "KEY=VALUE", requires = "itself")]
+    other_set: Vec<String>,
     /// Measured rounds, as --set run.rounds=N [default: the scenario's, at least 12].
     #[arg(long, value_name = "N", conflicts_with = "resume")]
     rounds: Option<u32>,
@@ -82,10 +89,11 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         false => ways::find(args, &session.scenario)?,
     };
     let scenario = session.scenario.clone();
+    let build = args.other_build.as_deref();
+    let second = plan::second(&scenario, build, &args.other_set, args.slow_down)?;
     let results_dir = &args.session.results_dir;
-    let promise = |models: &[PathBuf]| {
-        plan::comparison(&scenario, models, &ways, args.slow_down, results_dir)
-    };
+    let promise =
+        |models: &[PathBuf]| plan::comparison(&scenario, models, &ways, &second, results_dir);
     if session.is_dry(|shown| Ok(plan::shown(&promise(&shown.model_paths())?)))? {
         return Ok(Exit::Ok);
     }

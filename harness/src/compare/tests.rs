@@ -19,7 +19,7 @@ fn plan(names: &[&str]) -> ComparisonPlan {
     ComparisonPlan {
         references: names.iter().map(reference).collect(),
         refused: vec![],
-        slow_down_percent: 0.0,
+        second: SecondEngine::default(),
         settings: vec![],
         texts: vec![],
     }
@@ -129,7 +129,7 @@ fn the_engine_against_itself() {
     // Its two turns in a round are three places apart: 3 %.
     let floor = same.judged.and_then(|j| j.floor).expect("a floor");
     assert!((floor - 0.026).abs() < 0.004, "{floor}");
-    itself.slow_down_percent = 12.0;
+    itself.second.slow_down_percent = 12.0;
     let slowed = decode(&measured(itself, 12, &[rates[0], (ENGINE_AGAIN, 88.0)]));
     assert_eq!(slowed.verdict, "slower");
     let words = "the engine slowed by 12 % is slower than the engine: 0.88";

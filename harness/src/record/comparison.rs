@@ -14,9 +14,9 @@ pub struct ComparisonPlan {
     /// Programs that cannot be told to do the work of a case.
     #[serde(default)]
     pub refused: Vec<Refused>,
-    /// How much slower the second of two engines is made on purpose, in per cent.
+    /// What sets the second of two engines apart, where the engine is compared with itself.
     #[serde(default)]
-    pub slow_down_percent: f64,
+    pub second: SecondEngine,
     /// What was made equal, and what could not be.
     pub settings: Vec<Setting>,
     /// Writes the text that is compared with the engine's; not timed. One per case that has such a program.
@@ -35,6 +35,47 @@ impl ComparisonPlan {
             true => ENGINE_AGAIN,
             false => ENGINE,
         }
+    }
+}
+
+/// What sets the second of two engines apart from the first; nothing at all if it is the same once more.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SecondEngine {
+    /// Another build of this program.
+    pub build: Option<OtherBuild>,
+    /// Overrides of engine options: `engine.kv=q8_0`.
+    pub set: Vec<String>,
+    /// How much slower it is made on purpose, in per cent.
+    pub slow_down_percent: f64,
+}
+
+/// Another build of this program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherBuild {
+    /// Its file.
+    pub path: String,
+    /// SHA-256 of the file, hex.
+    pub sha256: String,
+}
+
+impl SecondEngine {
+    /// What it is, in the place of a name.
+    pub fn title(&self) -> String {
+        let differences = self.differences();
+        match differences.is_empty() {
+            true => "the engine again".into(),
+            false => format!("the engine {}", differences.join(", ")),
+        }
+    }
+
+    /// What sets it apart, in words.
+    pub fn differences(&self) -> Vec<String> {
+        let build = self.build.iter().map(|b| format!("of {}", b.path));
+        let set = self.set.iter().map(|set| format!("with {set}"));
+        let slow = self.slow_down_percent;
+        let slow = (slow > 0.0).then(|| format!("slowed by {slow} %"));
+        build.chain(set).chain(slow).collect()
     }
 }
 

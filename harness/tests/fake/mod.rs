@@ -330,7 +330,7 @@ fn plan() -> ComparisonPlan {
             title: "other b1 (flash attention on)".to_owned(),
             reason: "this build has no flash attention".to_owned(),
         }],
-        slow_down_percent: 0.0,
+        second: Default::default(),
         settings: vec![
             setting(
                 "threads",

@@ -7,11 +7,13 @@ use crate::exit::Fail;
 use crate::measure::{Task, Work};
 use crate::models;
 use crate::record::{
-    ComparisonPlan, ENGINE_AGAIN, Manifest, ReferencePlan, Refused, hex, write_whole,
+    ComparisonPlan, ENGINE_AGAIN, Manifest, OtherBuild, ReferencePlan, Refused, SecondEngine, hex,
+    write_whole,
 };
 use crate::reference::{self, Workload};
 use crate::repeat::{self, Facts};
-use crate::scenario::{Case, PromptSpec, Scenario};
+use crate::runner::Program;
+use crate::scenario::{self, Case, PromptSpec, Scenario};
 use anyhow::Context as _;
 use engine::topology::Topology;
 use sha2::{Digest, Sha256};
@@ -32,14 +34,14 @@ pub(super) fn comparison(
     scenario: &Scenario,
     models: &[PathBuf],
     ways: &[Way],
-    slow_down_percent: f64,
+    second: &SecondEngine,
     results_dir: &Path,
 ) -> anyhow::Result<ComparisonPlan> {
     let mut plan = ComparisonPlan {
         references: vec![],
         refused: vec![],
-        slow_down_percent,
-        settings: settings::all(scenario, ways, slow_down_percent),
+        second: second.clone(),
+        settings: settings::all(scenario, ways, second),
         texts: vec![],
     };
     let mut recorder = Recorder::new(scenario);
@@ -161,6 +163,14 @@ fn sha256(program: &Path) -> Option<String> {
 
 /// Whether the programs of a comparison are those it began with.
 pub(super) fn require_same_programs(plan: &ComparisonPlan) -> anyhow::Result<()> {
+    if let Some(build) = &plan.second.build
+        && sha256(Path::new(&build.path)).as_ref() != Some(&build.sha256)
+    {
+        return Err(Fail::usage(format!(
+            "cannot go on: the other build, \"{}\", changed since the comparison began; start a new one",
+            build.path
+        )));
+    }
     for reference in plan.references.iter().chain(&plan.texts) {
         let program = reference.commands.first().and_then(|c| c.argv.first());
         let program = program.map(Path::new).unwrap_or(Path::new(""));
@@ -209,12 +219,8 @@ pub(super) fn work(scenario: &Scenario, manifest: &Manifest) -> anyhow::Result<W
         once: vec![],
     };
     if plan.itself() {
-        for mut second in list.tasks.clone() {
-            second.runner = ENGINE_AGAIN.into();
-            if let Work::Worker(job) = &mut second.work {
-                job.slow_down_percent = plan.slow_down_percent;
-            }
-            list.add(second, false);
+        for task in second_engine(scenario, manifest, &plan.second)? {
+            list.add(task, false);
         }
     }
     for (references, once) in [(&plan.references, false), (&plan.texts, true)] {
@@ -227,12 +233,84 @@ pub(super) fn work(scenario: &Scenario, manifest: &Manifest) -> anyhow::Result<W
                 case: reference.case,
                 runner: reference.runner.clone(),
                 limit: Duration::from_secs(timeout_s),
+                worker: None,
                 work: Work::Reference(Box::new(reference.clone())),
             };
             list.add(task, once);
         }
     }
     Ok(list)
+}
+
+/// What sets a second engine apart: another build, other options, a busy wait.
+///
+/// # Errors
+/// When the build cannot be read, or an override is none of the engine's options.
+pub(super) fn second(
+    scenario: &Scenario,
+    build: Option<&Path>,
+    set: &[String],
+    slow_down_percent: f64,
+) -> anyhow::Result<SecondEngine> {
+    if let Some(other) = set
+        .iter()
+        .find(|set| !set.trim_start().starts_with("engine."))
+    {
+        return Err(Fail::usage(format!(
+            "--other-set \"{other}\" is no option of the engine: expected engine.KEY=VALUE, as the work must be the same"
+        )));
+    }
+    changed(scenario, set)?;
+    let build = build.map(|path| {
+        let path = std::path::absolute(path)?;
+        let shown = path.display();
+        let hash = sha256(&path).ok_or_else(|| {
+            Fail::usage(format!(
+                "cannot read \"{shown}\": --other-build is the file of a harness"
+            ))
+        })?;
+        anyhow::Ok(OtherBuild {
+            path: path.display().to_string(),
+            sha256: hash,
+        })
+    });
+    Ok(SecondEngine {
+        build: build.transpose()?,
+        set: set.to_vec(),
+        slow_down_percent,
+    })
+}
+
+/// The scenario as the second engine gets it.
+fn changed(scenario: &Scenario, set: &[String]) -> anyhow::Result<Scenario> {
+    let overrides = [&scenario.overrides[..], set].concat();
+    let other = scenario::parse(&scenario.text, &scenario.path, &overrides)?;
+    match other.cases.len() == scenario.cases.len() {
+        true => Ok(other),
+        false => Err(Fail::usage(
+            "--other-set changes an option that the scenario's matrix takes through several values: name another one",
+        )),
+    }
+}
+
+/// The tasks of the second engine.
+fn second_engine(
+    scenario: &Scenario,
+    manifest: &Manifest,
+    second: &SecondEngine,
+) -> anyhow::Result<Vec<Task>> {
+    let mut tasks = plan::tasks(&changed(scenario, &second.set)?, manifest);
+    for task in &mut tasks {
+        task.runner = ENGINE_AGAIN.into();
+        task.worker = second.build.as_ref().map(|build| Program {
+            path: build.path.clone().into(),
+            args: vec!["worker".into()],
+        });
+        if let Work::Worker(job) = &mut task.work {
+            job.slow_down_percent = second.slow_down_percent;
+        }
+    }
+    Ok(tasks)
 }
 
 impl WorkList {

@@ -1,29 +1,26 @@
 //! What is equal on both sides of a comparison, and what could not be made so.
 
 use super::ways::Way;
-use crate::record::{ReferenceKind, Setting};
+use crate::record::{ReferenceKind, SecondEngine, Setting};
 use crate::repeat::cpu_mask;
 use crate::scenario::{Case, PromptSpec, Scenario};
 use engine::topology::Topology;
 
 /// The settings of a comparison. What differs from case to case is said once, in general words.
-pub(super) fn all(scenario: &Scenario, ways: &[Way], slow_down_percent: f64) -> Vec<Setting> {
+pub(super) fn all(scenario: &Scenario, ways: &[Way], second: &SecondEngine) -> Vec<Setting> {
     if ways.is_empty() {
-        let second = match slow_down_percent > 0.0 {
-            true => format!("the same, and a busy wait of {slow_down_percent} % after every token"),
-            false => "the same".into(),
-        };
         let turns = match scenario.run.slice_ms {
             0 => "one repetition after the other".into(),
             ms => format!("slices of {ms} ms, all repetitions of a round at the same time"),
         };
+        let differences = second.differences();
+        let other = match differences.is_empty() {
+            true => "the same".into(),
+            false => format!("the same, but {}", differences.join(", ")),
+        };
+        let same = differences.is_empty();
         return vec![
-            setting(
-                "everything",
-                "this program",
-                second,
-                slow_down_percent == 0.0,
-            ),
+            setting("everything", "this program", other, same),
             setting("turns", turns.clone(), turns, true),
         ];
     }

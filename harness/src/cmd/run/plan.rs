@@ -227,6 +227,7 @@ pub(in crate::cmd) fn tasks(scenario: &Scenario, manifest: &Manifest) -> Vec<Tas
             case: record.index,
             runner: ENGINE.into(),
             limit: Duration::from_secs(case.timeout_s),
+            worker: None,
             work: Work::Worker(Box::new(job(scenario, case, Path::new(path), parent))),
         }
     });
