@@ -61,6 +61,6 @@ pub enum Error {
     #[error("{0}")]
     Synth(String),
     /// A token id outside the vocabulary, or an empty prompt.
-    #[error("input: {0}")]
+    #[error("{0}")]
     Input(String),
 }

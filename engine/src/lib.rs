@@ -33,6 +33,8 @@ pub mod kv;
 
 pub mod model;
 
+pub mod check;
+
 pub mod session;
 
 pub mod tokenizer;

@@ -3,10 +3,14 @@
 //! A field here is at once a TOML key under `[engine]`, a sweep axis, a CSV column and a `--set engine.<field>=`:
 //! the names come from serde, there is no second list.
 
+use crate::error::{Error, Result};
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{self, IntoDeserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
+
+/// Largest batch of prompt tokens.
+const BATCH_MAX: usize = 4096;
 
 /// Options of the engine. Unknown keys are refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -57,6 +61,24 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// Refuses what no machine and no model can do. The rest depends on the machine and the model: see [`crate::check`].
+    ///
+    /// # Errors
+    /// [`Error::Option`] for a number outside its range.
+    pub fn check(&self) -> Result<()> {
+        let range = |option, value: usize, low, high| match (low..=high).contains(&value) {
+            true => Ok(()),
+            false => Err(Error::Option {
+                option,
+                what: format!("{value} is not within {low} to {high}"),
+            }),
+        };
+        range("batch", self.batch, 1, BATCH_MAX)?;
+        range("tail_percent", self.tail_percent, 0, 100)
+    }
+}
+
 /// Where threads are pinned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
@@ -69,7 +91,7 @@ pub enum Affinity {
 
 /// Unlike the derived form, a misspelt policy is refused with the policies there are.
 impl<'de> Deserialize<'de> for Affinity {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Affinity, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Affinity, D::Error> {
         struct PolicyOrCpus;
 
         impl<'de> Visitor<'de> for PolicyOrCpus {
@@ -79,11 +101,14 @@ impl<'de> Deserialize<'de> for Affinity {
                 f.write_str("the name of a policy or a list of CPU numbers")
             }
 
-            fn visit_str<E: de::Error>(self, name: &str) -> Result<Affinity, E> {
+            fn visit_str<E: de::Error>(self, name: &str) -> std::result::Result<Affinity, E> {
                 AffinityPolicy::deserialize(name.into_deserializer()).map(Affinity::Policy)
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Affinity, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(
+                self,
+                seq: A,
+            ) -> std::result::Result<Affinity, A::Error> {
                 Vec::deserialize(SeqAccessDeserializer::new(seq)).map(Affinity::Cpus)
             }
         }

@@ -37,7 +37,11 @@ impl Default for SamplerOptions {
 }
 
 impl SamplerOptions {
-    fn validate(&self) -> Result<()> {
+    /// Refuses numbers outside their ranges.
+    ///
+    /// # Errors
+    /// [`Error::Option`] names the option, what was expected and found.
+    pub fn check(&self) -> Result<()> {
         let check = |option, value: f32, max: f32, expected| {
             if (0.0..=max).contains(&value) {
                 return Ok(());
@@ -82,7 +86,7 @@ impl Sampler {
     /// # Errors
     /// [`Error::Option`] for a number outside its range.
     pub fn new(options: SamplerOptions) -> Result<Sampler> {
-        options.validate()?;
+        options.check()?;
         let rng = Rng::of(options.seed, "sampler");
         Ok(Sampler {
             options,

@@ -1,17 +1,11 @@
 //! A sequence being processed: its KV cache, its position, and the passes that extend it.
 
 use crate::error::{Error, Result};
-use crate::kernel::cache;
 use crate::kv::Kv;
 use crate::model::{Buffers, HEAD_TOKENS, Model, Pass};
 use crate::options::Options;
 use crate::pool::Pool;
 use crate::stage::{Ledger, Listener, Stage, StageClock, StageTimes};
-
-/// Context capacity when none is asked for and the model would allow more.
-const CTX_DEFAULT_MAX: usize = 4096;
-/// Largest batch of prompt tokens.
-const BATCH_MAX: usize = 4096;
 
 /// Time and bytes of the passes since they were last taken.
 #[derive(Debug, Clone, Copy, Default)]
@@ -41,45 +35,12 @@ impl<'a> Session<'a> {
     /// Allocates everything a sequence needs.
     ///
     /// # Errors
-    /// When `options.ctx` or `options.batch` is out of range.
+    /// When an option is out of its range, or asks for what the model cannot give.
     pub fn new(model: &'a Model, pool: &'a Pool, options: &Options) -> Result<Session<'a>> {
         let c = model.config();
-        let ctx = match options.ctx {
-            0 => c.n_ctx_train.min(CTX_DEFAULT_MAX),
-            ctx if ctx <= c.n_ctx_train => ctx,
-            ctx => {
-                return Err(Error::Option {
-                    option: "ctx",
-                    what: format!(
-                        "{ctx} is more than the {} the model was trained for",
-                        c.n_ctx_train
-                    ),
-                });
-            }
-        };
-        if !(1..=BATCH_MAX).contains(&options.batch) {
-            return Err(Error::Option {
-                option: "batch",
-                what: format!("{} is not within 1 to {BATCH_MAX}", options.batch),
-            });
-        }
-        let unit = cache::dim_unit(options.kv);
-        if !c.head_dim.is_multiple_of(unit) {
-            return Err(Error::Option {
-                option: "kv",
-                what: format!(
-                    "\"{}\" needs heads of a multiple of {unit} values, but the model's have {}: use \"f16\"",
-                    options.kv, c.head_dim
-                ),
-            });
-        }
+        options.check()?;
+        let ctx = c.context(options)?;
         let batch = options.batch.min(ctx);
-        if options.tail_percent > 100 {
-            return Err(Error::Option {
-                option: "tail_percent",
-                what: format!("{} is not within 0 to 100", options.tail_percent),
-            });
-        }
         let kv = Kv::new(options.kv, c.n_layers, c.n_kv_heads, c.head_dim, ctx);
         let buffers = Buffers::new(model, pool.threads(), batch, ctx, options);
         Ok(Session {

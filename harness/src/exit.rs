@@ -17,7 +17,7 @@ pub enum Exit {
     Regression = 3,
     /// It could not be told whether something got worse.
     Inconclusive = 4,
-    /// The machine is unfit for a measurement, and that was asked to count.
+    /// The machine is unfit for a measurement: another one is going on, or `doctor --strict` found something.
     Unfit = 5,
     /// The model wrote something else than expected, or not the same each time.
     WrongOutput = 6,

@@ -1,10 +1,13 @@
-//! Ctrl-C, SIGTERM and SIGHUP: the first asks the run to stop, the second ends the program at once.
+//! Ctrl-C, SIGTERM and SIGHUP: while there is something to put in order, the first asks for the end and the second ends the
+//! program at once; before, the first does.
 
 use crate::exit::Exit;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 static STOPPING: AtomicBool = AtomicBool::new(false);
+/// Whether the first signal only asks for the end.
+static DEFERRED: AtomicBool = AtomicBool::new(false);
 /// The running children.
 static CHILDREN: Mutex<Vec<Child>> = Mutex::new(Vec::new());
 
@@ -16,13 +19,13 @@ struct Child {
     wake: Box<dyn Fn() + Send>,
 }
 
-/// Takes over the signals for the rest of the program.
+/// Takes over the signals for the rest of the program. Until [`defer`], the first one ends it.
 ///
 /// # Errors
 /// When they are taken already.
 pub fn install() -> anyhow::Result<()> {
     ctrlc::set_handler(|| {
-        if STOPPING.swap(true, Ordering::SeqCst) {
+        if STOPPING.swap(true, Ordering::SeqCst) || !DEFERRED.load(Ordering::SeqCst) {
             kill_children();
             std::process::exit(Exit::Interrupted as i32);
         }
@@ -31,6 +34,11 @@ pub fn install() -> anyhow::Result<()> {
         }
     })?;
     Ok(())
+}
+
+/// From now on the first signal only asks for the end: whoever calls this looks at [`requested`].
+pub fn defer() {
+    DEFERRED.store(true, Ordering::SeqCst);
 }
 
 /// Whether a signal has asked for the end.

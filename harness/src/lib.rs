@@ -6,6 +6,9 @@ pub mod clock;
 pub mod exit;
 pub mod host;
 pub mod interrupt;
+
+pub mod claim;
+
 pub mod record;
 pub mod stats;
 pub mod verdict;

@@ -5,7 +5,7 @@ use harness::cmd::{
     baseline, compare, doctor, gate, history, launch, models, probe, reference, report, run, worker,
 };
 use harness::exit::{self, Exit};
-use harness::runner;
+use harness::{interrupt, runner};
 use std::backtrace::BacktraceStatus;
 use std::process::ExitCode;
 
@@ -28,7 +28,7 @@ struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 ok, 1 error, 2 usage or invalid scenario, 3 regression, \
-4 inconclusive, 5 environment unfit (`doctor --strict`), \
+4 inconclusive, 5 environment unfit (another measurement is going on; `doctor --strict`), \
 6 wrong output, 7 reference missing, 130 interrupted (go on with --resume).";
 
 #[derive(Debug, Subcommand)]
@@ -53,7 +53,13 @@ fn main() -> ExitCode {
     if let Ok(program) = std::env::current_exe() {
         runner::launch_through(program);
     }
-    let result = match Cli::parse().command {
+    let command = Cli::parse().command;
+    // Those two end with the process that started them.
+    let is_child = matches!(command, Command::Launch(_) | Command::Worker(_));
+    if let Err(error) = (!is_child).then(interrupt::install).transpose() {
+        return tell(&error).into();
+    }
+    let result = match command {
         Command::Run(args) => run::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Gate(args) => gate::run(&args),
@@ -74,6 +80,14 @@ fn main() -> ExitCode {
 /// Prints an error on one line; as a chain where a backtrace is asked for and the error is not the user's.
 fn tell(error: &anyhow::Error) -> Exit {
     let exit = exit::of(error);
+    if exit == Exit::Interrupted {
+        eprintln!("{error:#}");
+        return exit;
+    }
+    if interrupt::requested() {
+        eprintln!("interrupted: {error:#}");
+        return Exit::Interrupted;
+    }
     match error.backtrace().status() {
         BacktraceStatus::Captured if exit == Exit::Error => eprintln!("error: {error:?}"),
         _ => eprintln!("error: {error:#}"),

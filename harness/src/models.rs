@@ -12,8 +12,9 @@ use anyhow::{Context as _, bail};
 use engine::synth::{self, Shape};
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
-use std::fs::{File, TryLockError};
-use std::io::{Read, Write};
+use std::fs::{File, FileType, TryLockError};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 /// Bytes hashed at a time.
@@ -215,11 +216,18 @@ fn synth_name(synth: &Synth) -> anyhow::Result<String> {
 /// A file named by a scenario.
 fn find_file(path: &Path) -> anyhow::Result<Found> {
     let shown = path.display();
-    if path.is_dir() {
-        bail!("model \"{shown}\" is a folder, expected a GGUF file");
-    }
-    if !path.is_file() {
-        bail!("model \"{shown}\" does not exist: paths start at the scenario's folder");
+    let kind = match path.metadata() {
+        Ok(metadata) => metadata.file_type(),
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            bail!("model \"{shown}\" does not exist: paths start at the scenario's folder")
+        }
+        Err(e) => bail!("cannot look at model \"{shown}\": {e}"),
+    };
+    if !kind.is_file() {
+        bail!(
+            "model \"{shown}\" is {}, expected a GGUF file",
+            kind_name(kind)
+        );
     }
     let name = path
         .file_name()
@@ -230,6 +238,17 @@ fn find_file(path: &Path) -> anyhow::Result<Found> {
         present: true,
         licence: None,
     })
+}
+
+/// What something that is no file is, in words.
+fn kind_name(kind: FileType) -> &'static str {
+    match kind {
+        kind if kind.is_dir() => "a folder",
+        kind if kind.is_fifo() => "a named pipe",
+        kind if kind.is_socket() => "a socket",
+        kind if kind.is_char_device() || kind.is_block_device() => "a device",
+        _ => "no file",
+    }
 }
 
 /// SHA-256 of everything a reader gives, hex.

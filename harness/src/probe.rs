@@ -136,10 +136,7 @@ impl Configuration {
 pub fn work(job: &Job) -> engine::Result<Answer> {
     let options = &job.engine;
     let pool = Pool::new(options)?;
-    let isa = match options.isa {
-        engine::options::Isa::Auto => simd::available()[0],
-        isa => isa,
-    };
+    let isa = simd::choose(options.isa)?;
     let readings = job.points.iter().map(|point| {
         let huge_pages = options.huge_pages;
         probe::measure(&pool, isa, huge_pages, *point)

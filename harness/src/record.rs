@@ -329,6 +329,39 @@ impl Taint {
             Taint::Migrations { .. } => "migrations",
         }
     }
+
+    /// Who or what it was, as the end of a sentence about disturbed repetitions.
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Taint::Steal { .. } => "by the hypervisor (steal)",
+            Taint::Throttled { .. } => "by the cgroup's CPU quota (throttling)",
+            Taint::InvoluntarySwitches { .. } => {
+                "by other programs on these CPUs (forced switches)"
+            }
+            Taint::MajorFaults { .. } => "by pages read from disk (major faults)",
+            Taint::Migrations { .. } => "by threads moved to other CPUs (migrations)",
+        }
+    }
+
+    /// Adds what disturbed a later part of one repetition: of each kind one entry with the sum.
+    pub fn merge(all: &mut Vec<Taint>, more: Vec<Taint>) {
+        for taint in more {
+            let same = all.iter_mut().find(|known| known.name() == taint.name());
+            match (same, taint) {
+                (Some(Taint::Steal { ms }), Taint::Steal { ms: more })
+                | (Some(Taint::Throttled { ms }), Taint::Throttled { ms: more }) => *ms += more,
+                (
+                    Some(Taint::InvoluntarySwitches { count }),
+                    Taint::InvoluntarySwitches { count: more },
+                )
+                | (Some(Taint::MajorFaults { count }), Taint::MajorFaults { count: more })
+                | (Some(Taint::Migrations { count }), Taint::Migrations { count: more }) => {
+                    *count += more;
+                }
+                (_, taint) => all.push(taint),
+            }
+        }
+    }
 }
 
 impl fmt::Display for Taint {

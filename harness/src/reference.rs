@@ -124,7 +124,7 @@ pub fn repetition(plan: &ReferencePlan, limit: Duration) -> Result<Reading, Trou
             stderr: output.stderr.clone(),
         })?;
         add(&mut reading.usage, &output.usage);
-        reading.taint.extend(output.taint);
+        Taint::merge(&mut reading.taint, output.taint);
     }
     Ok(reading)
 }
@@ -155,10 +155,10 @@ fn add(sum: &mut Usage, more: &Usage) {
 
 /// The start of what was found instead of something.
 fn shown(text: &str) -> String {
-    let start: String = text.trim().chars().take(SHOWN_CHARS_MAX).collect();
+    let start = runner::shown(text, SHOWN_CHARS_MAX);
     match start.is_empty() {
         true => "nothing".into(),
-        false => format!("\"{}\"", start.escape_debug()),
+        false => format!("\"{start}\""),
     }
 }
 

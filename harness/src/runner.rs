@@ -6,11 +6,13 @@
 mod child;
 mod disturbance;
 pub mod engine;
+mod shown;
 mod slices;
 mod tied;
 mod valgrind;
 
 pub use child::Program;
+pub use shown::shown;
 pub use slices::{Ran, Slices};
 pub use tied::{become_tied, launch_through, repeatable};
 pub(crate) use valgrind::{DECODE, OTHER, PREFILL};
@@ -27,6 +29,8 @@ use std::time::Duration;
 
 /// Version of [`Job`] and [`Answer`].
 pub const PROTOCOL_VERSION: u32 = 1;
+/// Most characters of a child's last words that an error shows.
+const WORDS_CHARS_MAX: usize = 300;
 /// Share of the child's life that the hypervisor may take before the repetition is marked.
 const STEAL_SHARE_MAX: f64 = 0.01;
 /// Involuntary switches per second of timed work before the repetition is marked.
@@ -291,7 +295,7 @@ pub fn tool(program: &Program, limit: Duration) -> Result<Output, Trouble> {
             }
             None => {
                 let last = ended.stderr.lines().rfind(|line| !line.trim().is_empty());
-                let last = last.unwrap_or("no message");
+                let last = shown(last.unwrap_or("no message"), WORDS_CHARS_MAX);
                 let message = format!("{}: {last}", child::status_text(ended.status));
                 (FailureKind::Error, message)
             }
@@ -353,6 +357,7 @@ fn outcome(
     }
     if !ended.status.success() {
         let last = ended.stderr.lines().last().unwrap_or("no message");
+        let last = shown(last, WORDS_CHARS_MAX);
         let message = format!("{}: {last}", child::status_text(ended.status));
         return Err(Some((FailureKind::Error, message)));
     }
@@ -372,11 +377,8 @@ fn answer(stdout: &[u8]) -> Result<Option<Answer>, String> {
     for line in stdout.split(|&b| b == b'\n').filter(|l| !l.is_empty()) {
         let read = serde_json::from_slice::<Answer>(line);
         last = Some(read.map_err(|e| {
-            let shown: String = String::from_utf8_lossy(line).chars().take(80).collect();
-            format!(
-                "expected a line of JSON, found \"{}\": {e}",
-                shown.escape_debug()
-            )
+            let found = shown(&String::from_utf8_lossy(line), WORDS_CHARS_MAX);
+            format!("expected a line of JSON, found \"{found}\": {e}")
         })?);
         if let Some(Answer::Started { protocol }) = last
             && protocol != PROTOCOL_VERSION
@@ -449,6 +451,20 @@ fn taint(usage: &Usage, timed_s: f64, pinned: bool, slices: Option<u32>) -> Vec<
         taint.push(Taint::Migrations { count });
     }
     taint
+}
+
+/// When a repetition is marked as disturbed, one rule a line, as [`taint`] has them.
+pub fn thresholds() -> [String; 5] {
+    let percent = STEAL_SHARE_MAX * 100.0;
+    [
+        format!("the hypervisor took more than {percent} % of its time (steal)"),
+        "the CPU quota of its cgroup held it back (throttling)".into(),
+        format!(
+            "other programs took its CPUs from it more than {INVOLUNTARY_FREE} times and {INVOLUNTARY_PER_S_MAX} times a second of timed work (forced switches)"
+        ),
+        "a page came from disk while it was timed (major faults)".into(),
+        "a pinned thread moved to another CPU (migrations)".into(),
+    ]
 }
 
 #[cfg(test)]

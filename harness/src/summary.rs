@@ -1,7 +1,8 @@
 //! A case at a glance: which repetitions count, and the middle of what they measured.
 
-use crate::record::{CaseRecord, FailureKind, Run, Sample};
+use crate::record::{CaseRecord, FailureKind, Run, Sample, Taint};
 use crate::stats;
+use std::collections::BTreeMap;
 
 /// One case of a run by one runner.
 #[derive(Debug)]
@@ -46,6 +47,26 @@ pub fn summaries(run: &Run) -> Vec<Summary<'_>> {
         }
     }
     all
+}
+
+/// How many repetitions that count were disturbed and by what, the most frequent cause first; `None` if none was.
+pub fn disturbances(summaries: &[Summary<'_>]) -> Option<String> {
+    let counted = || summaries.iter().flat_map(|s| &s.counted);
+    let tainted = counted().filter(|s| !s.taint.is_empty()).count();
+    let mut causes: BTreeMap<&str, usize> = BTreeMap::new();
+    for cause in counted().flat_map(|s| s.taint.iter().map(Taint::cause)) {
+        *causes.entry(cause).or_default() += 1;
+    }
+    let mut causes: Vec<(&str, usize)> = causes.into_iter().collect();
+    causes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let said: Vec<String> = causes.iter().map(|(by, n)| format!("{n} {by}")).collect();
+    (tainted > 0).then(|| {
+        format!(
+            "{tainted} of {} repetitions were disturbed: {}",
+            counted().count(),
+            said.join(", ")
+        )
+    })
 }
 
 /// How many wrote something else than expected, or than the first one; programs that tell no token ids are not checked.
@@ -127,6 +148,34 @@ mod tests {
             summaries[0].median(|s| s.kv_capacity_bytes.map(|b| b as f64)),
             None
         );
+    }
+
+    #[test]
+    fn the_most_frequent_disturbance_is_named_first() {
+        let mut run = Run {
+            samples: vec![sample(); 4],
+            ..Run::empty(manifest())
+        };
+        assert_eq!(disturbances(&summaries(&run)), None);
+        let switched = Taint::InvoluntarySwitches { count: 90 };
+        for (round, sample) in (0..).zip(&mut run.samples) {
+            sample.round = round;
+            sample.taint = vec![switched.clone()];
+        }
+        run.samples[0].taint = vec![];
+        run.samples[1].taint = vec![Taint::Steal { ms: 5.0 }, switched];
+        let said = disturbances(&summaries(&run)).expect("disturbed");
+        let expect = "3 of 4 repetitions were disturbed: 3 by other programs on these CPUs (forced switches), 1 by the hypervisor (steal)";
+        assert_eq!(said, expect);
+    }
+
+    #[test]
+    fn disturbances_of_the_parts_of_a_repetition_are_added() {
+        let mut all = vec![Taint::Steal { ms: 5.0 }];
+        let switches = |count| Taint::InvoluntarySwitches { count };
+        Taint::merge(&mut all, vec![switches(3), Taint::Steal { ms: 2.0 }]);
+        Taint::merge(&mut all, vec![switches(4)]);
+        assert_eq!(all, [Taint::Steal { ms: 7.0 }, switches(7)]);
     }
 
     #[test]

@@ -236,6 +236,11 @@ fn what_hangs_or_prints_rubbish_is_a_row_with_its_error() {
             FailureKind::Error,
             "no such flag",
         ),
+        (
+            "printf 'bad \\033[2J\\000\\377' >&2; exit 3",
+            FailureKind::Error,
+            "bad \\u{1b}[2J\\u{0}\u{fffd}",
+        ),
     ];
     for (script, kind, message) in rows {
         let good = OTHER
@@ -245,6 +250,7 @@ fn what_hangs_or_prints_rubbish_is_a_row_with_its_error() {
         lab.program("other", script);
         lab.program("good", "echo rate 25");
         let done = lab.compare(&["trial.toml", "--rounds", "3"]);
+        assert!(!done.stdout.contains('\u{1b}') && !done.stderr.contains('\u{1b}'));
         // The other row and the engine go on.
         done.expect(
             0,
@@ -440,6 +446,7 @@ fn what_is_missing_or_mistaken_is_said() {
     let run = Command::new(env!("CARGO_BIN_EXE_harness"))
         .args(["run", "trial.toml", "--worker", "./worker"])
         .current_dir(lab.dir.path())
+        .env("XDG_CACHE_HOME", lab.path("cache"))
         .output();
     Done::from(run.expect("starts")).expect(0, &[]);
     let folder = lab.folder();

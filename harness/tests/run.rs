@@ -5,6 +5,7 @@ use harness::record::{FailureKind, Phase, Run, tokens_sha256};
 use harness::runner::{Answer, Outcome, PROTOCOL_VERSION};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -90,6 +91,7 @@ esac
         command.arg("run").args(args).current_dir(self.dir.path());
         command.args(["--worker", "./worker", "--models-dir", "models"]);
         command.stdin(Stdio::null()).env_remove("RUST_BACKTRACE");
+        command.env("XDG_CACHE_HOME", self.path("cache"));
         command
     }
 
@@ -367,10 +369,140 @@ fn two_runs_never_write_one_folder() {
     let mut running = command.spawn().expect("starts");
     wait_for("the second start", || lab.starts() == 2);
     let folder = lab.folder();
-    let done = lab.run(&["--resume", folder.to_str().expect("utf-8")]);
+    let done = lab.run(&["--resume", folder.to_str().expect("utf-8"), "--beside"]);
     signal(running.id(), "-INT");
     running.wait().expect("ends");
     done.expect(1, "another run is writing");
+}
+
+#[test]
+fn two_measurements_at_once_notice_each_other() {
+    let lab = Lab::new(SCENARIO, &["hang"]);
+    let mut command = lab.command(&["trial.toml"]);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut running = command.spawn().expect("starts");
+    wait_for("a start", || lab.starts() == 1);
+    let first = lab.folder();
+
+    let other = Lab::new(SCENARIO, &["good"]);
+    let command = |more: &[&str]| {
+        let mut command = other.command(&[&["trial.toml"], more].concat());
+        command.env("XDG_CACHE_HOME", lab.path("cache"));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let run = |more: &[&str]| Done::from(command(more).output().expect("starts"));
+    let given_up = run(&[]);
+    given_up.expect(
+        5,
+        &format!("process {}, harness run trial.toml", running.id()),
+    );
+    given_up.expect(5, &format!("writing to \"{}\"", first.display()));
+    assert!(!other.path("results").exists());
+    let probe = Command::new(env!("CARGO_BIN_EXE_harness"))
+        .args(["probe", "--quick"])
+        .current_dir(other.dir.path())
+        .env("XDG_CACHE_HOME", lab.path("cache"))
+        .output();
+    Done::from(probe.expect("starts")).expect(5, "another measurement is going on");
+
+    run(&["--beside"]).expect(0, "");
+    let marked = other.recorded().manifest.host;
+    let mut findings = marked.warnings().filter(|f| f.topic == "other measurement");
+    let said = &findings.next().expect("recorded").found;
+    assert!(
+        said.contains(&format!("process {}", running.id())),
+        "{said}"
+    );
+    fs::remove_dir_all(other.path("results")).expect("removed");
+
+    let waiting = command(&["--wait"]).spawn().expect("starts");
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(!other.path("results").exists());
+    // The kernel gives the lock back, however its holder ends.
+    signal(running.id(), "-KILL");
+    running.wait().expect("ends");
+    let done = Done::from(waiting.wait_with_output().expect("ends"));
+    done.expect(0, "waiting for another measurement to end: process");
+    assert_eq!(
+        other
+            .recorded()
+            .manifest
+            .host
+            .warnings()
+            .filter(|f| f.topic == "other measurement")
+            .count(),
+        0
+    );
+}
+
+#[test]
+fn a_signal_at_any_moment_is_exit_code_130() {
+    for delay_ms in [0, 5, 10, 15, 20, 30, 50, 100, 200, 400] {
+        let lab = Lab::new(SCENARIO, &["hang"]);
+        let mut command = lab.command(&["trial.toml"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let running = command.spawn().expect("starts");
+        std::thread::sleep(Duration::from_millis(delay_ms));
+        signal(running.id(), "-INT");
+        let output = running.wait_with_output().expect("ends");
+        let status = output.status;
+        // Before the program has begun, the signal itself ends it, which shells call 130.
+        let ended = status.code() == Some(130) || status.signal() == Some(2);
+        assert!(
+            ended,
+            "after {delay_ms} ms: {status}: {}",
+            Done::from(output).stderr
+        );
+    }
+}
+
+#[test]
+fn what_the_engine_cannot_do_is_refused_before_anything_is_written() {
+    let rows = [
+        (
+            "engine.threads=100000",
+            "case \"trial\": engine.threads: 100000 threads asked for",
+        ),
+        (
+            "engine.batch=0",
+            "\"engine.batch\": 0 is not within 1 to 4096",
+        ),
+        (
+            "engine.tail_percent=300",
+            "\"engine.tail_percent\": 300 is not within 0 to 100",
+        ),
+        (
+            "engine.affinity=[9999]",
+            "engine.affinity: CPU 9999 is not among those this process may use",
+        ),
+        ("engine.isa=avx1024", "valid: auto, scalar, avx2, avx512"),
+        (
+            "sampler.temp=-1",
+            "\"sampler.temp\": expected a number from 0 on, found -1",
+        ),
+    ];
+    let lab = Lab::new(SCENARIO, &["good"]);
+    for (set, message) in rows {
+        lab.run(&["trial.toml", "--set", set]).expect(2, message);
+        lab.run(&["trial.toml", "--dry-run", "--set", set])
+            .expect(2, message);
+    }
+    let available = engine::simd::available();
+    let lacking = [engine::options::Isa::Avx2, engine::options::Isa::Avx512];
+    for isa in lacking.into_iter().filter(|isa| !available.contains(isa)) {
+        let done = lab.run(&["trial.toml", "--set", &format!("engine.isa={isa}")]);
+        done.expect(
+            2,
+            &format!("engine.isa: this CPU cannot run \"{isa}\": choose one of"),
+        );
+    }
+    // A value of a sweep is named with its case.
+    let swept = format!("{SCENARIO}[matrix]\nengine.threads = [1, 100000]\n");
+    fs::write(lab.path("trial.toml"), swept).expect("writes");
+    lab.run(&["trial.toml"])
+        .expect(2, "case \"engine.threads=100000\"");
+    assert!(!lab.path("results").exists() && lab.starts() == 0);
 }
 
 #[test]
@@ -397,6 +529,7 @@ fn a_full_disk_loses_nothing_that_was_measured() {
     ]);
     let output = command
         .current_dir(lab.dir.path())
+        .env("XDG_CACHE_HOME", lab.path("cache"))
         .output()
         .expect("starts");
     Done::from(output).expect(1, "what was measured before is kept");
@@ -465,6 +598,22 @@ fn what_the_user_gave_wrong_is_exit_code_2() {
     fs::create_dir(lab.path("models")).expect("folder");
     lab.run(&["trial.toml"])
         .expect(1, "is a folder, expected a GGUF file");
+    fs::write(
+        lab.path("trial.toml"),
+        SCENARIO.replace("model.gguf", "/dev/zero"),
+    )
+    .expect("writes");
+    lab.run(&["trial.toml"])
+        .expect(1, "\"/dev/zero\" is a device, expected a GGUF file");
+    fs::write(
+        lab.path("trial.toml"),
+        SCENARIO.replace("model.gguf", "pipe"),
+    )
+    .expect("writes");
+    let made = Command::new("mkfifo").arg(lab.path("pipe")).status();
+    assert!(made.expect("mkfifo").success());
+    lab.run(&["trial.toml"])
+        .expect(1, "is a named pipe, expected a GGUF file");
     assert_eq!(lab.starts(), 0);
 }
 

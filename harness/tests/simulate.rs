@@ -40,7 +40,8 @@ fn run(folder: &Path, search: Option<&Path>, more: &[&str]) -> (PathBuf, String)
     if let Some(search) = search {
         command.env("PATH", search);
     }
-    let output = command.current_dir(folder).output().expect("starts");
+    command.current_dir(folder).env("XDG_CACHE_HOME", folder);
+    let output = command.output().expect("starts");
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{stderr}");
     let entries = fs::read_dir(folder.join("results")).expect("results");

@@ -307,7 +307,21 @@ fn a_whole_run_makes_its_model_and_agrees_with_itself() {
         .arg("run")
         .arg(scenario)
         .args(["--models-dir", "models"]);
-    let output = run.current_dir(dir.path()).output().expect("starts");
+    let run = run.env("XDG_CACHE_HOME", dir.path());
+    let run = run.current_dir(dir.path());
+    // What the model cannot do is found before anything is measured.
+    let mut impossible = Command::new(HARNESS);
+    let impossible = impossible.args(run.get_args()).current_dir(dir.path());
+    let impossible = impossible.args(["--set", "engine.ctx=4000000000"]);
+    let impossible = impossible.env("XDG_CACHE_HOME", dir.path());
+    let output = impossible.output().expect("starts");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    let expect = "engine.ctx: 4000000000 is more than the ";
+    assert!(text.contains(expect), "{text}");
+    assert!(!dir.path().join("results").exists());
+
+    let output = run.output().expect("starts");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
     let mut folders = fs::read_dir(dir.path().join("results")).expect("results");

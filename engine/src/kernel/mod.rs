@@ -13,7 +13,7 @@ mod ops;
 
 pub use attend::{Attend, CHUNK, Partial, ROWS_MAX, room_len};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::options::{Isa, KvType, Options};
 use crate::quant::{self, Codes, Format, for_each_format};
 use crate::simd::{self, LANES, Simd, Visitor};
@@ -281,23 +281,12 @@ impl Visitor for Boxed {
 
 /// The kernels that `options` ask for (`isa`, `prefetch_bytes`); an error when this CPU does not have them.
 pub fn kernels(options: &Options) -> Result<Box<dyn Kernels>> {
-    let isa = match options.isa {
-        Isa::Auto => simd::available()[0],
-        isa => isa,
-    };
+    let isa = simd::choose(options.isa)?;
     let boxed = Boxed {
         isa,
         prefetch_bytes: options.prefetch_bytes,
     };
-    let found = simd::with(isa, boxed);
-    found.ok_or_else(|| Error::Option {
-        option: "isa",
-        what: {
-            let can: Vec<String> = simd::available().iter().map(Isa::to_string).collect();
-            let can = can.join(", ");
-            format!("this CPU cannot run \"{isa}\": choose one of {can}, or auto")
-        },
-    })
+    Ok(simd::with(isa, boxed).expect("the CPU has what was chosen"))
 }
 
 /// Asserts that `panel` holds `k` columns; the kernels' reads stay within what is checked here and below.

@@ -2,8 +2,12 @@
 
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::kernel::ROWS_MAX;
+use crate::kernel::{ROWS_MAX, cache};
+use crate::options::Options;
 use crate::simd::LANES;
+
+/// Context capacity when none is asked for and the model would allow more.
+const CTX_DEFAULT_MAX: usize = 4096;
 
 /// Limits on what a file may ask for.
 mod limits {
@@ -177,6 +181,34 @@ impl Config {
     /// Query heads that share a KV head.
     pub fn group(&self) -> usize {
         self.n_heads / self.n_kv_heads
+    }
+
+    /// Positions of a sequence with these options, which must suit the model.
+    ///
+    /// # Errors
+    /// [`Error::Option`] where the model was not trained for the context, or its heads do not suit the KV cache.
+    pub fn context(&self, options: &Options) -> Result<usize> {
+        let unit = cache::dim_unit(options.kv);
+        if !self.head_dim.is_multiple_of(unit) {
+            return Err(Error::Option {
+                option: "kv",
+                what: format!(
+                    "\"{}\" needs heads of a multiple of {unit} values, but the model's have {}: use \"f16\"",
+                    options.kv, self.head_dim
+                ),
+            });
+        }
+        match options.ctx {
+            0 => Ok(self.n_ctx_train.min(CTX_DEFAULT_MAX)),
+            ctx if ctx <= self.n_ctx_train => Ok(ctx),
+            ctx => Err(Error::Option {
+                option: "ctx",
+                what: format!(
+                    "{ctx} is more than the {} the model was trained for: ask for at most that, or 0",
+                    self.n_ctx_train
+                ),
+            }),
+        }
     }
 
     fn check(&self) -> Result<()> {

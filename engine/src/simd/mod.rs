@@ -20,6 +20,7 @@ pub use avx2::Avx2;
 pub use avx512::Avx512;
 pub use scalar::Scalar;
 
+use crate::error::{Error, Result};
 use crate::options::Isa;
 
 /// Lanes of a vector, rows of a weight panel.
@@ -57,6 +58,26 @@ pub fn available() -> Vec<Isa> {
     }
     isas.push(Isa::Scalar);
     isas
+}
+
+/// The instruction set that option `isa` stands for on this CPU.
+///
+/// # Errors
+/// [`Error::Option`] where the CPU does not have it.
+pub fn choose(isa: Isa) -> Result<Isa> {
+    let available = available();
+    match isa {
+        Isa::Auto => Ok(available[0]),
+        isa if available.contains(&isa) => Ok(isa),
+        isa => {
+            let can: Vec<String> = available.iter().map(Isa::to_string).collect();
+            let can = can.join(", ");
+            Err(Error::Option {
+                option: "isa",
+                what: format!("this CPU cannot run \"{isa}\": choose one of {can}, or auto"),
+            })
+        }
+    }
 }
 
 /// An instruction set. `F` is 16 `f32`, `I` 16 `i32`, `B` 64 bytes.

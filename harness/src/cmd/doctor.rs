@@ -2,6 +2,7 @@
 
 use crate::exit::Exit;
 use crate::host::{Finding, HostFacts, Status};
+use crate::runner;
 use anstyle::{AnsiColor, Style};
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -25,7 +26,10 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let facts = HostFacts::read();
     let text = match args.json {
         true => serde_json::to_string_pretty(&facts)? + "\n",
-        false => render(&facts, textwrap::termwidth().min(COLUMNS_MAX)),
+        false => {
+            let columns = textwrap::termwidth().min(COLUMNS_MAX);
+            render(&facts, columns) + &thresholds(columns)
+        }
     };
     // Colours are stripped where stdout is no terminal, or NO_COLOR is set.
     anstream::stdout().write_all(text.as_bytes())?;
@@ -116,6 +120,18 @@ fn render_finding(out: &mut String, finding: &Finding, width: usize, columns: us
         // Not wrapped: a command must be whole to be copied.
         let _ = writeln!(out, "{indent}{style}→{style:#} {advice}");
     }
+}
+
+/// When a repetition will be marked as disturbed.
+fn thresholds(columns: usize) -> String {
+    let mut out = "\nA repetition is marked as disturbed, kept and shown apart when\n".to_owned();
+    let options = textwrap::Options::new(columns)
+        .initial_indent("  - ")
+        .subsequent_indent("    ");
+    for rule in runner::thresholds() {
+        let _ = writeln!(out, "{}", textwrap::fill(&rule, &options));
+    }
+    out
 }
 
 fn verdict(facts: &HostFacts) -> String {

@@ -48,7 +48,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     match &args.action {
         Action::List => write!(out, "{}", list(&store)?)?,
         Action::Fetch { names } => {
-            interrupt::install()?;
+            interrupt::defer();
             for name in names {
                 let record = store.ensure(&ModelSpec::Catalogue(name.clone()))?;
                 writeln!(out, "{}", record.path)?;

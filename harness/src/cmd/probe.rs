@@ -1,6 +1,7 @@
 //! `harness probe`: what this machine gives.
 
 use crate::cmd::run::new_table;
+use crate::cmd::session::Others;
 use crate::exit::{Exit, Fail};
 use crate::host::{self, HostFacts, binary_bytes};
 use crate::interrupt;
@@ -11,6 +12,7 @@ use crate::runner::Trouble;
 use anyhow::Context as _;
 use comfy_table::CellAlignment;
 use engine::Options;
+use engine::check;
 use engine::options::Affinity;
 use engine::probe::{Point, What};
 use engine::simd;
@@ -49,6 +51,8 @@ pub struct Args {
     /// Folder of the results.
     #[arg(long, value_name = "DIR", default_value = "results")]
     results_dir: PathBuf,
+    #[command(flatten)]
+    others: Others,
     /// Prints everything as JSON, and no table.
     #[arg(long)]
     json: bool,
@@ -84,9 +88,12 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         writeln!(std::io::stdout(), "{}", serde_json::to_string(&answer)?)?;
         return Ok(Exit::Ok);
     }
-    interrupt::install()?;
-    let facts = HostFacts::read();
-    let configurations = configurations(args, &facts)?;
+    interrupt::defer();
+    let mut facts = HostFacts::read();
+    let jobs = jobs(args, &facts)?;
+    let claim = args.others.claim(&args.results_dir)?;
+    facts.findings.extend(claim.finding());
+    let configurations = measure(jobs)?;
     let stored = Stored::new(facts, configurations);
     let json = Stored::path(&args.results_dir, &stored.fingerprint);
     if let Some(folder) = json.parent() {
@@ -110,9 +117,8 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// Measures every number of threads on every kind of pages, each in a child of its own.
-fn configurations(args: &Args, facts: &HostFacts) -> anyhow::Result<Vec<Configuration>> {
-    let program = probe::program()?;
+/// What is measured: every number of threads on every kind of pages.
+fn jobs(args: &Args, facts: &HostFacts) -> anyhow::Result<Vec<Job>> {
     let mut jobs = Vec::new();
     for threads in thread_counts(args, facts) {
         for pages in &args.pages {
@@ -128,10 +134,17 @@ fn configurations(args: &Args, facts: &HostFacts) -> anyhow::Result<Vec<Configur
                 huge_pages: *pages == Pages::Huge,
                 ..Options::default()
             };
+            check::machine(&engine).map_err(|e| Fail::usage(e.to_string()))?;
             let points = points(args.quick, threads, *pages == args.pages[0], facts);
             jobs.push(Job { engine, points });
         }
     }
+    Ok(jobs)
+}
+
+/// Measures, each job in a child of its own.
+fn measure(jobs: Vec<Job>) -> anyhow::Result<Vec<Configuration>> {
+    let program = probe::program()?;
     let bar = ProgressBar::new(jobs.len() as u64);
     let mut all = Vec::new();
     for job in jobs {

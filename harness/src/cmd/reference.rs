@@ -36,7 +36,7 @@ enum Action {
 /// When it is not here, or cannot be built.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let places = Places::new(args.llama_cpp_dir.clone(), args.cache_dir.clone())?;
-    interrupt::install()?;
+    interrupt::defer();
     let found = match args.action {
         Action::Status => reference::find(&places)?.ok_or_else(|| reference::missing(&places))?,
         Action::Install => reference::install(&places)?,

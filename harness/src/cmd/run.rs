@@ -9,6 +9,7 @@ use super::session::{self, Session, print};
 use crate::exit::{Exit, Fail};
 use crate::measure::{self, End};
 use crate::record::Run;
+use crate::summary;
 use std::path::PathBuf;
 
 /// Runs a scenario: records, a table, a report.
@@ -63,6 +64,9 @@ fn show(run: &Run) -> anyhow::Result<()> {
         table::results(run),
         table::counters(run)
     ))?;
+    if let Some(said) = summary::disturbances(&summary::summaries(run)) {
+        print(&format!("{said}\n"))?;
+    }
     print(&table::simulated(run))?;
     for case in &run.manifest.cases {
         let commands = table::commands(&case.repeat);

@@ -1,6 +1,7 @@
 //! What `run` and `compare` have in common: a scenario from its file, its run folder, the repetitions, the end.
 
 use super::run::{plan, table};
+use crate::claim::{Claim, Meanwhile};
 use crate::exit::{Exit, Fail};
 use crate::interrupt;
 use crate::measure::{self, End, Slot, Task, Told, Work};
@@ -10,6 +11,7 @@ use crate::runner::Program;
 use crate::scenario::{self, Scenario};
 use crate::{export, host, probe, repeat, report, simulate, summary};
 use anyhow::Context as _;
+use engine::check;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::HashSet;
 use std::io::Write as _;
@@ -38,12 +40,41 @@ pub(super) struct Args {
     /// Folder that gets the folder of this run.
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub(super) results_dir: PathBuf,
+    #[command(flatten)]
+    others: Others,
     /// Writes no report.
     #[arg(long)]
     no_report: bool,
     /// Program that does the work instead of this one: it gets a job on stdin and answers as `harness worker` does.
     #[arg(long, value_name = "PROGRAM", hide = true)]
     worker: Option<PathBuf>,
+}
+
+/// Options about other measurements on this machine.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Others {
+    /// Waits for the end of another measurement on this machine, instead of giving up with exit code 5.
+    #[arg(long)]
+    wait: bool,
+    /// Measures beside another measurement; the run is marked as disturbed by it.
+    #[arg(long, conflicts_with = "wait")]
+    beside: bool,
+}
+
+impl Others {
+    /// The right to measure; results go to `folder`.
+    ///
+    /// # Errors
+    /// As [`Claim::take`].
+    pub(super) fn claim(&self, folder: &Path) -> anyhow::Result<Claim> {
+        let meanwhile = match (self.wait, self.beside) {
+            (true, _) => Meanwhile::Wait,
+            (_, true) => Meanwhile::GoOn,
+            _ => Meanwhile::GiveUp,
+        };
+        Claim::take(folder, meanwhile)
+    }
 }
 
 /// A scenario on its way to results.
@@ -58,6 +89,8 @@ pub(super) struct Session<'a> {
     /// Where models are.
     pub(super) store: ModelStore,
     resumed: Option<(RunFolder, Run)>,
+    /// Held while there is something to measure.
+    claim: Option<Claim>,
 }
 
 impl<'a> Session<'a> {
@@ -93,7 +126,7 @@ impl<'a> Session<'a> {
             }
             (None, None) => return Err(Fail::usage("name a scenario file")),
         };
-        interrupt::install()?;
+        interrupt::defer();
         Ok(Session {
             args,
             command,
@@ -101,6 +134,7 @@ impl<'a> Session<'a> {
             worker: worker(args)?,
             store: ModelStore::new(args.models_dir.clone())?,
             resumed,
+            claim: None,
         })
     }
 
@@ -133,6 +167,7 @@ impl<'a> Session<'a> {
         more: impl FnOnce(&plan::Shown) -> anyhow::Result<String>,
     ) -> anyhow::Result<bool> {
         if self.args.dry_run {
+            self.require_machine()?;
             let shown = plan::Shown::new(&self.scenario, &self.store)?;
             print(&shown.commands(&self.worker)?)?;
             print(&more(&shown)?)?;
@@ -140,20 +175,45 @@ impl<'a> Session<'a> {
         Ok(self.args.dry_run)
     }
 
-    /// Fetches the models, and makes a new run folder or opens the one to go on with, if it is of the same scenario, models
+    /// Refuses cases that this machine cannot do.
+    fn require_machine(&self) -> anyhow::Result<()> {
+        for case in &self.scenario.cases {
+            check::machine(&case.engine).map_err(|e| impossible(&case.name, e))?;
+        }
+        Ok(())
+    }
+
+    /// Refuses cases that their model cannot do, in the order of the cases. Another worker knows its own limits.
+    fn require_models(&self, manifest: &Manifest) -> anyhow::Result<()> {
+        for case in manifest.cases.iter().filter(|_| self.args.worker.is_none()) {
+            let path = Path::new(&manifest.models[case.model].path);
+            check::model(&case.engine, path).map_err(|e| impossible(&case.name, e))?;
+        }
+        Ok(())
+    }
+
+    /// Claims the machine, fetches the models, and makes a new run folder or opens the one to go on with, if it is of the same scenario, models
     /// and program. `compare` plans a comparison; one that has begun keeps its plan.
     ///
     /// # Errors
-    /// When a model cannot be had, the folder cannot be written, or another run began in it.
+    /// When another process measures, the machine or a model cannot do a case, a model cannot be had, the folder cannot be
+    /// written, or another run began in it.
     pub(super) fn open(
         &mut self,
         compare: impl FnOnce(&Manifest) -> anyhow::Result<Option<ComparisonPlan>>,
     ) -> anyhow::Result<(RunFolder, Run)> {
+        self.require_machine()?;
+        let results_dir = &self.args.results_dir;
+        let claim = self.claim.insert(self.args.others.claim(results_dir)?);
+        let beside = claim.finding();
         let models = plan::models(&self.scenario, &self.store)?;
         let mut manifest = plan::manifest(&self.scenario, &models, &self.worker)?;
-        let Some((folder, run)) = self.resumed.take() else {
+        self.require_models(&manifest)?;
+        let Some((folder, mut run)) = self.resumed.take() else {
+            manifest.host.findings.extend(beside);
             manifest.comparison = compare(&manifest)?;
-            let folder = RunFolder::create(&self.args.results_dir, &manifest)?;
+            let folder = RunFolder::create(results_dir, &manifest)?;
+            self.works_in(&folder);
             return Ok((folder, Run::empty(manifest)));
         };
         let differences = plan::differences(&run.manifest, &manifest);
@@ -165,7 +225,19 @@ impl<'a> Session<'a> {
             );
             return Err(Fail::usage(text));
         }
+        if beside.is_some() {
+            run.manifest.host.findings.extend(beside);
+            folder.write_manifest(&run.manifest)?;
+        }
+        self.works_in(&folder);
         Ok((folder, run))
+    }
+
+    /// Tells other processes that would measure which folder this one writes.
+    fn works_in(&mut self, folder: &RunFolder) {
+        if let Some(claim) = &mut self.claim {
+            claim.works_in(folder.path());
+        }
     }
 
     /// Runs everything the folder lacks, with a progress bar, and writes the tables.
@@ -280,6 +352,16 @@ impl<'a> Session<'a> {
             words.extend(given.iter().flat_map(|path| [flag.into(), shown(path)]));
         }
         repeat::join(&words)
+    }
+}
+
+/// A case that the engine refuses; an option is an error of the user.
+fn impossible(case: &str, error: engine::Error) -> anyhow::Error {
+    match error {
+        engine::Error::Option { option, what } => {
+            Fail::usage(format!("case \"{case}\": engine.{option}: {what}"))
+        }
+        other => anyhow::Error::new(other).context(format!("case \"{case}\"")),
     }
 }
 

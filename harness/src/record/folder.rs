@@ -115,7 +115,6 @@ impl RunFolder {
     pub fn create(results: &Path, manifest: &Manifest) -> anyhow::Result<RunFolder> {
         let path = new_folder(results, &manifest.scenario.name)?;
         let lock = lock(&path)?;
-        write_whole(&path.join(MANIFEST), &serde_json::to_vec_pretty(manifest)?)?;
         let folder = RunFolder {
             samples: open_journal(&path.join(SAMPLES))?,
             failures: open_journal(&path.join(FAILURES))?,
@@ -124,6 +123,7 @@ impl RunFolder {
             path,
             _lock: lock,
         };
+        folder.write_manifest(manifest)?;
         // The folder's entries must be on disk before the first line is.
         let entries = File::open(&folder.path).and_then(|dir| dir.sync_all());
         entries.with_context(|| unwritable(&folder.path))?;
@@ -168,6 +168,14 @@ impl RunFolder {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Writes the manifest.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_manifest(&self, manifest: &Manifest) -> anyhow::Result<()> {
+        self.write(MANIFEST, &serde_json::to_vec_pretty(manifest)?)
     }
 
     /// Appends a result; it is on disk when this returns.

@@ -21,8 +21,6 @@ const TOKENS_MAX: u32 = 1 << 17;
 const TIMEOUT_S_MAX: u64 = 7 * 24 * 3600;
 /// Most free space a scenario may ask for, in 1e9 bytes.
 const DISK_GB_MAX: f64 = 1e6;
-/// Highest temperature that is not a mistake.
-const TEMPERATURE_MAX: f32 = 100.0;
 
 /// Checks what concerns the run as a whole.
 pub(super) fn header(scenario: &Scenario) -> Result<(), Problem> {
@@ -150,9 +148,10 @@ pub(super) fn case(scenario: &Scenario) -> Result<(), Problem> {
     engine(scenario)
 }
 
-/// Combinations of engine options that no machine can run.
+/// Engine options that no machine can run.
 fn engine(scenario: &Scenario) -> Result<(), Problem> {
     let options = &scenario.engine;
+    options.check().map_err(|e| refused("engine", e))?;
     if let Affinity::Cpus(cpus) = &options.affinity
         && options.threads != 0
         && cpus.len() != options.threads
@@ -253,9 +252,19 @@ fn counters(request: &counter::Request) -> Result<(), Problem> {
 
 /// Sampling settings that make sense.
 fn sampler(sampler: &SamplerOptions) -> Result<(), Problem> {
-    range("sampler.temp", sampler.temp, 0.0, TEMPERATURE_MAX)?;
-    range("sampler.top_p", sampler.top_p, f32::MIN_POSITIVE, 1.0)?;
-    range("sampler.min_p", sampler.min_p, 0.0, 1.0)
+    sampler.check().map_err(|e| refused("sampler", e))
+}
+
+/// What the engine says about an option of a section.
+fn refused(section: &str, error: ::engine::Error) -> Problem {
+    match error {
+        ::engine::Error::Option { option, what } => {
+            let key = format!("{section}.{option}");
+            let what = format!("\"{key}\": {what}");
+            Problem::new(&key, what)
+        }
+        other => Problem::new(section, other.to_string()),
+    }
 }
 
 /// A number between two others, both included.

@@ -85,16 +85,7 @@ pub(in crate::cmd) fn models(
     let found = specs.iter().map(|spec| store.find(spec));
     let found = found.collect::<anyhow::Result<Vec<_>>>()?;
     if found.iter().any(|f| !f.present) {
-        let need = scenario.disk_bytes_min;
-        let dir = store.dir();
-        if need > 0 {
-            let gb = need as f64 / 1e9;
-            eprintln!(
-                "this scenario needs {gb:.1} GB of disk in \"{}\"",
-                dir.display()
-            );
-        }
-        models::require_space(dir, need)?;
+        models::require_space(store.dir(), scenario.disk_bytes_min)?;
     }
     specs
         .into_iter()

@@ -1,0 +1,123 @@
+//! Whether options are possible, before anything is started: the same rules that the engine's parts hold to themselves.
+
+use crate::error::Result;
+use crate::gguf::Gguf;
+use crate::model::Config;
+use crate::options::Options;
+use crate::simd;
+use crate::topology::Topology;
+use std::path::Path;
+
+/// Refuses options that this machine cannot do.
+///
+/// # Errors
+/// [`crate::Error::Option`] names the option, what was asked for and what is possible.
+pub fn machine(options: &Options) -> Result<()> {
+    options.check()?;
+    simd::choose(options.isa)?;
+    let topology = Topology::detect();
+    topology.plan(&options.affinity, options.threads, options.oversubscribe)?;
+    Ok(())
+}
+
+/// Refuses options that a model cannot do. Reads the start of its file only.
+///
+/// # Errors
+/// As [`machine`]; and when the file is no model that can be run.
+pub fn model(options: &Options, path: &Path) -> Result<()> {
+    Config::from_gguf(&Gguf::open(path)?)?.context(options)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+    use crate::options::{Affinity, Isa};
+    use crate::synth::{Shape, synth};
+
+    /// The option that is refused, and why.
+    #[track_caller]
+    fn refused(result: Result<()>) -> (&'static str, String) {
+        match result {
+            Err(Error::Option { option, what }) => (option, what),
+            other => panic!("expected a refused option, found {other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_a_machine_cannot_do_is_named() {
+        let options = Options::default;
+        machine(&options()).expect("what is set by default is possible");
+        let rows = [
+            (
+                Options {
+                    threads: 100_000,
+                    ..options()
+                },
+                "threads",
+                "100000",
+            ),
+            (
+                Options {
+                    batch: 0,
+                    ..options()
+                },
+                "batch",
+                "0 is not within 1 to 4096",
+            ),
+            (
+                Options {
+                    tail_percent: 300,
+                    ..options()
+                },
+                "tail_percent",
+                "300 is not within 0 to 100",
+            ),
+            (
+                Options {
+                    affinity: Affinity::Cpus(vec![9999]),
+                    ..options()
+                },
+                "affinity",
+                "CPU 9999",
+            ),
+        ];
+        for (options, option, what) in rows {
+            let (found, why) = refused(machine(&options));
+            assert!(found == option && why.contains(what), "{found}: {why}");
+        }
+        let lacking = [Isa::Avx2, Isa::Avx512];
+        for isa in lacking
+            .into_iter()
+            .filter(|isa| !simd::available().contains(isa))
+        {
+            let (found, why) = refused(machine(&Options { isa, ..options() }));
+            assert!(
+                found == "isa" && why.contains("choose one of"),
+                "{found}: {why}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_model_cannot_do_is_named() {
+        let dir = tempfile::tempdir().expect("folder");
+        let path = dir.path().join("tiny.gguf");
+        let tiny = Shape::load("tiny").expect("a shape");
+        synth(&tiny, "Q4_0", 1, &path, &mut |_, _| Ok(())).expect("a model");
+        model(&Options::default(), &path).expect("what is set by default is possible");
+        let ctx = 4_000_000_000;
+        let (found, why) = refused(model(
+            &Options {
+                ctx,
+                ..Options::default()
+            },
+            &path,
+        ));
+        assert!(
+            found == "ctx" && why.contains("4000000000 is more than the "),
+            "{found}: {why}"
+        );
+    }
+}
