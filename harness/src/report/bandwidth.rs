@@ -94,6 +94,7 @@ fn plot(host: &HostFacts, lines: &[BandwidthLine]) -> anyhow::Result<Option<Plot
                 x,
                 y: most * 0.94,
                 text: format!(" L{}", cache.level),
+                below: false,
             });
         }
     }
@@ -125,6 +126,7 @@ fn plot(host: &HostFacts, lines: &[BandwidthLine]) -> anyhow::Result<Option<Plot
         x_tick: size_tick,
         y_tick: tick_number,
         x_at: vec![],
+        y_at: vec![],
         y_ticks: true,
         height: 360,
     };

@@ -2,8 +2,9 @@
 //! Patterson 2009) and the bandwidth over the size of what is read.
 
 use super::data::{Estimate, Group};
+use crate::compare::Comparison;
 use crate::probe::Stored;
-use crate::record::{PassStats, Run, Sample};
+use crate::record::{ENGINE, PassStats, Run, Sample};
 use crate::stats;
 use engine::probe::What;
 
@@ -41,6 +42,55 @@ pub(super) struct Place {
     pub share: Option<Estimate>,
     /// Whether a repetition that counts was disturbed.
     pub tainted: bool,
+}
+
+/// One phase of another program: where it stands if it moves the bytes and does the operations that the engine counts.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Other {
+    /// The program and how it was run.
+    pub title: String,
+    /// `decode` or `prefill`.
+    pub phase: &'static str,
+    /// The engine's operations for each byte.
+    pub ops_per_byte: f64,
+    /// 1e9 operations a second, median.
+    pub gops: f64,
+    /// Share of the peak of the same rounds, in percent, median.
+    pub of_peak_pct: Option<f64>,
+    /// Whether it is the one that decides.
+    pub decides: bool,
+}
+
+/// The other programs of a comparison, each at the engine's operations for a byte.
+pub(super) fn others(
+    comparison: Option<&Comparison>,
+    groups: &[&Group<'_>],
+    places: &[Place],
+) -> Vec<Other> {
+    let cases = comparison.iter().flat_map(|c| &c.cases);
+    let phases = cases.flat_map(|case| case.phases.iter().map(move |phase| (case, phase)));
+    let mut all = Vec::new();
+    for (case, phase) in phases.filter(|(_, phase)| phase.subject.runner == ENGINE) {
+        let here = |g: &&&Group<'_>| g.case.index == case.case_index && g.runner == ENGINE;
+        let Some(group) = groups.iter().find(here) else {
+            continue;
+        };
+        let name = phase.rate.name();
+        let at = |p: &&Place| p.label == group.short && p.phase == name;
+        let place = places.iter().find(at).zip(phase.subject.median);
+        let Some((place, own)) = place else { continue };
+        for (i, row) in phase.others.iter().enumerate() {
+            all.extend(row.median.map(|rate| Other {
+                title: row.title.clone(),
+                phase: name,
+                ops_per_byte: place.ops_per_byte,
+                gops: place.gops * rate / own,
+                of_peak_pct: row.of_peak_pct,
+                decides: phase.best == Some(i),
+            }));
+        }
+    }
+    all
 }
 
 /// The roofs of a run, fewest threads first.

@@ -97,7 +97,7 @@ pub(super) fn settings(comparison: &Comparison) -> Option<Table> {
         ]
     });
     let columns = ["setting", "both sides", "engine", "reference"];
-    let caption = "What was made equal, and what could not be";
+    let caption = "Settings of both sides; what differs could not be made equal";
     (!comparison.settings.is_empty()).then(|| table(caption, &columns, rows.collect()))
 }
 

@@ -65,8 +65,7 @@ pub(super) fn page(run: &Run, around: &Around) -> anyhow::Result<String> {
                     h1 { (manifest.scenario.name) }
                     @if !manifest.scenario.description.is_empty() { p.quiet { (manifest.scenario.description) } }
                     @if let Some(comparison) = &page.comparison { (comparison::verdicts(comparison)) }
-                    p.summary { (words::summary(run, &page.own)) }
-                    @if let [group] = page.own.as_slice() { (tiles(run, group)) }
+                    @if page.comparison.is_none() { (alone(&page)) }
                     nav aria-label="Contents" {
                         ul { @for section in &sections { li { a href={ "#" (section.id) } { (section.title) } } } }
                     }
@@ -106,7 +105,15 @@ fn sections(page: &Page<'_>) -> anyhow::Result<Vec<Section>> {
     let mut add = |id, title, body: Option<Markup>| {
         all.extend(body.map(|body| Section { id, title, body }));
     };
-    add("comparison", "Comparison", comparison::section(page)?);
+    if let Some(comparison) = &page.comparison {
+        let rounds = comparison::section(comparison)?;
+        add("comparison", "Round by round", Some(rounds));
+        let settings = comparison::settings(comparison);
+        add("equal", "What was made equal", settings);
+        let programs = comparison::programs(comparison);
+        add("programs", "Every program", Some(programs));
+        add("engine", "The engine alone", Some(alone(page)));
+    }
     if page.own.iter().any(|g| !g.counted.is_empty()) {
         add("rate", "Decode rate", Some(rates::section(page)?));
         add(
@@ -142,6 +149,14 @@ fn sections(page: &Page<'_>) -> anyhow::Result<Vec<Section>> {
     add("settings", "Settings", Some(record::settings(page)));
     add("repeat", "Repeat it", Some(record::repeat(page)));
     Ok(all)
+}
+
+/// What the engine reached, without others.
+fn alone(page: &Page<'_>) -> Markup {
+    html! {
+        p.summary { (words::summary(page.run, &page.own)) }
+        @if let [group] = page.own.as_slice() { (tiles(page.run, group)) }
+    }
 }
 
 /// The numbers that most readers come for.

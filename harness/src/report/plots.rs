@@ -13,8 +13,8 @@ mod rates;
 mod stages;
 mod sweep;
 
-pub(super) use ceiling::{roofline, working_sets};
-pub(super) use comparison::ratios;
+pub(super) use ceiling::{OTHERS, roofline, working_sets};
+pub(super) use comparison::{by_round, ratios};
 pub(super) use history::history;
 pub(super) use latency::{distribution, latency};
 pub(super) use rates::{Kind, rounds, strips};
@@ -45,8 +45,10 @@ const CHARACTER_SHARE: f64 = 0.56;
 const SPECK: i32 = 5 * SCALE;
 /// Height of one row in plots with rows, in pixels.
 const ROW_PX: u32 = 56;
-/// Most ticks of a horizontal axis.
+/// Most ticks of an axis.
 const TICKS_MAX: usize = 20;
+/// Most ticks of a vertical axis that is left to the drawing.
+const Y_TICKS: usize = 5;
 /// Colour of an element that marks the place of the specks, after the grid and before all else.
 const SPECKS_PLACE: RGBColor = RGBColor(1, 2, 255);
 
@@ -59,6 +61,8 @@ pub(super) enum Role {
     Surface,
     Accent,
     Band,
+    /// An interval, where it lies on a band.
+    Interval,
     Warn,
     Series(u8),
     Stage(Stage),
@@ -77,6 +81,7 @@ impl Role {
             Role::Surface,
             Role::Accent,
             Role::Band,
+            Role::Interval,
             Role::Warn,
             Role::Outside,
         ];
@@ -96,6 +101,7 @@ impl Role {
             Role::Surface => "surface".to_owned(),
             Role::Accent => "accent".to_owned(),
             Role::Band => "band".to_owned(),
+            Role::Interval => "interval".to_owned(),
             Role::Warn => "warn".to_owned(),
             Role::Outside => "stage-outside".to_owned(),
             Role::Series(i) => format!("series-{}", i % Role::SERIES),
@@ -153,8 +159,15 @@ pub(super) enum Mark {
         label: String,
         title: String,
     },
-    /// A text above a point, that starts there.
-    Label { x: f64, y: f64, text: String },
+    /// A text above or below a point, that starts there.
+    Label {
+        x: f64,
+        y: f64,
+        text: String,
+        below: bool,
+    },
+    /// The name of a point, beside it where no other point and no other text lies; left out where there is no room.
+    Name { x: f64, y: f64, text: String },
     /// A text above and left of a point; right of it where there is no room.
     Flag { x: f64, y: f64, text: String },
 }
@@ -173,6 +186,8 @@ pub(super) struct Axes {
     pub y_tick: fn(f64) -> String,
     /// Where the horizontal axis has ticks; empty to leave it to the drawing.
     pub x_at: Vec<f64>,
+    /// The same for the vertical axis.
+    pub y_at: Vec<f64>,
     /// Whether the vertical axis has ticks and horizontal lines; else the horizontal one has vertical lines.
     pub y_ticks: bool,
     /// Height in pixels.
@@ -230,7 +245,10 @@ fn svg(axes: &Axes, marks: &[Mark], width: u32) -> anyhow::Result<String> {
             .margin_left(2 * SCALE)
             .x_label_area_size((TEXT_PX * 2 + 20) * SCALE)
             .y_label_area_size(left * SCALE)
-            .build_cartesian_2d(Ticked::new(axes, width), axes.y.clone())?;
+            .build_cartesian_2d(
+                Ticked::new(&axes.x, &axes.x_at, if width == WIDE_PX { 10 } else { 5 }),
+                Ticked::new(&axes.y, &axes.y_at, Y_TICKS),
+            )?;
         draw_mesh(&mut chart, axes)?;
         let place = Pixel::new((axes.x.start, axes.y.start), SPECKS_PLACE.filled());
         chart.plotting_area().draw(&place)?;
@@ -238,6 +256,8 @@ fn svg(axes: &Axes, marks: &[Mark], width: u32) -> anyhow::Result<String> {
             draw_mark(&mut chart, mark)?;
             overlay.add(mark, axes, |x, y| chart.backend_coord(&(x, y)));
         }
+        let (left, bottom) = chart.backend_coord(&(axes.x.start, axes.y.start));
+        overlay.names(left, bottom);
         overlay.units(axes, size);
         area.present()?;
     }
@@ -273,7 +293,7 @@ fn insert_specks(mut body: String, specks: &str) -> anyhow::Result<String> {
     Ok(body)
 }
 
-type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Ticked, RangedCoordf64>>;
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Ticked, Ticked>>;
 
 /// A linear axis with ticks where it is told.
 struct Ticked {
@@ -282,12 +302,12 @@ struct Ticked {
 }
 
 impl Ticked {
-    /// The horizontal axis.
-    fn new(axes: &Axes, width: u32) -> Ticked {
-        let range = RangedCoordf64::from(axes.x.clone());
-        let at = match axes.x_at.is_empty() {
-            true => range.key_points(if width == WIDE_PX { 10 } else { 5 }),
-            false => axes.x_at.clone(),
+    /// With ticks at these places; where there are none, at up to `most` round numbers.
+    fn new(range: &Range<f64>, at: &[f64], most: usize) -> Ticked {
+        let range = RangedCoordf64::from(range.clone());
+        let at = match at.is_empty() {
+            true => range.key_points(most),
+            false => at.to_vec(),
         };
         Ticked { range, at }
     }
@@ -328,7 +348,7 @@ fn draw_mesh(chart: &mut Chart<'_, '_>, axes: &Axes) -> anyhow::Result<()> {
         .label_style(text)
         .set_all_tick_mark_size(4 * SCALE)
         .x_labels(TICKS_MAX)
-        .y_labels(5)
+        .y_labels(TICKS_MAX)
         .x_label_formatter(&x_tick)
         .y_label_formatter(&y_tick);
     match axes.y_ticks {
@@ -394,7 +414,11 @@ fn draw_mark(chart: &mut Chart<'_, '_>, mark: &Mark) -> anyhow::Result<()> {
                 role.drawn().filled(),
             ))?;
         }
-        Mark::Label { .. } | Mark::Flag { .. } | Mark::Specks { .. } | Mark::Column { .. } => {}
+        Mark::Label { .. }
+        | Mark::Flag { .. }
+        | Mark::Name { .. }
+        | Mark::Specks { .. }
+        | Mark::Column { .. } => {}
     }
     Ok(())
 }

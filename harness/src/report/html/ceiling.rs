@@ -11,7 +11,8 @@ use maud::{Markup, html};
 pub(super) fn section(page: &Page<'_>) -> anyhow::Result<Markup> {
     let places = ceiling::places(page.run, &page.own);
     let roofs = ceiling::roofs(page.run, &page.own);
-    let plot = plots::roofline(&roofs, &places)?;
+    let others = ceiling::others(page.comparison.as_ref(), &page.own, &places);
+    let plot = plots::roofline(&roofs, &places, &others)?;
     let fits = page
         .own
         .iter()
@@ -24,10 +25,17 @@ pub(super) fn section(page: &Page<'_>) -> anyhow::Result<Markup> {
             (figure(plot, html! {
                 "Roofs: medians of the probes taken in the rounds that count, with the same threads, CPUs and pages"
                 @if roofs.len() > 1 { "; dark: the configuration that read fastest" } ". "
+                "The further a point lies below the roof over it, the more of its time goes elsewhere. "
+                @if !others.is_empty() {
+                    "Other programs stand where they do if they move the bytes that the engine counts. "
+                }
                 span.legend {
                     span { (key(Role::Accent, Shape::Dot, false)) "decode" }
                     span { (key(Role::Accent, Shape::Square, false)) "prefill" }
-                    span { (key(Role::Accent, Shape::Dot, true)) "hollow: some repetitions were disturbed" }
+                    @if !others.is_empty() { span { (swatch(plots::OTHERS)) "other programs" } }
+                    @if places.iter().any(|p| p.tainted) {
+                        span { (key(Role::Accent, Shape::Dot, true)) "hollow: some repetitions were disturbed" }
+                    }
                 }
             }, &[tables::roofs(&roofs)]))
         } @else {

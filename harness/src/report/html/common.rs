@@ -68,7 +68,7 @@ pub(super) fn table(table: &Table) -> Markup {
                 thead {
                     tr {
                         @for (i, column) in table.columns.iter().enumerate() {
-                            th scope="col" .left[!numeric[i]] { (column) }
+                            th scope="col" title=[explained(column)] .left[!numeric[i]] { (column) }
                         }
                     }
                 }
@@ -88,6 +88,23 @@ pub(super) fn table(table: &Table) -> Markup {
                 }
             }
         }
+    }
+}
+
+/// What a head means that is not a plain word.
+fn explained(column: &str) -> Option<&'static str> {
+    match column {
+        "MAD" | "MAD of tok/s" => {
+            Some("median absolute deviation: half of the values lie nearer to the median")
+        }
+        "N" => Some("repetitions that count"),
+        "interval" => Some("where the median lies, with the confidence that the caption gives"),
+        "interval of the ratio" => Some("where the ratio lies, by the signed ranks of its rounds"),
+        "% of peak" | "share %" => {
+            Some("of what a probe of the same round reached on this machine")
+        }
+        "p99 ms" => Some("99 of 100 tokens took less"),
+        _ => None,
     }
 }
 

@@ -1,63 +1,70 @@
 //! What was reached under the machine's roofs.
 
-use super::super::ceiling::{Place, Roof, WorkingSets};
+use super::super::ceiling::{Other, Place, Roof, WorkingSets};
 use super::super::format::{decimal_bytes, interval, number};
 use super::{Axes, Mark, Plot, Role, Shape, tick_power};
 use crate::host::{binary_bytes, plural};
+use std::ops::Range;
 
+/// Colour of other programs.
+pub(in super::super) const OTHERS: Role = Role::Series(1);
 /// Peaks of arithmetic that lie nearer than this ratio share one text.
 const PEAKS_NEAR: f64 = 1.4;
 
+/// Most points of the engine that are named on the plot.
+const NAMED_MAX: usize = 8;
+
 /// The roofline: both axes in binary logarithms. `None` without a roof or a place.
-pub(in super::super) fn roofline(roofs: &[Roof], places: &[Place]) -> anyhow::Result<Option<Plot>> {
-    let Some(top) = roofs
+pub(in super::super) fn roofline(
+    roofs: &[Roof],
+    places: &[Place],
+    others: &[Other],
+) -> anyhow::Result<Option<Plot>> {
+    let fastest = roofs
         .iter()
-        .max_by(|a, b| a.read_gb_s.total_cmp(&b.read_gb_s))
-    else {
+        .max_by(|a, b| a.read_gb_s.total_cmp(&b.read_gb_s));
+    let Some(top) = fastest.filter(|_| !places.is_empty()) else {
         return Ok(None);
     };
-    if places.is_empty() {
-        return Ok(None);
-    }
-    let peaks = |roof: &Roof| [roof.int8_gops, roof.f32_gops].into_iter().flatten();
     let ridges = roofs
         .iter()
-        .flat_map(|r| peaks(r).map(|peak| peak / r.read_gb_s));
+        .flat_map(|r| peaks(r).map(|(_, peak)| peak / r.read_gb_s));
     let x = places.iter().map(|p| p.ops_per_byte).chain(ridges);
-    let (x_low, x_high) = around(x, 1.0);
-    let y = places
-        .iter()
-        .map(|p| p.gops)
-        .chain(roofs.iter().flat_map(peaks));
+    let (x_low, x_high) = around(x, 1.2);
+    let y = places.iter().map(|p| p.gops);
+    let y = y.chain(others.iter().map(|o| o.gops));
+    let y = y.chain(roofs.iter().flat_map(peaks).map(|(_, peak)| peak));
     let (y_low, y_high) = around(y, 1.0);
     let mut marks = Vec::new();
     for roof in roofs {
         let role = if roof == top { Role::Text } else { Role::Muted };
-        let slope = |x: f64| x + roof.read_gb_s.log2();
-        for peak in peaks(roof).map(f64::log2) {
-            marks.push(Mark::Line {
-                points: vec![(slope_end(peak, roof), peak), (x_high, peak)],
-                role,
-                width: 2,
-            });
-        }
-        let highest = peaks(roof).fold(f64::NAN, f64::max).log2();
-        let end = if highest.is_nan() {
-            x_high
-        } else {
-            slope_end(highest, roof)
-        };
-        let start = x_low.max(y_low - roof.read_gb_s.log2());
-        marks.push(Mark::Line {
-            points: vec![(start, slope(start)), (end, slope(end))],
-            role,
-            width: 2,
-        });
+        roof_lines(roof, x_low..x_high, y_low, role, &mut marks);
     }
-    roof_texts(top, x_low, x_high, &mut marks);
+    roof_texts(
+        top,
+        x_low.max(y_low - top.read_gb_s.log2()),
+        x_high,
+        &mut marks,
+    );
+    let alone = places.iter().all(|p| p.label == places[0].label);
     for place in places {
         marks.push(place_mark(place));
+        if places.len() <= NAMED_MAX {
+            marks.push(Mark::Name {
+                x: place.ops_per_byte.log2(),
+                y: place.gops.log2(),
+                text: place_name(place, alone, !others.is_empty()),
+            });
+        }
     }
+    for other in others {
+        other_marks(other, &mut marks);
+    }
+    let whole = |low: f64, high: f64| {
+        // The unit stands at the end.
+        let powers = low.ceil() as i32..=(high - 0.3) as i32;
+        powers.map(f64::from).collect::<Vec<f64>>()
+    };
     let axes = Axes {
         x: x_low..x_high,
         y: y_low..y_high,
@@ -65,11 +72,10 @@ pub(in super::super) fn roofline(roofs: &[Roof], places: &[Place]) -> anyhow::Re
         y_unit: "GOP/s".to_owned(),
         x_tick: tick_power,
         y_tick: tick_power,
-        x_at: (x_low.ceil() as i32..=x_high as i32)
-            .map(f64::from)
-            .collect(),
+        x_at: whole(x_low, x_high),
+        y_at: whole(y_low, y_high),
         y_ticks: true,
-        height: 340,
+        height: 360,
     };
     let label = format!(
         "Roofline: {} under the read bandwidth and the arithmetic peaks of the same rounds",
@@ -78,19 +84,46 @@ pub(in super::super) fn roofline(roofs: &[Roof], places: &[Place]) -> anyhow::Re
     Plot::draw(&label, &axes, &marks).map(Some)
 }
 
+/// The arithmetic peaks that are known, highest first.
+fn peaks(roof: &Roof) -> impl Iterator<Item = (&'static str, f64)> {
+    let named = [("int8", roof.int8_gops), ("f32", roof.f32_gops)];
+    let known = named
+        .into_iter()
+        .filter_map(|(name, peak)| Some((name, peak?)));
+    let mut known: Vec<_> = known.collect();
+    known.sort_by(|a, b| b.1.total_cmp(&a.1));
+    known.into_iter()
+}
+
+/// The slope of the bandwidth up to the highest peak, and the peaks from where it meets them.
+fn roof_lines(roof: &Roof, x: Range<f64>, y_low: f64, role: Role, marks: &mut Vec<Mark>) {
+    let slope = |x: f64| x + roof.read_gb_s.log2();
+    let mut line = |points| {
+        marks.push(Mark::Line {
+            points,
+            role,
+            width: 2,
+        });
+    };
+    for (_, peak) in peaks(roof) {
+        let y = peak.log2();
+        line(vec![(slope_end(y, roof), y), (x.end, y)]);
+    }
+    let highest = peaks(roof).next();
+    let end = highest.map_or(x.end, |(_, peak)| slope_end(peak.log2(), roof));
+    let start = x.start.max(y_low - roof.read_gb_s.log2());
+    line(vec![(start, slope(start)), (end, slope(end))]);
+}
+
 /// Where a peak meets the bandwidth, as a binary logarithm.
 fn slope_end(peak_log2: f64, roof: &Roof) -> f64 {
     peak_log2 - roof.read_gb_s.log2()
 }
 
-/// What the roofs of the fastest configuration are.
-fn roof_texts(roof: &Roof, x_low: f64, x_high: f64, marks: &mut Vec<Mark>) {
-    let named = [("int8", roof.int8_gops), ("f32", roof.f32_gops)];
-    let mut named: Vec<(&str, f64)> = named
-        .into_iter()
-        .filter_map(|(n, p)| Some((n, p?)))
-        .collect();
-    named.sort_by(|a, b| b.1.total_cmp(&a.1));
+/// What the roofs of the fastest configuration are: peaks where they begin, the highest above its line and others below
+/// theirs, the bandwidth left of its slope, which begins at `start`.
+fn roof_texts(roof: &Roof, start: f64, x_high: f64, marks: &mut Vec<Mark>) {
+    let named: Vec<(&str, f64)> = peaks(roof).collect();
     let near = named.len() == 2 && named[0].1 / named[1].1 < PEAKS_NEAR;
     let texts = named
         .iter()
@@ -99,22 +132,34 @@ fn roof_texts(roof: &Roof, x_low: f64, x_high: f64, marks: &mut Vec<Mark>) {
         true => vec![texts.collect::<Vec<_>>().join(", ")],
         false => texts.collect(),
     };
-    for (text, (_, peak)) in texts.into_iter().zip(&named) {
-        marks.push(Mark::Flag {
-            x: x_high,
-            y: peak.log2() + 0.12,
+    for (i, (text, (_, peak))) in texts.into_iter().zip(&named).enumerate() {
+        marks.push(Mark::Label {
+            x: slope_end(peak.log2(), roof),
+            y: peak.log2(),
             text,
+            below: i > 0,
         });
     }
-    let end = named
-        .first()
-        .map_or(x_high, |(_, peak)| slope_end(peak.log2(), roof));
-    let x = x_low + (end - x_low) * 0.92;
+    let highest = named.first();
+    let end = highest.map_or(x_high, |(_, peak)| slope_end(peak.log2(), roof));
+    let x = start + (end - start) * 0.92;
     marks.push(Mark::Flag {
         x,
         y: x + roof.read_gb_s.log2(),
-        text: format!("read {} GB/s", number(roof.read_gb_s)),
+        text: format!("{} GB/s", number(roof.read_gb_s)),
     });
+}
+
+/// What stands beside a point: the case where there are several, the phase, the share of the peak.
+fn place_name(place: &Place, alone: bool, compared: bool) -> String {
+    let who = match (alone, compared) {
+        (false, _) => format!("{}, ", place.label),
+        (true, true) => "engine, ".to_owned(),
+        (true, false) => String::new(),
+    };
+    let share = place.share.as_ref();
+    let share = share.map_or_else(String::new, |s| format!(": {:.0} %", s.median));
+    format!("{who}{}{share}", place.phase)
 }
 
 fn place_mark(place: &Place) -> Mark {
@@ -129,10 +174,7 @@ fn place_mark(place: &Place) -> Mark {
     Mark::Point {
         x: place.ops_per_byte.log2(),
         y: place.gops.log2(),
-        shape: match place.phase {
-            "decode" => Shape::Dot,
-            _ => Shape::Square,
-        },
+        shape: shape(place.phase),
         role: Role::Accent,
         hollow: place.tainted,
         title: format!(
@@ -143,6 +185,45 @@ fn place_mark(place: &Place) -> Mark {
             place.unit,
             number(place.ops_per_byte)
         ),
+    }
+}
+
+/// Another program's point; the one that decides has its name beside it.
+fn other_marks(other: &Other, marks: &mut Vec<Mark>) {
+    let (x, y) = (other.ops_per_byte.log2(), other.gops.log2());
+    let share = other.of_peak_pct;
+    marks.push(Mark::Point {
+        x,
+        y,
+        shape: shape(other.phase),
+        role: OTHERS,
+        hollow: false,
+        title: format!(
+            "{}, {}: {} GOP/s{}",
+            other.title,
+            other.phase,
+            number(other.gops),
+            share.map_or_else(String::new, |pct| format!(
+                ", {} % of the peak of its rounds",
+                number(pct)
+            ))
+        ),
+    });
+    if other.decides {
+        let program = other.title.split(" (").next().unwrap_or(&other.title);
+        let share = share.map_or_else(String::new, |pct| format!(": {pct:.0} %"));
+        marks.push(Mark::Name {
+            x,
+            y,
+            text: format!("{program}, {}{share}", other.phase),
+        });
+    }
+}
+
+fn shape(phase: &str) -> Shape {
+    match phase {
+        "decode" => Shape::Dot,
+        _ => Shape::Square,
     }
 }
 
@@ -184,6 +265,7 @@ pub(in super::super) fn working_sets(
                 x,
                 y: most * 0.92,
                 text: format!(" L{level}"),
+                below: false,
             });
         }
     }
@@ -232,6 +314,7 @@ pub(in super::super) fn working_sets(
             .filter(|power| power % 4 == 0)
             .map(f64::from)
             .collect(),
+        y_at: vec![],
         y_ticks: true,
         height: 320,
     };

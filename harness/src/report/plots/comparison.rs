@@ -1,9 +1,9 @@
 //! Ratios of a comparison.
 
-use super::super::format::percent;
-use super::{Axes, Mark, Plot, Role, Shape};
-use crate::compare::{PhaseResult, Row};
+use super::{Axes, Mark, Plot, Role, Shape, tick_whole};
+use crate::compare::{PhaseResult, Round, Row};
 use crate::verdict::Change;
+use std::ops::Range;
 
 /// Ratios that may stand at an axis.
 const TICKS: [f64; 25] = [
@@ -14,81 +14,179 @@ const TICKS: [f64; 25] = [
 const TICK_SHARE: f64 = 0.12;
 /// The axis reaches at least this far from 1, as a logarithm.
 const REACH_MIN: f64 = 0.07;
-/// Height of a row with rounds, in pixels.
-const HIGH_ROW_PX: f64 = 92.0;
-/// Height of a row without.
-const LOW_ROW_PX: f64 = 52.0;
-/// Where the text, the first round and the last one of a row stand, and the estimate below them, in pixels.
+/// Height of a row, in pixels.
+const ROW_PX: f64 = 52.0;
+/// Where the text and the interval of a row stand, in pixels below its top.
 const TEXT_PX: f64 = 20.0;
-const FIRST_ROUND_PX: f64 = 32.0;
-const LAST_ROUND_PX: f64 = 64.0;
-const BELOW_PX: f64 = 13.0;
+const INTERVAL_PX: f64 = 34.0;
+/// Most rounds that have a tick each.
+const ROUND_TICKS_MAX: usize = 12;
+/// Colour of what decides.
+const DECIDES: Role = Role::Series(1);
 
-/// One row for each runner that the subject is held against: the interval of the ratio, and for the one that decides
-/// every round. The last row is the engine against itself. The floor is shaded around 1. `None` without a ratio.
-pub(in super::super) fn ratios(result: &PhaseResult) -> anyhow::Result<Option<Plot>> {
-    let compared: Vec<(usize, &Row, Change)> = result
-        .others
-        .iter()
-        .enumerate()
-        .filter_map(|(i, row)| Some((i, row, row.change?)))
-        .collect();
-    let (Some(judged), false) = (result.judged, compared.is_empty()) else {
+/// The ratio of every round to the one that decides, with the estimate, its interval and the floor; and what the engine
+/// shows against itself. `None` without a ratio.
+pub(in super::super) fn by_round(result: &PhaseResult) -> anyhow::Result<Option<Plot>> {
+    let against = result.best.map(|i| &result.others[i]);
+    let (Some(judged), Some(against), Some(last)) = (result.judged, against, result.rounds.last())
+    else {
         return Ok(None);
     };
-    let (low, high) = reach(result, &compared);
-    let mut rows = Vec::new();
-    let mut down = 0.0;
-    for (index, row, change) in &compared {
-        let decides = result.best == Some(*index);
-        let role = Role::Series(*index as u8 + 1);
-        let mut estimate_at = down + FIRST_ROUND_PX;
-        if decides {
-            let rounds = result.rounds.iter().map(|r| (r.round, r.ratio, r.tainted));
-            points(&rounds.collect::<Vec<_>>(), down, role, &mut rows);
-            estimate_at = down + LAST_ROUND_PX + BELOW_PX;
-        }
-        estimate(change, estimate_at, role, &row.title, &mut rows);
-        let which = if decides { ", decides" } else { "" };
-        let text = format!("over {}: {:.3}{which}", row.runner, change.ratio);
-        rows.push(label(low, down, text));
-        down += if decides { HIGH_ROW_PX } else { LOW_ROW_PX };
+    let change = judged.change;
+    let ratios = result.rounds.iter();
+    let ratios = ratios.flat_map(|r| [Some(r.ratio), r.itself]).flatten();
+    let (low, high) = reach(ratios.chain([change.interval.low, change.interval.high]));
+    let x = 0.4..f64::from(last.round) + 1.6;
+    let mut marks = bands(judged.floor, &change, x.clone(), low..high);
+    for y in [0.0, change.ratio.ln()] {
+        marks.push(Mark::Line {
+            points: vec![(x.start, y), (x.end, y)],
+            role: if y == 0.0 { Role::Text } else { DECIDES },
+            width: if y == 0.0 { 1 } else { 2 },
+        });
     }
-    let itself = result.rounds.iter();
-    let itself: Vec<(u32, f64, bool)> = itself
-        .filter_map(|r| Some((r.round, r.itself?, false)))
-        .collect();
-    if !itself.is_empty() {
-        points(&itself, down, Role::Muted, &mut rows);
-        rows.push(label(low, down, "the engine over itself".to_owned()));
-        down += HIGH_ROW_PX;
+    for round in &result.rounds {
+        marks.extend(
+            round
+                .itself
+                .map(|ratio| point(round, ratio, "the engine over itself: ", Role::Muted)),
+        );
+        marks.push(point(round, round.ratio, "", DECIDES));
     }
-    let mut marks = background(judged.floor, low..high, -down);
-    marks.append(&mut rows);
+    marks.push(Mark::Flag {
+        x: x.end,
+        y: change.ratio.ln() + (high - low) * 0.02,
+        text: format!("{:.2}×", change.ratio),
+    });
+    let every = (last.round as usize + 1).div_ceil(ROUND_TICKS_MAX);
     let axes = Axes {
-        x: low..high,
-        y: -down..0.0,
-        x_unit: "times the rate; right of 1 the subject is faster".to_owned(),
-        y_unit: String::new(),
-        x_tick: |x| {
-            let ratio = (x.exp() * 100.0).round() / 100.0;
-            format!("{}×", super::tick_number(ratio))
-        },
-        y_tick: super::tick_number,
-        x_at: ticks(low, high),
-        y_ticks: false,
-        height: down as u32 + 48,
+        x,
+        y: low..high,
+        x_unit: "round".to_owned(),
+        y_unit: format!("times the rate of {}", against.title),
+        x_tick: tick_whole,
+        y_tick: ratio_tick,
+        x_at: (0..=last.round)
+            .step_by(every)
+            .map(|round| f64::from(round) + 1.0)
+            .collect(),
+        y_at: ticks(low, high),
+        y_ticks: true,
+        height: 300,
     };
     let label = format!(
-        "{} rate of {} over that of each other program, as a ratio, with every round of the one that decides",
+        "{} rate of {} over that of {}, by round",
+        result.rate.name(),
+        result.subject.title,
+        against.title
+    );
+    Plot::draw(&label, &axes, &marks).map(Some)
+}
+
+/// The floor around 1 and the interval, the wider one below.
+fn bands(floor: Option<f64>, change: &Change, x: Range<f64>, y: Range<f64>) -> Vec<Mark> {
+    let interval = change.interval.low.ln()..change.interval.high.ln();
+    let floor = floor.map(|floor| (-floor.ln_1p()..floor.ln_1p(), Role::Band));
+    let mut all: Vec<(Range<f64>, Role)> = floor.into_iter().collect();
+    all.push((interval, Role::Interval));
+    all.sort_by(|(a, _), (b, _)| (b.end - b.start).total_cmp(&(a.end - a.start)));
+    let bands = all.into_iter().map(|(band, role)| Mark::Bar {
+        x: x.clone(),
+        y: y.start.max(band.start)..y.end.min(band.end),
+        role,
+        label: String::new(),
+        title: String::new(),
+    });
+    bands.collect()
+}
+
+/// One round; a triangle where something disturbed it.
+fn point(round: &Round, ratio: f64, what: &str, role: Role) -> Mark {
+    Mark::Point {
+        x: f64::from(round.round) + 1.0,
+        y: ratio.ln(),
+        shape: match round.tainted && what.is_empty() {
+            true => Shape::Triangle,
+            false => Shape::Dot,
+        },
+        role,
+        hollow: false,
+        title: format!(
+            "round {}: {what}{ratio:.3} times the rate{}",
+            round.round + 1,
+            if round.tainted { ", disturbed" } else { "" }
+        ),
+    }
+}
+
+/// The estimate and its interval.
+fn interval_words(change: &Change) -> String {
+    format!(
+        "{:.3}, {:.0} % interval {:.3} to {:.3}, {} rounds",
+        change.ratio,
+        100.0 * change.interval.confidence,
+        change.interval.low,
+        change.interval.high,
+        change.rounds
+    )
+}
+
+/// One row for each runner that the subject is held against: the estimate of the ratio and its interval. The floor is
+/// shaded around 1. `None` below two ratios.
+pub(in super::super) fn ratios(result: &PhaseResult) -> anyhow::Result<Option<Plot>> {
+    let compared = result.others.iter().enumerate();
+    let compared = compared.filter_map(|(i, row)| Some((i, row, row.change?)));
+    let compared: Vec<(usize, &Row, Change)> = compared.collect();
+    let Some(judged) = result.judged.filter(|_| compared.len() > 1) else {
+        return Ok(None);
+    };
+    let intervals = compared.iter().map(|(_, _, change)| change.interval);
+    let (low, high) = reach(intervals.flat_map(|i| [i.low, i.high]));
+    let bottom = -ROW_PX * compared.len() as f64;
+    let mut marks = background(judged.floor, low..high, bottom);
+    for (i, (index, row, change)) in compared.iter().enumerate() {
+        let (top, decides) = (ROW_PX * i as f64, result.best == Some(*index));
+        let role = if decides { DECIDES } else { Role::Accent };
+        estimate(change, top + INTERVAL_PX, role, &row.title, &mut marks);
+        let which = if decides { ", decides" } else { "" };
+        marks.push(Mark::Label {
+            x: low,
+            y: -top - TEXT_PX,
+            text: format!("over {}: {:.2}×{which}", row.runner, change.ratio),
+            below: false,
+        });
+    }
+    let axes = Axes {
+        x: low..high,
+        y: bottom..0.0,
+        x_unit: format!(
+            "times the rate; right of 1 {} is faster",
+            result.subject.title
+        ),
+        y_unit: String::new(),
+        x_tick: ratio_tick,
+        y_tick: super::tick_number,
+        x_at: ticks(low, high),
+        y_at: vec![],
+        y_ticks: false,
+        height: -bottom as u32 + 48,
+    };
+    let label = format!(
+        "{} rate of {} over that of each other program, with intervals",
         result.rate.name(),
         result.subject.title
     );
     Plot::draw(&label, &axes, &marks).map(Some)
 }
 
+/// A ratio at an axis of logarithms.
+fn ratio_tick(x: f64) -> String {
+    let ratio = (x.exp() * 100.0).round() / 100.0;
+    format!("{}×", super::tick_number(ratio))
+}
+
 /// The floor, shaded, and a line at 1.
-fn background(floor: Option<f64>, x: std::ops::Range<f64>, bottom: f64) -> Vec<Mark> {
+fn background(floor: Option<f64>, x: Range<f64>, bottom: f64) -> Vec<Mark> {
     let mut marks = Vec::new();
     if let Some(floor) = floor {
         let reach = floor.ln_1p();
@@ -97,7 +195,7 @@ fn background(floor: Option<f64>, x: std::ops::Range<f64>, bottom: f64) -> Vec<M
             y: bottom..0.0,
             role: Role::Band,
             label: String::new(),
-            title: format!("floor: the engine against itself, {}", percent(floor)),
+            title: String::new(),
         });
     }
     marks.push(Mark::Line {
@@ -108,45 +206,13 @@ fn background(floor: Option<f64>, x: std::ops::Range<f64>, bottom: f64) -> Vec<M
     marks
 }
 
-/// The text of a row that begins `down` pixels below the top.
-fn label(x: f64, down: f64, text: String) -> Mark {
-    Mark::Label {
-        x,
-        y: -down - TEXT_PX,
-        text,
-    }
-}
-
-/// Bounds of the axis, as logarithms.
-fn reach(result: &PhaseResult, compared: &[(usize, &Row, Change)]) -> (f64, f64) {
-    let rounds = result.rounds.iter();
-    let rounds = rounds.flat_map(|r| [Some(r.ratio), r.itself]).flatten();
-    let intervals = compared.iter().map(|(_, _, change)| change.interval);
-    let all = rounds
-        .chain(intervals.flat_map(|i| [i.low, i.high]))
-        .map(f64::ln);
-    let (low, high) = all.fold((-REACH_MIN, REACH_MIN), |(l, h), x| (l.min(x), h.max(x)));
-    let pad = (high - low) * 0.04;
+/// Bounds of the axis for these ratios, as logarithms.
+fn reach(ratios: impl Iterator<Item = f64>) -> (f64, f64) {
+    let (low, high) = ratios
+        .map(f64::ln)
+        .fold((-REACH_MIN, REACH_MIN), |(l, h), x| (l.min(x), h.max(x)));
+    let pad = (high - low) * 0.06;
     (low - pad, high + pad)
-}
-
-/// The rounds of a row from top to bottom, so that a drift shows.
-fn points(rounds: &[(u32, f64, bool)], down: f64, role: Role, marks: &mut Vec<Mark>) {
-    let step = (LAST_ROUND_PX - FIRST_ROUND_PX) / (rounds.len().max(2) - 1) as f64;
-    for (i, (round, ratio, tainted)) in rounds.iter().enumerate() {
-        marks.push(Mark::Point {
-            x: ratio.ln(),
-            y: -(down + FIRST_ROUND_PX + step * i as f64),
-            shape: Shape::Dot,
-            role,
-            hollow: *tainted,
-            title: format!(
-                "round {}: {ratio:.3} times the rate{}",
-                round + 1,
-                if *tainted { ", disturbed" } else { "" }
-            ),
-        });
-    }
 }
 
 /// The interval as a bar with the estimate on it.
@@ -164,14 +230,7 @@ fn estimate(change: &Change, down: f64, role: Role, title: &str, marks: &mut Vec
         shape: Shape::Square,
         role,
         hollow: false,
-        title: format!(
-            "over {title}: {:.3}, {:.0} % interval {:.3} to {:.3}, {} rounds",
-            change.ratio,
-            100.0 * change.interval.confidence,
-            change.interval.low,
-            change.interval.high,
-            change.rounds
-        ),
+        title: format!("over {title}: {}", interval_words(change)),
     });
 }
 

@@ -77,6 +77,7 @@ pub(in super::super) fn history(
             x,
             y: y.end - (y.end - y.start) * 0.1,
             text: format!("\u{a0}{:+.1} %", 100.0 * (found.change.ratio - 1.0)),
+            below: false,
         });
     }
     let axes = Axes {
@@ -87,6 +88,7 @@ pub(in super::super) fn history(
         x_tick: tick_whole,
         y_tick: tick_number,
         x_at: vec![],
+        y_at: vec![],
         y_ticks: true,
         height: 220,
     };

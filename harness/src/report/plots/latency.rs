@@ -86,6 +86,7 @@ pub(in super::super) fn latency(group: &Group<'_>) -> anyhow::Result<Option<(Plo
         x_tick: tick_whole,
         y_tick: tick_number,
         x_at: vec![],
+        y_at: vec![],
         y_ticks: true,
         height: 290,
     };
@@ -155,6 +156,7 @@ pub(in super::super) fn distribution(
         x_tick: tick_number,
         y_tick: tick_number,
         x_at: vec![],
+        y_at: vec![],
         y_ticks: true,
         height: 270,
     };

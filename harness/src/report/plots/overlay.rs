@@ -12,6 +12,10 @@ pub(super) struct Overlay {
     titles: bool,
     /// Where texts have to end, in drawing units.
     right: i32,
+    /// Where texts and points lie: left, top, right, bottom.
+    taken: Vec<[i32; 4]>,
+    /// Points whose names have to find a place.
+    names: Vec<(i32, i32, String)>,
 }
 
 impl Overlay {
@@ -21,13 +25,18 @@ impl Overlay {
             svg: String::new(),
             titles,
             right,
+            taken: Vec::new(),
+            names: Vec::new(),
         }
     }
 
     pub(super) fn add(&mut self, mark: &Mark, axes: &Axes, at: impl Fn(f64, f64) -> (i32, i32)) {
         match mark {
             Mark::Point { x, y, title, .. } => {
-                self.target(at(*x, *y), title);
+                let (x, y) = at(*x, *y);
+                let half = 7 * SCALE;
+                self.taken.push([x - half, y - half, x + half, y + half]);
+                self.target((x, y), title);
             }
             Mark::Specks { points, role } => {
                 let _ = write!(
@@ -58,10 +67,15 @@ impl Overlay {
                 }
                 self.label_inside(from, to, *role, label);
             }
-            Mark::Label { x, y, text } => {
+            Mark::Label { x, y, text, below } => {
                 let (x, y) = at(*x, *y);
                 let room = f64::from(self.right - x) / f64::from(SCALE);
-                self.text((x, y - 6 * SCALE), "start", "text", &fitted(text, room));
+                let down = if *below { TEXT_PX + 5 } else { -6 };
+                self.over((x, y + down * SCALE), "start", &fitted(text, room));
+            }
+            Mark::Name { x, y, text } => {
+                let (x, y) = at(*x, *y);
+                self.names.push((x, y, text.clone()));
             }
             Mark::Flag { x, y, text } => {
                 let (left, (x, y)) = (at(axes.x.start, axes.y.start).0, at(*x, *y));
@@ -72,7 +86,7 @@ impl Overlay {
                 } else {
                     (x + gap, "start")
                 };
-                self.text((x, y), anchor, "text", text);
+                self.over((x, y), anchor, text);
             }
             Mark::Line { .. } => {}
         }
@@ -117,6 +131,36 @@ impl Overlay {
         }
     }
 
+    /// Writes the names of points, each where it is free, right of `left` and above `bottom`.
+    pub(super) fn names(&mut self, left: i32, bottom: i32) {
+        for (x, y, text) in std::mem::take(&mut self.names) {
+            let (gap, up) = (10 * SCALE, TEXT_PX * SCALE * 35 / 100);
+            let step = (TEXT_PX - 2) * SCALE;
+            let beside = [0, -step, step].map(|down| {
+                let y = y + up + down;
+                [((x + gap, y), "start"), ((x - gap, y), "end")]
+            });
+            let around = [
+                ((x, y - gap), "middle"),
+                ((x, y + gap + TEXT_PX * SCALE * 3 / 4), "middle"),
+            ];
+            let mut places = beside.into_iter().flatten().chain(around);
+            let free = places.find(|(at, anchor)| {
+                let [x0, y0, x1, y1] = extent(*at, anchor, &text);
+                let inside = x0 >= left && x1 <= self.right && y0 >= 0 && y1 <= bottom;
+                let own = |b: &[i32; 4]| (b[0] + b[2], b[1] + b[3]) == (2 * x, 2 * y);
+                inside
+                    && self
+                        .taken
+                        .iter()
+                        .all(|b| own(b) || x1 <= b[0] || b[2] <= x0 || y1 <= b[1] || b[3] <= y0)
+            });
+            if let Some((at, anchor)) = free {
+                self.over(at, anchor, &text);
+            }
+        }
+    }
+
     pub(super) fn units(&mut self, axes: &Axes, (w, h): (u32, u32)) {
         let (w, h) = (w as i32, h as i32);
         self.text(
@@ -129,8 +173,16 @@ impl Overlay {
             (4 * SCALE, (TEXT_PX + 1) * SCALE),
             "start",
             "muted",
-            &axes.y_unit,
+            &fitted(&axes.y_unit, f64::from(w) / f64::from(SCALE) - 8.0),
         );
+    }
+
+    /// A text over the marks, with a rim that keeps lines off it.
+    fn over(&mut self, at: (i32, i32), anchor: &str, text: &str) {
+        self.taken.push(extent(at, anchor, text));
+        self.svg += "<g class=\"over\">";
+        self.text(at, anchor, "text", text);
+        self.svg += "</g>";
     }
 
     fn text(&mut self, (x, y): (i32, i32), anchor: &str, colour: &str, text: &str) {
@@ -141,4 +193,15 @@ impl Overlay {
             escape(text)
         );
     }
+}
+
+/// Where a text lies: left, top, right, bottom.
+fn extent((x, y): (i32, i32), anchor: &str, text: &str) -> [i32; 4] {
+    let width = (text_px(text) * f64::from(SCALE)) as i32;
+    let left = match anchor {
+        "end" => x - width,
+        "middle" => x - width / 2,
+        _ => x,
+    };
+    [left, y - TEXT_PX * SCALE, left + width, y + 3 * SCALE]
 }

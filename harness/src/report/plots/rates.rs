@@ -44,6 +44,7 @@ pub(in super::super) fn rounds(group: &Group<'_>) -> anyhow::Result<Option<(Plot
         x_tick: tick_whole,
         y_tick: tick_number,
         x_at: vec![],
+        y_at: vec![],
         y_ticks: true,
         height: 270,
     };
@@ -178,6 +179,7 @@ pub(in super::super) fn strips(groups: &[&Group<'_>]) -> anyhow::Result<Option<P
             x: 0.0,
             y: row + 0.14,
             text: format!("{}: {} tok/s", group.short, number(estimate.median)),
+            below: false,
         });
     }
     let axes = Axes {
@@ -188,6 +190,7 @@ pub(in super::super) fn strips(groups: &[&Group<'_>]) -> anyhow::Result<Option<P
         x_tick: tick_number,
         y_tick: tick_number,
         x_at: vec![],
+        y_at: vec![],
         y_ticks: false,
         height: ROW_PX * shown.len() as u32 + 70,
     };

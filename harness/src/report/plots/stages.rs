@@ -37,6 +37,7 @@ pub(in super::super) fn stages(rows: &[(String, TokenTime)]) -> anyhow::Result<O
             x: 0.0,
             y: row + 0.12,
             text: format!("{name}: {} ms/token", number(total)),
+            below: false,
         });
     }
     let axes = Axes {
@@ -47,6 +48,7 @@ pub(in super::super) fn stages(rows: &[(String, TokenTime)]) -> anyhow::Result<O
         x_tick: tick_whole,
         y_tick: tick_number,
         x_at: vec![],
+        y_at: vec![],
         y_ticks: false,
         height: ROW_PX * rows.len() as u32 + 70,
     };

@@ -79,6 +79,7 @@ pub(in super::super) fn sweep(sweep: &Sweep) -> anyhow::Result<Plot> {
         x_tick: if scaling { tick_whole } else { tick_number },
         y_tick: tick_number,
         x_at: if at.len() <= 8 { at } else { vec![] },
+        y_at: vec![],
         y_ticks: true,
         height: 300,
     };

@@ -9,6 +9,7 @@ fn axes() -> Axes {
         x_tick: tick_whole,
         y_tick: tick_number,
         x_at: vec![],
+        y_at: vec![],
         y_ticks: true,
         height: 200,
     }
@@ -141,4 +142,44 @@ fn ticks_are_plain() {
         (tick_whole(3.0), tick_whole(2.5)),
         ("3".into(), String::new())
     );
+}
+
+#[test]
+fn names_of_points_stay_apart() {
+    let point = |y: f64, text: &str| {
+        let title = String::new();
+        [
+            Mark::Point {
+                x: 2.0,
+                y,
+                shape: Shape::Dot,
+                role: Role::Accent,
+                hollow: false,
+                title,
+            },
+            Mark::Name {
+                x: 2.0,
+                y,
+                text: text.to_owned(),
+            },
+        ]
+    };
+    let marks: Vec<Mark> = [point(5.0, "first"), point(5.3, "second")]
+        .into_iter()
+        .flatten()
+        .collect();
+    let svg = svg(&axes(), &marks, WIDE_PX).expect("drawn");
+    let anchor = |name: &str| {
+        let before = &svg[..svg.find(name).expect("a name")];
+        let at = before.rfind("text-anchor=\"").expect("an anchor") + 13;
+        before[at..].split('"').next().expect("a word").to_owned()
+    };
+    assert_eq!(
+        (anchor(">first"), anchor(">second")),
+        ("start".into(), "end".into())
+    );
+    // Where a third finds no place beside them, it is left out.
+    let crowd = (0..40).flat_map(|i| point(5.0, &format!("crowd {i} of many")));
+    let svg = super::svg(&axes(), &crowd.collect::<Vec<_>>(), NARROW_PX).expect("drawn");
+    assert!((1..8).contains(&svg.matches("of many").count()));
 }
