@@ -10,14 +10,17 @@ pub use output::{annotations, junit, markdown};
 
 use crate::measure::ENGINE;
 use crate::metric::{Kind, Metric};
-use crate::record::{CaseRecord, Manifest, Run, Simulated};
+use crate::record::{CaseRecord, Manifest, Run, Simulated, write_whole};
 use crate::stats;
 use crate::summary::{Summary, summaries};
 use crate::verdict::{self, Better, Change, Judged, Rule, Verdict};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
 
 /// What a fingerprint names, in messages.
 pub const MACHINE: &str = "machine";
+/// Name of the last verdict on a run, in its folder.
+const STORED: &str = "gate.json";
 /// Version of the JSON verdict.
 pub const SCHEMA_VERSION: u32 = 1;
 /// Change of a counted metric that counts: 0.01 is 1 %.
@@ -28,7 +31,7 @@ const DRIFT_RUNS_MIN: usize = 3;
 const MAD_TO_DEVIATION: f64 = 1.4826;
 
 /// How a metric of a case stands against the baseline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// No difference that counts.
@@ -57,14 +60,14 @@ impl State {
 }
 
 /// One metric of one case.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Row {
     /// Name of the case.
     pub case: String,
     /// Name of the metric; empty where the case as a whole cannot be compared.
-    pub metric: &'static str,
+    pub metric: String,
     /// Unit of the metric.
-    pub unit: &'static str,
+    pub unit: String,
     /// How it stands.
     pub state: State,
     /// Median in the baseline.
@@ -78,7 +81,7 @@ pub struct Row {
 }
 
 /// All rows, and where they come from.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Gate {
     /// [`SCHEMA_VERSION`].
     pub schema_version: u32,
@@ -124,6 +127,23 @@ pub fn gate(run: &Run, baseline: &[Run], metrics: &[&'static Metric], rule: &Rul
         state,
         rows,
         notes,
+    }
+}
+
+impl Gate {
+    /// Leaves the verdict in the run's folder, where its report finds it.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn store(&self, run_dir: &Path) -> anyhow::Result<()> {
+        write_whole(&run_dir.join(STORED), &serde_json::to_vec_pretty(self)?)
+    }
+
+    /// The last verdict on a run; `None` if there is none of this version.
+    pub fn stored(run_dir: &Path) -> Option<Gate> {
+        let bytes = std::fs::read(run_dir.join(STORED)).ok()?;
+        let gate: Gate = serde_json::from_slice(&bytes).ok()?;
+        (gate.schema_version == SCHEMA_VERSION).then_some(gate)
     }
 }
 
@@ -198,7 +218,7 @@ fn case(
         let row = match metric.kind {
             Kind::Timed if !same_host => {
                 let mut row = incomparable(name, "measured on another machine");
-                (row.metric, row.unit) = (metric.name, metric.unit);
+                (row.metric, row.unit) = (metric.name.to_owned(), metric.unit.to_owned());
                 row
             }
             Kind::Timed => timed(name, metric, &values, &found, rule),
@@ -210,8 +230,8 @@ fn case(
                 match last.and_then(|last| setting(run, summary.case.index, last, caches)) {
                     None => counted(name, metric, &values, &found),
                     Some(why) => Row {
-                        metric: metric.name,
-                        unit: metric.unit,
+                        metric: metric.name.to_owned(),
+                        unit: metric.unit.to_owned(),
                         ..incomparable(name, why)
                     },
                 }
@@ -226,8 +246,8 @@ fn case(
 fn incomparable(case: &str, why: &str) -> Row {
     Row {
         case: case.to_owned(),
-        metric: "",
-        unit: "",
+        metric: String::new(),
+        unit: String::new(),
         state: State::Incomparable,
         baseline: None,
         found: None,
@@ -296,8 +316,8 @@ fn timed(case: &str, metric: &Metric, baseline: &[Vec<f64>], found: &[f64], rule
     };
     Row {
         case: case.to_owned(),
-        metric: metric.name,
-        unit: metric.unit,
+        metric: metric.name.to_owned(),
+        unit: metric.unit.to_owned(),
         state,
         baseline: stats::median(&pooled),
         found: stats::median(found),
@@ -358,8 +378,8 @@ fn counted(case: &str, metric: &Metric, baseline: &[Vec<f64>], found: &[f64]) ->
     };
     Row {
         case: case.to_owned(),
-        metric: metric.name,
-        unit: metric.unit,
+        metric: metric.name.to_owned(),
+        unit: metric.unit.to_owned(),
         state,
         baseline: before,
         found: after,

@@ -1,6 +1,5 @@
 //! The report of a run: one self-contained HTML file, and the same in short as markdown.
 
-mod bandwidth;
 mod ceiling;
 mod comparison;
 mod data;
@@ -12,8 +11,9 @@ mod sweep;
 mod tables;
 mod words;
 
-pub use bandwidth::{BandwidthLine, bandwidth_page};
+pub use html::bandwidth_page;
 
+use crate::gate::Gate;
 use crate::history::{self, Series};
 use crate::metric::Metric;
 use crate::probe::Stored;
@@ -38,6 +38,8 @@ struct Around {
     probe: Option<Stored>,
     /// All runs of the same scenario on the same machine.
     history: Vec<Series>,
+    /// The last verdict of `harness gate` on the run.
+    gate: Option<Gate>,
 }
 
 impl Around {
@@ -51,6 +53,7 @@ impl Around {
         Around {
             probe: Stored::read(results, &fingerprint),
             history: history::history(results, name, &fingerprint, &metrics).unwrap_or_default(),
+            gate: Gate::stored(run_dir),
         }
     }
 }

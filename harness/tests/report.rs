@@ -160,6 +160,40 @@ fn a_comparison_shows_its_verdict_and_every_round() {
 }
 
 #[test]
+fn the_verdict_of_a_gate_is_on_the_page() {
+    let run = FakeRun::strict();
+    let (dir, without, _) = report("gated", &run);
+    assert!(!without.contains("Against the baseline"));
+    let judged = harness::record::Run::read(&dir).expect("a run");
+    let metrics: Vec<_> = harness::metric::ALL.iter().filter(|m| m.gated).collect();
+    let rule = harness::verdict::Rule::default();
+    let mut gate = harness::gate::gate(&judged, std::slice::from_ref(&judged), &metrics, &rule);
+    gate.baseline = "kept <b>".to_owned();
+    gate.store(&dir).expect("stored");
+    let (_, page, _) = report("gated", &run);
+    check_page(&page);
+    for text in [
+        "Against the baseline \"kept &lt;b&gt;\": <span>inconclusive: ",
+        "href=\"#gate\"",
+        ">decode_tok_s</th>",
+        "rounds on the smaller side",
+        "the baseline holds 1 run",
+    ] {
+        let text = text.replace('"', "&quot;");
+        assert!(
+            page.replace('"', "&quot;").contains(&text),
+            "{text} is missing"
+        );
+    }
+    fs::write(dir.join("gate.json"), "{").expect("written");
+    let (_, page, _) = report("gated", &run);
+    assert!(
+        !page.contains("Against the baseline"),
+        "a broken verdict is none"
+    );
+}
+
+#[test]
 fn shares_of_the_ceiling_are_taken_by_round() {
     let (_, page, _) = report("ceiling", &FakeRun::strict());
     check_page(&page);

@@ -6,6 +6,7 @@ use crate::exit::{Exit, Fail};
 use crate::gate::{self, Gate, State};
 use crate::metric::{self, Kind, Metric};
 use crate::record::{Run, write_whole};
+use crate::report;
 use crate::verdict::Rule;
 use anstyle::{AnsiColor, Style};
 use comfy_table::CellAlignment;
@@ -101,6 +102,9 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     gate.baseline = what;
     write(args, &gate)?;
     print(&gate)?;
+    if let Err(error) = keep(args, &gate) {
+        eprintln!("the verdict is not kept with the run: {error:#}");
+    }
     if args.annotations {
         anstream::stdout().write_all(gate::annotations(&gate).as_bytes())?;
     }
@@ -131,6 +135,15 @@ fn write(args: &Args, gate: &Gate) -> anyhow::Result<()> {
     }
     if let Some(path) = &args.junit {
         write_whole(path, gate::junit(gate)?.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Leaves the verdict with the run, and in its report if it has one.
+fn keep(args: &Args, gate: &Gate) -> anyhow::Result<()> {
+    gate.store(&args.run_dir)?;
+    if args.run_dir.join("report.html").is_file() {
+        report::write(&args.run_dir)?;
     }
     Ok(())
 }

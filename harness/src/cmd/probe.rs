@@ -112,7 +112,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         writeln!(out, "{line}")?;
     }
     let page = json.with_extension("html");
-    write_whole(&page, page_of(&stored)?.as_bytes())?;
+    write_whole(&page, report::bandwidth_page(&stored)?.as_bytes())?;
     writeln!(out, "\n{}\n{}", json.display(), page.display())?;
     Ok(Exit::Ok)
 }
@@ -298,16 +298,4 @@ fn remarks(stored: &Stored) -> Vec<String> {
         }
     }
     lines
-}
-
-/// The page with the plot of bandwidth over the size of the buffer.
-fn page_of(stored: &Stored) -> anyhow::Result<String> {
-    let lines = stored
-        .configurations
-        .iter()
-        .map(|configuration| report::BandwidthLine {
-            name: configuration.name(),
-            points: configuration.reads(),
-        });
-    report::bandwidth_page(&stored.host, &stored.created_at, &lines.collect::<Vec<_>>())
 }

@@ -11,7 +11,7 @@ const UNKNOWN: &str = "unknown";
 impl Row {
     /// Baseline and found value, with their unit's digits.
     pub fn values(&self) -> (String, String) {
-        let digits = Metric::by_name(self.metric).map_or(0, |m| m.digits);
+        let digits = Metric::by_name(&self.metric).map_or(0, |m| m.digits);
         let text = |v: Option<f64>| v.map_or(UNKNOWN.into(), |v| format!("{v:.digits$}"));
         (text(self.baseline), text(self.found))
     }
@@ -46,7 +46,7 @@ impl Row {
         let mut line = format!("{}: {}", self.case, self.state.name());
         if !self.metric.is_empty() {
             let (before, after) = self.values();
-            let (metric, unit) = (self.metric, self.unit);
+            let (metric, unit) = (&self.metric, &self.unit);
             line = format!(
                 "{line}, {metric} {before} -> {after} {unit}, {}",
                 self.change()
@@ -137,7 +137,7 @@ pub fn junit(gate: &Gate) -> anyhow::Result<String> {
                 skipped
             }
         };
-        let mut test = TestCase::new(row.metric, status);
+        let mut test = TestCase::new(row.metric.clone(), status);
         test.set_classname(row.case.clone());
         test.set_system_out(row.line());
         suite.add_test_case(test);

@@ -1,13 +1,17 @@
 //! The report as one HTML file: nothing is fetched, nothing runs but sorting tables and reading values off plots.
 
+mod bandwidth;
 mod ceiling;
 mod common;
 mod comparison;
+mod gate;
 mod history;
 mod machine;
 mod rates;
 mod record;
 mod tokens;
+
+pub use bandwidth::bandwidth_page;
 
 use super::Around;
 use super::data::{self, Group};
@@ -65,6 +69,7 @@ pub(super) fn page(run: &Run, around: &Around) -> anyhow::Result<String> {
                     h1 { (manifest.scenario.name) }
                     @if !manifest.scenario.description.is_empty() { p.quiet { (manifest.scenario.description) } }
                     @if let Some(comparison) = &page.comparison { (comparison::verdicts(comparison)) }
+                    @if let Some(gate) = &page.around.gate { (gate::verdict(gate)) }
                     @if page.comparison.is_none() { (alone(&page)) }
                     nav aria-label="Contents" {
                         ul { @for section in &sections { li { a href={ "#" (section.id) } { (section.title) } } } }
@@ -77,15 +82,20 @@ pub(super) fn page(run: &Run, around: &Around) -> anyhow::Result<String> {
                     }
                 }
                 (footer())
-                script { (PreEscaped(SORT)) (PreEscaped(PLOTS)) }
+                (script())
             }
         }
     };
     Ok(markup.into_string())
 }
 
+/// Sorting tables, and reading values off plots.
+fn script() -> Markup {
+    html! { script { (PreEscaped(SORT)) (PreEscaped(PLOTS)) } }
+}
+
 /// Title, style and what the page may do.
-pub(super) fn head(title: &str) -> Markup {
+fn head(title: &str) -> Markup {
     html! {
         head {
             meta charset="utf-8";
@@ -114,6 +124,8 @@ fn sections(page: &Page<'_>) -> anyhow::Result<Vec<Section>> {
         add("programs", "Every program", Some(programs));
         add("engine", "The engine alone", Some(alone(page)));
     }
+    let gate = page.around.gate.as_ref().map(gate::section);
+    add("gate", "Against the baseline", gate);
     if page.own.iter().any(|g| !g.counted.is_empty()) {
         add("rate", "Decode rate", Some(rates::section(page)?));
         add(

@@ -194,6 +194,24 @@ pub(super) struct Axes {
     pub height: u32,
 }
 
+impl Axes {
+    /// Axes over these ranges, with numbers at ticks that the drawing chooses, and horizontal lines.
+    pub(super) fn over(x: Range<f64>, y: Range<f64>) -> Axes {
+        Axes {
+            x,
+            y,
+            x_unit: String::new(),
+            y_unit: String::new(),
+            x_tick: tick_number,
+            y_tick: tick_number,
+            x_at: vec![],
+            y_at: vec![],
+            y_ticks: true,
+            height: 270,
+        }
+    }
+}
+
 /// A plot in both widths, with what it shows in words.
 pub(super) struct Plot {
     wide: String,

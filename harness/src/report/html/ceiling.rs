@@ -54,19 +54,24 @@ pub(super) fn section(page: &Page<'_>) -> anyhow::Result<Markup> {
     })
 }
 
-fn working_sets(sets: &WorkingSets, host: &HostFacts) -> anyhow::Result<Markup> {
+/// Bandwidth over size, and the cases on it if there are any.
+pub(super) fn working_sets(sets: &WorkingSets, host: &HostFacts) -> anyhow::Result<Markup> {
     let caches = host.caches.iter().filter(|c| c.kind != "Instruction");
     let caches: Vec<(u32, u64)> = caches.map(|c| (c.level, c.bytes)).collect();
     let plot = plots::working_sets(sets, &caches)?;
     Ok(figure(
         &plot,
         html! {
-            "From the probe of " (words::instant(&sets.created_at)) ", not of this run's rounds. Vertical lines: caches of one core, or shared. "
+            "From the probe of " (words::instant(&sets.created_at))
+            @if !sets.cases.is_empty() { ", not of this run's rounds" }
+            ". Vertical lines: caches of one core, or shared. "
             span.legend {
                 @for (i, (name, _)) in sets.lines.iter().enumerate() {
                     span { (swatch(Role::Series(i as u8 + 1))) (name) }
                 }
-                span { (key(Role::Accent, Shape::Square, false)) "decode of a case, at the bytes of one token" }
+                @if !sets.cases.is_empty() {
+                    span { (key(Role::Accent, Shape::Square, false)) "decode of a case, at the bytes of one token" }
+                }
             }
         },
         &[tables::working_sets(sets)],

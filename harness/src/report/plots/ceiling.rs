@@ -66,16 +66,14 @@ pub(in super::super) fn roofline(
         powers.map(f64::from).collect::<Vec<f64>>()
     };
     let axes = Axes {
-        x: x_low..x_high,
-        y: y_low..y_high,
         x_unit: "operations for each byte of weights and KV cache".to_owned(),
         y_unit: "GOP/s".to_owned(),
         x_tick: tick_power,
         y_tick: tick_power,
         x_at: whole(x_low, x_high),
         y_at: whole(y_low, y_high),
-        y_ticks: true,
         height: 360,
+        ..Axes::over(x_low..x_high, y_low..y_high)
     };
     let label = format!(
         "Roofline: {} under the read bandwidth and the arithmetic peaks of the same rounds",
@@ -304,19 +302,15 @@ pub(in super::super) fn working_sets(
         });
     }
     let axes = Axes {
-        x: low..high,
-        y: 0.0..most,
         x_unit: "size of what is read".to_owned(),
         y_unit: "GB/s".to_owned(),
         x_tick: |x| binary_bytes(x.exp2().round() as u64),
-        y_tick: super::tick_number,
         x_at: (low.ceil() as i32..=high as i32)
             .filter(|power| power % 4 == 0)
             .map(f64::from)
             .collect(),
-        y_at: vec![],
-        y_ticks: true,
         height: 320,
+        ..Axes::over(low..high, 0.0..most)
     };
     Plot::draw(
         "Read bandwidth over the size of what is read",

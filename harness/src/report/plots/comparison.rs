@@ -60,8 +60,6 @@ pub(in super::super) fn by_round(result: &PhaseResult) -> anyhow::Result<Option<
     });
     let every = (last.round as usize + 1).div_ceil(ROUND_TICKS_MAX);
     let axes = Axes {
-        x,
-        y: low..high,
         x_unit: "round".to_owned(),
         y_unit: format!("times the rate of {}", against.title),
         x_tick: tick_whole,
@@ -71,8 +69,8 @@ pub(in super::super) fn by_round(result: &PhaseResult) -> anyhow::Result<Option<
             .map(|round| f64::from(round) + 1.0)
             .collect(),
         y_at: ticks(low, high),
-        y_ticks: true,
         height: 300,
+        ..Axes::over(x, low..high)
     };
     let label = format!(
         "{} rate of {} over that of {}, by round",
@@ -157,19 +155,15 @@ pub(in super::super) fn ratios(result: &PhaseResult) -> anyhow::Result<Option<Pl
         });
     }
     let axes = Axes {
-        x: low..high,
-        y: bottom..0.0,
         x_unit: format!(
             "times the rate; right of 1 {} is faster",
             result.subject.title
         ),
-        y_unit: String::new(),
         x_tick: ratio_tick,
-        y_tick: super::tick_number,
         x_at: ticks(low, high),
-        y_at: vec![],
         y_ticks: false,
         height: -bottom as u32 + 48,
+        ..Axes::over(low..high, bottom..0.0)
     };
     let label = format!(
         "{} rate of {} over that of each other program, with intervals",

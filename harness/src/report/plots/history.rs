@@ -1,7 +1,7 @@
 //! A metric over all runs.
 
 use super::super::format::number;
-use super::{Axes, Mark, Plot, Role, Shape, padded, tick_number, tick_whole};
+use super::{Axes, Mark, Plot, Role, Shape, padded, tick_whole};
 use crate::history::Series;
 use crate::metric::Metric;
 use crate::stats;
@@ -81,16 +81,11 @@ pub(in super::super) fn history(
         });
     }
     let axes = Axes {
-        x: 0.4..last as f64 + 0.6,
-        y,
         x_unit: "run, oldest first".to_owned(),
         y_unit: metric.unit.to_owned(),
         x_tick: tick_whole,
-        y_tick: tick_number,
-        x_at: vec![],
-        y_at: vec![],
-        y_ticks: true,
         height: 220,
+        ..Axes::over(0.4..last as f64 + 0.6, y)
     };
     let label = format!("{} of {} runs in {}", metric.title, last, metric.unit);
     Plot::draw(&label, &axes, &marks).map(Some)

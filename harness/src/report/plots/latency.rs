@@ -2,7 +2,7 @@
 
 use super::super::data::{Group, STALL_TIMES};
 use super::super::format::number;
-use super::{Axes, Mark, Plot, Role, Shape, tick_number, tick_whole};
+use super::{Axes, Mark, Plot, Role, Shape, tick_whole};
 use crate::stats;
 use hdrhistogram::Histogram;
 
@@ -79,16 +79,11 @@ pub(in super::super) fn latency(group: &Group<'_>) -> anyhow::Result<Option<(Plo
         width: 2,
     });
     let axes = Axes {
-        x: 1.0..(longest + 2) as f64,
-        y: 0.0..edge * 1.08,
         x_unit: "token".to_owned(),
         y_unit: "ms per token".to_owned(),
         x_tick: tick_whole,
-        y_tick: tick_number,
-        x_at: vec![],
-        y_at: vec![],
-        y_ticks: true,
         height: 290,
+        ..Axes::over(1.0..(longest + 2) as f64, 0.0..edge * 1.08)
     };
     let label = format!(
         "Time of each generated token over {} repetitions, in milliseconds",
@@ -149,16 +144,12 @@ pub(in super::super) fn distribution(
     }
     quantile_marks(group, to_ms(end), most as f64, &mut marks);
     let axes = Axes {
-        x: to_ms(low.saturating_sub(step))..to_ms(end + 3 * step),
-        y: 0.0..most as f64 * 1.6,
         x_unit: "ms per token".to_owned(),
         y_unit: "tokens".to_owned(),
-        x_tick: tick_number,
-        y_tick: tick_number,
-        x_at: vec![],
-        y_at: vec![],
-        y_ticks: true,
-        height: 270,
+        ..Axes::over(
+            to_ms(low.saturating_sub(step))..to_ms(end + 3 * step),
+            0.0..most as f64 * 1.6,
+        )
     };
     let label = format!(
         "Distribution of the time of {} tokens in milliseconds",

@@ -2,7 +2,7 @@
 
 use super::super::data::{Estimate, Group};
 use super::super::format::number;
-use super::{Axes, Mark, Plot, ROW_PX, Role, Shape, padded, tick_number, tick_whole};
+use super::{Axes, Mark, Plot, ROW_PX, Role, Shape, padded, tick_whole};
 use crate::record::Sample;
 
 /// Decode rate of each repetition in the order in which they ran, each marked by its kind. Gives
@@ -37,16 +37,13 @@ pub(in super::super) fn rounds(group: &Group<'_>) -> anyhow::Result<Option<(Plot
         marks.push(repetition_mark(group, sample, (*i + 1) as f64, *rate, None));
     }
     let axes = Axes {
-        x: 0.4..last + 0.6,
-        y: padded(rates.iter().map(|(_, _, r)| *r), estimate.median),
         x_unit: "repetition, in the order they ran".to_owned(),
         y_unit: "tok/s".to_owned(),
         x_tick: tick_whole,
-        y_tick: tick_number,
-        x_at: vec![],
-        y_at: vec![],
-        y_ticks: true,
-        height: 270,
+        ..Axes::over(
+            0.4..last + 0.6,
+            padded(rates.iter().map(|(_, _, r)| *r), estimate.median),
+        )
     };
     let label = format!(
         "Decode rate of {} repetitions in tokens a second; median {}",
@@ -183,16 +180,10 @@ pub(in super::super) fn strips(groups: &[&Group<'_>]) -> anyhow::Result<Option<P
         });
     }
     let axes = Axes {
-        x: 0.0..most * 1.04,
-        y: -(shown.len() as f64) + 0.4..0.6,
         x_unit: "tok/s".to_owned(),
-        y_unit: String::new(),
-        x_tick: tick_number,
-        y_tick: tick_number,
-        x_at: vec![],
-        y_at: vec![],
         y_ticks: false,
         height: ROW_PX * shown.len() as u32 + 70,
+        ..Axes::over(0.0..most * 1.04, -(shown.len() as f64) + 0.4..0.6)
     };
     let label = format!(
         "Decode rate of {} cases in tokens a second, one row each",

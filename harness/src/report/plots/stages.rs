@@ -2,7 +2,7 @@
 
 use super::super::data::TokenTime;
 use super::super::format::{number, percent};
-use super::{Axes, Mark, Plot, ROW_PX, Role, tick_number, tick_whole};
+use super::{Axes, Mark, Plot, ROW_PX, Role, tick_whole};
 
 /// Where the time goes: one bar per row, its stages as shares.
 pub(in super::super) fn stages(rows: &[(String, TokenTime)]) -> anyhow::Result<Option<Plot>> {
@@ -41,16 +41,11 @@ pub(in super::super) fn stages(rows: &[(String, TokenTime)]) -> anyhow::Result<O
         });
     }
     let axes = Axes {
-        x: 0.0..100.0,
-        y: -(rows.len() as f64) + 0.4..0.6,
         x_unit: "% of the time".to_owned(),
-        y_unit: String::new(),
         x_tick: tick_whole,
-        y_tick: tick_number,
-        x_at: vec![],
-        y_at: vec![],
         y_ticks: false,
         height: ROW_PX * rows.len() as u32 + 70,
+        ..Axes::over(0.0..100.0, -(rows.len() as f64) + 0.4..0.6)
     };
     Plot::draw("Share of each stage in the time of a token", &axes, &marks).map(Some)
 }

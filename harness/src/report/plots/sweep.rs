@@ -72,16 +72,12 @@ pub(in super::super) fn sweep(sweep: &Sweep) -> anyhow::Result<Plot> {
     at.sort_by(f64::total_cmp);
     at.dedup();
     let axes = Axes {
-        x: low - pad..high + pad,
-        y: 0.0..most,
         x_unit: key.to_owned(),
         y_unit: "tok/s".to_owned(),
         x_tick: if scaling { tick_whole } else { tick_number },
-        y_tick: tick_number,
         x_at: if at.len() <= 8 { at } else { vec![] },
-        y_at: vec![],
-        y_ticks: true,
         height: 300,
+        ..Axes::over(low - pad..high + pad, 0.0..most)
     };
     let label = format!("Decode rate in tokens a second over {key}");
     Plot::draw(&label, &axes, &marks)

@@ -2,16 +2,11 @@ use super::*;
 
 fn axes() -> Axes {
     Axes {
-        x: 0.0..10.0,
-        y: 0.0..10.0,
         x_unit: "x".to_owned(),
         y_unit: "<y>".to_owned(),
         x_tick: tick_whole,
-        y_tick: tick_number,
-        x_at: vec![],
-        y_at: vec![],
-        y_ticks: true,
         height: 200,
+        ..Axes::over(0.0..10.0, 0.0..10.0)
     }
 }
 

@@ -1,0 +1,77 @@
+//! How the run stands against a baseline.
+
+use super::super::format::MISSING;
+use super::super::tables::{self, Cell, Table};
+use super::common::table;
+use crate::gate::{Gate, Row, State};
+use crate::host::plural;
+use maud::{Markup, html};
+
+/// The verdict in a line, for the head of the page.
+pub(super) fn verdict(gate: &Gate) -> Markup {
+    html! {
+        p class={ "badge " (class(gate.state)) } {
+            "Against the baseline \"" (gate.baseline) "\": " span { (gate.sentence()) } " (" a href="#gate" { "by metric" } ")"
+        }
+    }
+}
+
+fn class(state: State) -> &'static str {
+    match state {
+        State::Pass | State::Improvement => "good",
+        State::Regression | State::Inconclusive | State::Incomparable => "warn",
+    }
+}
+
+/// Every metric, and what a reader should know.
+pub(super) fn section(gate: &Gate) -> Markup {
+    html! {
+        p { "The last " code { "harness gate" } " held this run against " (plural(gate.baseline_runs, "run")) " of the baseline \"" (gate.baseline) "\"." }
+        (table(&rows(gate)))
+        @if !gate.notes.is_empty() { ul { @for note in &gate.notes { li { (note) } } } }
+    }
+}
+
+fn rows(gate: &Gate) -> Table {
+    let columns = [
+        "metric",
+        "state",
+        "change",
+        "interval of the change",
+        "counts from",
+        "baseline",
+        "this run",
+        "unit",
+        "why",
+    ];
+    let several = gate.rows.iter().any(|row| row.case != gate.rows[0].case);
+    let name = |row: &Row| match (several, row.metric.as_str()) {
+        (false, "") => "all".to_owned(),
+        (false, metric) => metric.to_owned(),
+        (true, "") => row.case.clone(),
+        (true, metric) => format!("{}: {metric}", row.case),
+    };
+    let or_missing = |text: String| match text.as_str() {
+        "" | "unknown" => Cell::text(MISSING),
+        _ => Cell::text(text),
+    };
+    let rows = gate.rows.iter().map(|row| {
+        let (before, after) = row.values();
+        vec![
+            Cell::text(name(row)),
+            Cell::text(row.state.name()),
+            or_missing(row.change()),
+            or_missing(row.interval()),
+            or_missing(row.threshold()),
+            or_missing(before),
+            or_missing(after),
+            or_missing(row.unit.clone()),
+            or_missing(row.reason.clone().unwrap_or_default()),
+        ]
+    });
+    tables::table(
+        "A change counts if its interval excludes none and it is larger than \"counts from\"",
+        &columns,
+        rows.collect(),
+    )
+}
