@@ -1,6 +1,8 @@
 """Opens reports in headless Chromium and checks what a reader would stumble over.
 
-usage: check-report.py REPORT.html... SCREENSHOTS
+usage: check-report.py REPORT.html... [SCREENSHOTS]
+
+SCREENSHOTS is the folder for pictures, tokenlab-screenshots among the temporary files unless told otherwise.
 
 At desktop and phone width, light and dark: overflow, tables that scroll sideways on a phone, requests that leave the page, console messages, text contrast,
 texts of plots on each other, sorting, values of plots by keyboard. Then the page without scripts, and printed. Keeps a screenshot of each state.
@@ -9,6 +11,7 @@ texts of plots on each other, sorting, values of plots by keyboard. Then the pag
 import pathlib
 import shutil
 import sys
+import tempfile
 
 from playwright.sync_api import sync_playwright
 
@@ -19,9 +22,12 @@ CHECKS = pathlib.Path(__file__).with_suffix(".js").read_text()
 
 
 def main(arguments):
-    if len(arguments) < 2:
+    reports = [pathlib.Path(argument) for argument in arguments]
+    shots = pathlib.Path(tempfile.gettempdir(), "tokenlab-screenshots")
+    if reports and reports[-1].suffix != ".html":
+        shots = reports.pop()
+    if not reports:
         sys.exit(__doc__)
-    *reports, shots = map(pathlib.Path, arguments)
     missing = [str(report) for report in reports if not report.is_file()]
     if missing:
         sys.exit(f"no such report: {', '.join(missing)}")

@@ -1,6 +1,6 @@
-#!/usr/bin/env bash
-# Checks reports in a browser: scripts/check-report.sh REPORT.html... SCREENSHOTS
-set -euo pipefail
+#!/bin/sh
+# Checks reports in a browser: scripts/check-report.sh REPORT.html... [SCREENSHOTS]
+set -eu
 here=$(dirname "$0")
 tools=$here/../target/browser-tools
 [ -d "$tools/playwright" ] || python3 -m pip install --quiet --target "$tools" playwright

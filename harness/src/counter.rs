@@ -17,7 +17,7 @@ mod table;
 pub use counting::{Counting, Threads};
 pub use group::{Event, Group, Metric, SOFTWARE, group, groups};
 pub use software::ProcessUse;
-pub use table::{Row, amount, sentence, table};
+pub use table::{Row, amount, per_token, sentence, table};
 
 use serde::{Deserialize, Serialize};
 

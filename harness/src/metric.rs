@@ -1,13 +1,14 @@
 //! What can be gated and followed over time: every metric once, with its name, its unit and its better direction.
 
-use crate::record::{Counts, ENGINE, Run, Sample, Simulated};
+use crate::counter;
+use crate::record::{Counts, ENGINE, Part, Run, Sample, Simulated, Source};
 use crate::summary::Summary;
 use crate::verdict::Better;
 
 /// How a metric comes about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Timed: it scatters, and drifts with the machine.
+    /// Timed, or counted by the machine: it scatters, and drifts with the machine.
     Timed,
     /// Counted: the same on every repetition.
     Counted,
@@ -113,6 +114,46 @@ pub const ALL: &[Metric] = &[
         values: |_, summary| summary.values(Sample::decode_bytes_per_token),
     },
     Metric {
+        name: "decode_instructions",
+        title: "instructions per generated token",
+        unit: "instructions",
+        digits: 0,
+        better: Better::Lower,
+        kind: Kind::Timed,
+        gated: false,
+        values: |_, summary| events(summary, "instructions"),
+    },
+    Metric {
+        name: "decode_cycles",
+        title: "cycles per generated token",
+        unit: "cycles",
+        digits: 0,
+        better: Better::Lower,
+        kind: Kind::Timed,
+        gated: false,
+        values: |_, summary| events(summary, "cycles"),
+    },
+    Metric {
+        name: "decode_llc_misses",
+        title: "last-level read misses per generated token",
+        unit: "misses",
+        digits: 0,
+        better: Better::Lower,
+        kind: Kind::Timed,
+        gated: false,
+        values: |_, summary| events(summary, "LLC-load-misses"),
+    },
+    Metric {
+        name: "decode_cpu_ns",
+        title: "CPU time of all threads per generated token",
+        unit: "ns",
+        digits: 0,
+        better: Better::Lower,
+        kind: Kind::Timed,
+        gated: false,
+        values: |_, summary| events(summary, "task-clock"),
+    },
+    Metric {
         name: "sim_decode_instructions",
         title: "simulated instructions per generated token",
         unit: "instructions",
@@ -163,6 +204,14 @@ pub const ALL: &[Metric] = &[
         values: |run, summary| prefill_count(run, summary, Counts::ll_misses),
     },
 ];
+
+/// An event of `[counters]` per generated token. Counts without the kernel's part are left out: they are not the same.
+fn events(summary: &Summary<'_>, event: &str) -> Vec<f64> {
+    summary.values(|s| {
+        let (value, source) = counter::per_token(s, Part::Decode, event)?;
+        (source != Source::UserOnly).then_some(value)
+    })
+}
 
 /// The counts of a case under simulation, which is of the engine's work.
 fn simulated<'a>(run: &'a Run, summary: &Summary<'_>) -> Option<&'a Simulated> {

@@ -560,8 +560,10 @@ fn what_would_run_is_shown_and_not_run() {
     let list = lab.run(&["trial.toml", "--list"]);
     list.expect(0, "");
     for expect in [
-        "run.n_gen=3 engine.isa=auto",
-        "run.n_gen=5 engine.isa=scalar",
+        "run.n_gen=3",
+        "run.n_gen=5",
+        "engine.isa=auto",
+        "engine.isa=scalar",
         "model.gguf",
     ] {
         assert!(list.stdout.contains(expect), "{expect}:\n{}", list.stdout);

@@ -5,7 +5,7 @@ mod settings;
 mod table;
 mod ways;
 
-use super::session::{self, Session, print};
+use super::session::{self, Session, print, print_disturbances};
 use crate::compare::{self, Comparison};
 use crate::exit::{Exit, Fail};
 use crate::measure::{self, End};
@@ -109,6 +109,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let comparison = comparison.ok_or_else(|| anyhow::anyhow!("the run is no comparison"))?;
     write(&folder, &comparison)?;
     print(&table::all(&comparison))?;
+    print_disturbances(&done)?;
     let exit = session.finish(&folder, &done, end)?;
     Ok(match exit {
         Exit::Ok => judge(args, &comparison),

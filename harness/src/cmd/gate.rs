@@ -2,6 +2,7 @@
 
 use crate::baseline;
 use crate::cmd::run::new_table;
+use crate::cmd::run::table::wrapped;
 use crate::exit::{Exit, Fail};
 use crate::gate::{self, Gate, State};
 use crate::metric::{self, Kind, Metric};
@@ -203,8 +204,8 @@ fn print(gate: &Gate) -> anyhow::Result<()> {
     let mut out = anstream::stdout();
     writeln!(out, "{table}")?;
     for note in &gate.notes {
-        writeln!(out, "{note}")?;
+        writeln!(out, "{}", wrapped(note, ""))?;
     }
-    writeln!(out, "{style}{}{style:#}", gate.sentence())?;
+    writeln!(out, "{style}{}{style:#}", wrapped(&gate.sentence(), ""))?;
     Ok(())
 }

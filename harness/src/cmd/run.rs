@@ -5,11 +5,10 @@ pub(super) mod table;
 
 pub(super) use table::new_table;
 
-use super::session::{self, Session, print};
+use super::session::{self, Session, print, print_disturbances};
 use crate::exit::{Exit, Fail};
 use crate::measure::{self, End};
 use crate::record::Run;
-use crate::summary;
 use std::path::PathBuf;
 
 /// Runs a scenario: records, a table, a report.
@@ -64,9 +63,7 @@ fn show(run: &Run) -> anyhow::Result<()> {
         table::results(run),
         table::counters(run)
     ))?;
-    if let Some(said) = summary::disturbances(&summary::summaries(run)) {
-        print(&format!("{said}\n"))?;
-    }
+    print_disturbances(run)?;
     print(&table::simulated(run))?;
     for case in &run.manifest.cases {
         let commands = table::commands(&case.repeat);

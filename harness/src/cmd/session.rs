@@ -167,20 +167,12 @@ impl<'a> Session<'a> {
         more: impl FnOnce(&plan::Shown) -> anyhow::Result<String>,
     ) -> anyhow::Result<bool> {
         if self.args.dry_run {
-            self.require_machine()?;
+            require_machine(&self.scenario)?;
             let shown = plan::Shown::new(&self.scenario, &self.store)?;
             print(&shown.commands(&self.worker)?)?;
             print(&more(&shown)?)?;
         }
         Ok(self.args.dry_run)
-    }
-
-    /// Refuses cases that this machine cannot do.
-    fn require_machine(&self) -> anyhow::Result<()> {
-        for case in &self.scenario.cases {
-            check::machine(&case.engine).map_err(|e| impossible(&case.name, e))?;
-        }
-        Ok(())
     }
 
     /// Refuses cases that their model cannot do, in the order of the cases. Another worker knows its own limits.
@@ -202,7 +194,7 @@ impl<'a> Session<'a> {
         &mut self,
         compare: impl FnOnce(&Manifest) -> anyhow::Result<Option<ComparisonPlan>>,
     ) -> anyhow::Result<(RunFolder, Run)> {
-        self.require_machine()?;
+        require_machine(&self.scenario)?;
         let results_dir = &self.args.results_dir;
         let claim = self.claim.insert(self.args.others.claim(results_dir)?);
         let beside = claim.finding();
@@ -355,6 +347,17 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Refuses cases that this machine cannot do.
+///
+/// # Errors
+/// Exit code 2, with the case and the option.
+pub(super) fn require_machine(scenario: &Scenario) -> anyhow::Result<()> {
+    for case in &scenario.cases {
+        check::machine(&case.engine).map_err(|e| impossible(&case.name, e))?;
+    }
+    Ok(())
+}
+
 /// A case that the engine refuses; an option is an error of the user.
 fn impossible(case: &str, error: engine::Error) -> anyhow::Error {
     match error {
@@ -460,6 +463,14 @@ fn named(case: &str, runner: &str) -> String {
     match runner {
         ENGINE => case.to_owned(),
         _ => format!("{case}, {runner}"),
+    }
+}
+
+/// Says how many repetitions were disturbed and by what, if any were.
+pub(super) fn print_disturbances(run: &Run) -> anyhow::Result<()> {
+    match summary::disturbances(&summary::summaries(run)) {
+        Some(said) => print(&(table::wrapped(&said, "") + "\n")),
+        None => Ok(()),
     }
 }
 

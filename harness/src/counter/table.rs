@@ -251,6 +251,12 @@ fn figure(sample: &Sample, metric: &Metric, part: Option<Part>) -> Option<Figure
     figure.value.is_finite().then_some(figure)
 }
 
+/// How often an event happened for each token of a part, and where that number comes from.
+pub fn per_token(sample: &Sample, part: Part, event: &str) -> Option<(f64, Source)> {
+    let count = counted(sample, Some(part), event)?;
+    Some((count.value / tokens(sample, part)?, count.source))
+}
+
 fn counted<'a>(sample: &'a Sample, part: Option<Part>, name: &str) -> Option<&'a Count> {
     let counters = sample.counters.as_ref()?;
     let counts = part.map_or(&counters.end[..], |part| counters.part(part));

@@ -3,6 +3,7 @@
 use super::settings;
 use super::ways::Way;
 use crate::cmd::run::plan::{self, Recorder};
+use crate::cmd::session::require_machine;
 use crate::exit::Fail;
 use crate::measure::{Task, Work};
 use crate::models;
@@ -245,7 +246,7 @@ pub(super) fn work(scenario: &Scenario, manifest: &Manifest) -> anyhow::Result<W
 /// What sets a second engine apart: another build, other options, a busy wait.
 ///
 /// # Errors
-/// When the build cannot be read, or an override is none of the engine's options.
+/// When the build cannot be read, or an override is none of the engine's options, or impossible.
 pub(super) fn second(
     scenario: &Scenario,
     build: Option<&Path>,
@@ -260,7 +261,7 @@ pub(super) fn second(
             "--other-set \"{other}\" is no option of the engine: expected engine.KEY=VALUE, as the work must be the same"
         )));
     }
-    changed(scenario, set)?;
+    require_machine(&changed(scenario, set)?)?;
     let build = build.map(|path| {
         let path = std::path::absolute(path)?;
         let shown = path.display();

@@ -1,8 +1,8 @@
 //! What a comparison says in the terminal.
 
 use crate::cmd::run::new_table;
-use crate::cmd::run::table::align_numbers;
-use crate::compare::{CaseResult, Comparison, PhaseResult, Row};
+use crate::cmd::run::table::{align_numbers, wrapped};
+use crate::compare::{Comparison, PhaseResult, Row};
 use crate::verdict::Verdict;
 use anstyle::{AnsiColor, Style};
 use std::fmt::Write as _;
@@ -12,22 +12,27 @@ const UNKNOWN: &str = "-";
 /// Marks the row that a verdict is about.
 const BEST: &str = "*";
 
-/// Settings, rates and verdicts.
+/// Settings, and for each case and phase rates and a verdict.
 pub(super) fn all(comparison: &Comparison) -> String {
     let mut text = settings(comparison);
     for case in &comparison.cases {
-        let _ = write!(text, "\n{}\n{}\n", case.case, rates(case));
+        let _ = write!(text, "\n{}\n", case.case);
+        if case.phases.is_empty() {
+            text += "nothing was measured\n";
+        }
         for phase in &case.phases {
+            let _ = writeln!(text, "{}", rates(phase));
+            text += &errors(phase);
             text += &verdict(phase);
         }
         if let Some(check) = &case.text {
-            let _ = writeln!(text, "{}", check.sentence());
+            let _ = writeln!(text, "{}", wrapped(&check.sentence(), ""));
         }
     }
-    let _ = writeln!(
-        text,
+    let best = format!(
         "{BEST} the row that the verdict is about: of all that were measured, the one that the engine looks worst against, by the paired ratios of all rounds"
     );
+    let _ = writeln!(text, "{}", wrapped(&best, ""));
     text
 }
 
@@ -43,50 +48,34 @@ fn settings(comparison: &Comparison) -> String {
 }
 
 /// One row a runner.
-fn rates(case: &CaseResult) -> String {
+fn rates(phase: &PhaseResult) -> String {
     let mut table = new_table();
-    let mut header = vec!["".to_owned()];
-    for phase in &case.phases {
-        let name = phase.rate.name();
-        header.extend([
-            format!("{name}\ntok/s"),
-            "± MAD".into(),
-            format!("of peak\n{}", phase.rate.achieved_unit()),
-            "ratio to it\ninterval".into(),
-        ]);
+    table.set_header([
+        phase.rate.name().to_owned(),
+        "tok/s".into(),
+        "± MAD".into(),
+        format!("of peak\n{}", phase.rate.achieved_unit()),
+        "ratio to it\ninterval".into(),
+        "runs".into(),
+    ]);
+    table.add_row(cells(&phase.subject, false));
+    for (i, other) in phase.others.iter().enumerate() {
+        table.add_row(cells(other, phase.best == Some(i)));
     }
-    header.push("runs".into());
-    table.set_header(header);
-    let Some(first) = case.phases.first() else {
-        return "nothing was measured".into();
-    };
-    let runners = std::iter::once(None).chain((0..first.others.len()).map(Some));
-    for other in runners {
-        let mut cells = vec![row(first, other).title.clone()];
-        for phase in &case.phases {
-            let best = other.is_some() && phase.best == other;
-            cells.extend(cells_of(row(phase, other), best));
-        }
-        cells.push(runs(row(first, other)));
-        table.add_row(cells);
-    }
-    align_numbers(&mut table, 1 + 4 * case.phases.len());
+    align_numbers(&mut table, 5);
     table.to_string()
 }
 
-/// A row of a phase, or its subject.
-fn row(phase: &PhaseResult, other: Option<usize>) -> &Row {
-    other.map_or(&phase.subject, |i| &phase.others[i])
-}
-
-/// Rate, spread, share of the peak, and the ratio to it.
-fn cells_of(row: &Row, best: bool) -> [String; 4] {
+/// Title, rate, spread, share of the peak, ratio to it, and runs.
+fn cells(row: &Row, best: bool) -> [String; 6] {
     let number = |value: Option<f64>, digits| {
         value.map_or(UNKNOWN.to_owned(), |v: f64| format!("{v:.digits$}"))
     };
     let share = row.of_peak_pct.map(|pct| format!("{pct:.0} %"));
     let mark = if best { BEST } else { "" };
     [
+        // What is in brackets is a line of its own.
+        row.title.replacen(" (", "\n(", 1),
         number(row.median, 2),
         number(row.mad, 2),
         match (share, row.achieved) {
@@ -100,6 +89,7 @@ fn cells_of(row: &Row, best: bool) -> [String; 4] {
                 change.ratio, interval.low, interval.high
             )
         }),
+        runs(row),
     ]
 }
 
@@ -107,16 +97,19 @@ fn cells_of(row: &Row, best: bool) -> [String; 4] {
 fn runs(row: &Row) -> String {
     let mut text = row.values.len().to_string();
     let tainted = row.values.iter().filter(|v| v.tainted).count();
-    if tainted > 0 {
-        let _ = write!(text, "\n{tainted} disturbed");
-    }
-    if row.failures > 0 {
-        let _ = write!(text, "\n{} failed", row.failures);
-    }
-    if let Some(error) = &row.error {
-        let _ = write!(text, "\n{error}");
+    for (count, word) in [(tainted, "disturbed"), (row.failures, "failed")] {
+        if count > 0 {
+            let _ = write!(text, "\n{count} {word}");
+        }
     }
     text
+}
+
+/// What went wrong with each row, a line each.
+fn errors(phase: &PhaseResult) -> String {
+    let rows = std::iter::once(&phase.subject).chain(&phase.others);
+    let said = rows.filter_map(|row| Some(format!("{}: {}", row.title, row.error.as_ref()?)));
+    said.map(|text| wrapped(&text, "") + "\n").collect()
 }
 
 /// The verdict, and what explains it.
@@ -127,9 +120,9 @@ fn verdict(phase: &PhaseResult) -> String {
         Some(Verdict::Inconclusive) | None => AnsiColor::Yellow,
     };
     let style = Style::new().fg_color(Some(colour.into())).bold();
-    let mut text = format!("{style}{}{style:#}\n", phase.sentence);
+    let mut text = format!("{style}{}{style:#}\n", wrapped(&phase.sentence, ""));
     for reason in &phase.reasons {
-        let _ = writeln!(text, "  {reason}");
+        let _ = writeln!(text, "{}", wrapped(reason, "  "));
     }
     text
 }

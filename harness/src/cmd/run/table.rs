@@ -11,6 +11,8 @@ use std::fmt::Write as _;
 
 /// Shown for what nobody measured.
 const UNKNOWN: &str = "unknown";
+/// Widest table and sentence, in columns.
+const COLUMNS_MAX: u16 = 110;
 /// Digits of a hash that are shown.
 const HASH_CHARS: usize = 12;
 
@@ -19,13 +21,10 @@ pub(in crate::cmd) fn results(run: &Run) -> String {
     let mut table = new_table();
     table.set_header([
         "case",
-        "decode\ntok/s",
-        "± MAD\nmin..max",
-        "prefill\ntok/s",
-        "TTFT\nms",
-        "TPOT ms\np50 / p90",
-        "decode\nGB/s",
-        "of peak\nGB/s",
+        "decode tok/s\n± MAD\nmin..max",
+        "prefill\ntok/s\nTTFT ms",
+        "TPOT ms\np50\np90",
+        "decode GB/s\nof peak",
         "peak\nMB",
         "output\nSHA-256",
         "runs",
@@ -33,34 +32,39 @@ pub(in crate::cmd) fn results(run: &Run) -> String {
     for summary in summaries(run) {
         table.add_row(row(run, &summary));
     }
-    align_numbers(&mut table, 9);
+    align_numbers(&mut table, 6);
     table.to_string()
 }
 
-fn row(run: &Run, summary: &Summary<'_>) -> [String; 11] {
+fn row(run: &Run, summary: &Summary<'_>) -> [String; 8] {
     let rates = summary.values(Sample::decode_tok_s);
     let tpot = summary.values(Sample::tpot_ms);
     let low_high = stats::quantile(&rates, 0.0).zip(stats::quantile(&rates, 1.0));
     let spread = low_high
         .zip(stats::mad(&rates))
         .map_or(UNKNOWN.to_owned(), |((low, high), mad)| {
-            format!("{mad:.2}\n{low:.1}..{high:.1}")
+            format!("± {mad:.2}\n{low:.1}..{high:.1}")
         });
     let median =
         |quantity: fn(&Sample) -> Option<f64>, digits| number(summary.median(quantity), digits);
     [
         summary.case.name.replace(' ', "\n"),
-        number(stats::median(&rates), 2),
-        spread,
-        median(Sample::prefill_tok_s, 1),
-        median(Sample::ttft_ms, 1),
+        format!("{}\n{spread}", number(stats::median(&rates), 2)),
         format!(
-            "{} / {}",
+            "{}\n{}",
+            median(Sample::prefill_tok_s, 1),
+            median(Sample::ttft_ms, 1)
+        ),
+        format!(
+            "{}\n{}",
             number(stats::quantile(&tpot, 0.5), 2),
             number(stats::quantile(&tpot, 0.9), 2)
         ),
-        median(Sample::decode_gb_s, 2),
-        of_peak(run, summary),
+        format!(
+            "{}\n{}",
+            median(Sample::decode_gb_s, 2),
+            of_peak(run, summary)
+        ),
         median(|s| s.usage.peak_rss_bytes.map(|b| b as f64 / 1e6), 0),
         hash(summary),
         runs(summary),
@@ -76,12 +80,12 @@ pub(super) fn counters(run: &Run) -> String {
     match said.first() {
         None => String::new(),
         Some((_, first)) if said.iter().all(|(_, text)| text == first) => {
-            format!("counters: {first}\n")
+            wrapped(&format!("counters: {first}"), "") + "\n"
         }
         Some(_) => {
             let lines = said
                 .iter()
-                .map(|(case, text)| format!("counters, {case}: {text}\n"));
+                .map(|(case, text)| wrapped(&format!("counters, {case}: {text}"), "") + "\n");
             lines.collect()
         }
     }
@@ -92,7 +96,7 @@ fn of_peak(run: &Run, summary: &Summary<'_>) -> String {
     let share = summary.median(|s| run.bw_pct(s));
     let peak = summary.median(|s| run.peak_gb_s(s));
     match share.zip(peak) {
-        Some((share, peak)) => format!("{share:.0} %\n{peak:.2}"),
+        Some((share, peak)) => format!("{share:.0} % of {peak:.2}"),
         None => UNKNOWN.into(),
     }
 }
@@ -130,8 +134,13 @@ pub(super) fn simulated(run: &Run) -> String {
     let cases = run.manifest.cases.iter();
     let records = cases.filter_map(|case| run.simulation(case.index));
     let lines = records.map(|record| match run.manifest.cases.len() {
-        1 => format!("{}\n", simulate::sentence(record)),
-        _ => format!("{}: {}\n", record.case, simulate::sentence(record)),
+        1 => wrapped(&simulate::sentence(record), "") + "\n",
+        _ => {
+            wrapped(
+                &format!("{}: {}", record.case, simulate::sentence(record)),
+                "",
+            ) + "\n"
+        }
     });
     lines.collect()
 }
@@ -193,13 +202,27 @@ fn word(value: &impl serde::Serialize) -> String {
     }
 }
 
-/// An empty table in the one style.
+/// An empty table in the one style, no wider than the terminal.
 pub(in crate::cmd) fn new_table() -> Table {
     let mut table = Table::new();
     table
         .load_preset(UTF8_HORIZONTAL_ONLY)
         .set_content_arrangement(ContentArrangement::Dynamic);
+    let width = table.width().unwrap_or(COLUMNS_MAX);
+    table.set_width(width.min(COLUMNS_MAX));
     table
+}
+
+/// A sentence in lines as long as tables are wide; all but the first begin with two spaces more than `indent`.
+pub(in crate::cmd) fn wrapped(text: &str, indent: &str) -> String {
+    let columns = new_table().width().unwrap_or(COLUMNS_MAX).into();
+    let next = format!("{indent}  ");
+    let options = textwrap::Options::new(columns)
+        .initial_indent(indent)
+        .subsequent_indent(&next)
+        .break_words(false)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation);
+    textwrap::fill(text, options)
 }
 
 pub(in crate::cmd) fn align_numbers(table: &mut Table, columns: usize) {
