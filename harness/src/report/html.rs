@@ -19,7 +19,7 @@ use super::format::{interval_kind, number};
 use super::words;
 use crate::compare::{self, Comparison};
 use crate::host::binary_bytes;
-use crate::record::Run;
+use crate::record::{ENGINE, Run};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 const STYLE: &str = include_str!("html/style.css");
@@ -122,7 +122,8 @@ fn sections(page: &Page<'_>) -> anyhow::Result<Vec<Section>> {
         add("equal", "What was made equal", settings);
         let programs = comparison::programs(comparison);
         add("programs", "Every program", Some(programs));
-        add("engine", "The engine alone", Some(alone(page)));
+        let alone = (comparison.subject == ENGINE).then(|| alone(page));
+        add("engine", "The engine alone", alone);
     }
     let gate = page.around.gate.as_ref().map(gate::section);
     add("gate", "Against the baseline", gate);

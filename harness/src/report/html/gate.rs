@@ -5,6 +5,7 @@ use super::super::tables::{self, Cell, Table};
 use super::common::table;
 use crate::gate::{Gate, Row, State};
 use crate::host::plural;
+use crate::metric::Metric;
 use maud::{Markup, html};
 
 /// The verdict in a line, for the head of the page.
@@ -41,37 +42,38 @@ fn rows(gate: &Gate) -> Table {
         "counts from",
         "baseline",
         "this run",
-        "unit",
         "why",
     ];
     let several = gate.rows.iter().any(|row| row.case != gate.rows[0].case);
-    let name = |row: &Row| match (several, row.metric.as_str()) {
-        (false, "") => "all".to_owned(),
-        (false, metric) => metric.to_owned(),
-        (true, "") => row.case.clone(),
-        (true, metric) => format!("{}: {metric}", row.case),
-    };
     let or_missing = |text: String| match text.as_str() {
         "" | "unknown" => Cell::text(MISSING),
         _ => Cell::text(text),
     };
     let rows = gate.rows.iter().map(|row| {
-        let (before, after) = row.values();
         vec![
-            Cell::text(name(row)),
+            Cell::text(name(row, several)),
             Cell::text(row.state.name()),
             or_missing(row.change()),
             or_missing(row.interval()),
             or_missing(row.threshold()),
-            or_missing(before),
-            or_missing(after),
-            or_missing(row.unit.clone()),
+            Cell::number(row.baseline),
+            Cell::number(row.found),
             or_missing(row.reason.clone().unwrap_or_default()),
         ]
     });
-    tables::table(
-        "A change counts if its interval excludes none and it is larger than \"counts from\"",
-        &columns,
-        rows.collect(),
-    )
+    let caption = "A timed change counts if its interval excludes none and it is larger than \"counts from\"; counts do not scatter";
+    tables::table(caption, &columns, rows.collect())
+}
+
+/// What a row is of, with the unit.
+fn name(row: &Row, several: bool) -> String {
+    let title = match Metric::by_name(&row.metric) {
+        Some(metric) => format!("{}, {}", metric.title, metric.unit),
+        None if row.metric.is_empty() => "all metrics".to_owned(),
+        None => row.metric.clone(),
+    };
+    match several {
+        true => format!("{}: {title}", row.case),
+        false => title,
+    }
 }
