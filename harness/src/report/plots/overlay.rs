@@ -4,6 +4,9 @@
 use super::{Axes, Mark, Role, SCALE, SPECK, TEXT_PX, escape, fitted, text_px};
 use std::fmt::Write as _;
 
+/// Places along a piece of a line that names keep off; less than a text's height apart.
+const LINE_STEPS: i32 = 96;
+
 /// SVG text below and above the marks.
 pub(super) struct Overlay {
     pub(super) specks: String,
@@ -68,7 +71,12 @@ impl Overlay {
                 self.label_inside(from, to, *role, label);
             }
             Mark::Label { x, y, text, below } => {
-                let (x, y) = at(*x, *y);
+                let (left, (mut x, y)) = (at(axes.x.start, axes.y.start).0, at(*x, *y));
+                // A text that would leave the plot begins further left.
+                let latest = self.right - width(text);
+                if latest >= left {
+                    x = x.min(latest);
+                }
                 let room = f64::from(self.right - x) / f64::from(SCALE);
                 let down = if *below { TEXT_PX + 5 } else { -6 };
                 self.over((x, y + down * SCALE), "start", &fitted(text, room));
@@ -88,7 +96,16 @@ impl Overlay {
                 };
                 self.over((x, y), anchor, text);
             }
-            Mark::Line { .. } => {}
+            Mark::Line { points, .. } => {
+                for pair in points.windows(2) {
+                    let (from, to) = (at(pair[0].0, pair[0].1), at(pair[1].0, pair[1].1));
+                    let on = |a: i32, b: i32, i: i32| a + (b - a) * i / LINE_STEPS;
+                    self.taken.extend((0..=LINE_STEPS).map(|i| {
+                        let (x, y) = (on(from.0, to.0, i), on(from.1, to.1, i));
+                        [x, y, x + 1, y + 1]
+                    }));
+                }
+            }
         }
     }
 
@@ -195,9 +212,14 @@ impl Overlay {
     }
 }
 
+/// Width of a text, in drawing units.
+fn width(text: &str) -> i32 {
+    (text_px(text) * f64::from(SCALE)).ceil() as i32
+}
+
 /// Where a text lies: left, top, right, bottom.
 fn extent((x, y): (i32, i32), anchor: &str, text: &str) -> [i32; 4] {
-    let width = (text_px(text) * f64::from(SCALE)) as i32;
+    let width = width(text);
     let left = match anchor {
         "end" => x - width,
         "middle" => x - width / 2,

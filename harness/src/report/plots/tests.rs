@@ -113,6 +113,18 @@ fn long_texts_are_shortened_in_the_middle() {
 }
 
 #[test]
+fn labels_that_would_leave_the_plot_begin_further_left() {
+    let label = Mark::Label {
+        x: 8.0,
+        y: 5.0,
+        text: "int8 512.0 GOP/s".to_owned(),
+        below: true,
+    };
+    let svg = svg(&axes(), &[label], NARROW_PX).expect("drawn");
+    assert!(svg.contains(">int8 512.0 GOP/s<"), "{svg}");
+}
+
+#[test]
 fn flags_stand_left_where_there_is_room() {
     let anchor = |x| {
         let flag = Mark::Flag {
@@ -172,6 +184,17 @@ fn names_of_points_stay_apart() {
     assert_eq!(
         (anchor(">first"), anchor(">second")),
         ("start".into(), "end".into())
+    );
+    let line = Mark::Line {
+        points: vec![(2.0, 5.0), (9.0, 5.0)],
+        role: Role::Text,
+        width: 2,
+    };
+    let lined: Vec<Mark> = point(5.0, "lined").into_iter().chain([line]).collect();
+    let lined = super::svg(&axes(), &lined, WIDE_PX).expect("drawn");
+    assert!(
+        lined.contains("text-anchor=\"end\" font-size=\"52\" fill=\"var(--text)\">lined"),
+        "{lined}"
     );
     // Where a third finds no place beside them, it is left out.
     let crowd = (0..40).flat_map(|i| point(5.0, &format!("crowd {i} of many")));
