@@ -8,9 +8,10 @@ mod words;
 
 pub use output::csv;
 
+use crate::counter;
 use crate::record::{
-    CaseRecord, ComparisonPlan, ENGINE, ENGINE_AGAIN, ReferencePlan, Run, Sample, SecondEngine,
-    Setting,
+    CaseRecord, ComparisonPlan, ENGINE, ENGINE_AGAIN, Part, ReferencePlan, Run, Sample,
+    SecondEngine, Setting,
 };
 use crate::stats;
 use crate::summary::{self, Summary};
@@ -43,6 +44,14 @@ impl Rate {
         match self {
             Rate::Prefill => "prefill",
             Rate::Decode => "decode",
+        }
+    }
+
+    /// The part of a repetition in which it is measured.
+    fn part(self) -> Part {
+        match self {
+            Rate::Prefill => Part::Prefill,
+            Rate::Decode => Part::Decode,
         }
     }
 
@@ -150,6 +159,10 @@ pub struct Row {
     pub achieved: Option<f64>,
     /// Share of the peak that the probe of the same round found, in percent.
     pub of_peak_pct: Option<f64>,
+    /// Instructions a token of this phase, as the CPU counted them over all threads; `None` where nobody could.
+    pub instructions: Option<f64>,
+    /// CPU cycles a token, likewise.
+    pub cycles: Option<f64>,
     /// Medians of what the operating system says.
     pub used: Used,
     /// Repetitions that gave no result.
@@ -368,6 +381,8 @@ impl Input<'_> {
                 };
                 Some(100.0 * self.achieved(rate, s)? / peak?)
             }),
+            instructions: median(&|s| Some(counter::per_token(s, rate.part(), "instructions")?.0)),
+            cycles: median(&|s| Some(counter::per_token(s, rate.part(), "cycles")?.0)),
             used: used(summary),
             failures: summary.map_or(0, |s| s.failures),
             error: refused

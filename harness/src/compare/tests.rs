@@ -1,7 +1,8 @@
 use super::*;
 use crate::record::tests::{manifest, sample};
 use crate::record::{
-    Failure, FailureKind, Phase, ReferenceKind, Refused, Reported, SCHEMA_VERSION, Taint, Usage,
+    Count, Counters, Failure, FailureKind, Phase, ReferenceKind, Refused, Reported, SCHEMA_VERSION,
+    Source, Taint, Usage,
 };
 
 /// Other programs of the one case, with these names.
@@ -280,12 +281,32 @@ fn rates_are_explained_by_the_engines_own_count() {
         wall_ms: Some(1250.0),
         ..Usage::default()
     };
+    assert!(
+        words.contains("instructions and clock frequency: unknown"),
+        "{words}"
+    );
     for sample in &mut run.samples {
         sample.usage = usage(if sample.runner == ENGINE { 5 } else { 700 });
+        // Three tokens are written after the first.
+        let count = |event: &str, value| Count {
+            event: event.into(),
+            value,
+            source: Source::Hardware,
+            running: None,
+            machine: false,
+        };
+        let decode = vec![count("instructions", 6e6), count("cycles", 3e6)];
+        sample.counters = (sample.runner == ENGINE).then(|| Counters {
+            decode,
+            ..Counters::default()
+        });
     }
     let phases = compare(&run).expect("a comparison").cases.remove(0).phases;
     let words = phases[0].reasons.join("; ");
     assert!(words.contains("1.50 s in 1.25 s for the engine"), "{words}");
+    let counted = "2.00 M in 1.00 M cycles for the engine, unknown for other v1";
+    assert!(words.contains(counted), "{words}");
+    assert!(!words.contains("clock frequency"), "{words}");
     assert!(
         words.contains("700 faults and 2 forced switches for other v1"),
         "{words}"

@@ -1,11 +1,14 @@
 //! The result of a comparison in sentences, for terminals and reports alike.
 
 use super::{PhaseResult, Rate, Row, TextCheck};
+use crate::counter;
 use crate::host::plural;
 use crate::verdict::{Judged, Verdict};
 
 /// Verdict where there is none.
 pub(super) const NOT_COMPARED: &str = "not compared";
+/// Said where no hardware counter was read.
+const NOT_COUNTED: &str = "instructions and clock frequency: unknown, as no hardware counter was read; `harness doctor` says what would help";
 /// Share of the peak from which on a program is called bound by it, in percent.
 const BOUND_PCT: f64 = 80.0;
 
@@ -71,6 +74,7 @@ pub(super) fn reasons(result: &PhaseResult, decode_bytes: Option<f64>) -> Vec<St
     let mut all = Vec::new();
     all.extend(ceiling(result.rate, subject, against, decode_bytes));
     all.extend(bound(result.rate, subject, against));
+    all.extend(instructions(subject, against));
     all
 }
 
@@ -80,9 +84,12 @@ pub(super) fn whole_reasons(result: &PhaseResult) -> Vec<String> {
         return vec![];
     };
     let both = (&result.subject, against);
+    let counted = both.0.instructions.or(both.1.instructions);
+    let unknown = counted.is_none().then(|| NOT_COUNTED.to_owned());
     cpu_time(both.0, both.1)
         .into_iter()
         .chain(events(both.0, both.1))
+        .chain(unknown)
         .collect()
 }
 
@@ -127,6 +134,29 @@ fn bound(rate: Rate, a: &Row, b: &Row) -> Option<String> {
             "neither is near the ceiling of {what}: the difference lies in instructions, waiting or overhead"
         ),
     })
+}
+
+/// Instructions, and the cycles, a token; unknown is said.
+fn instructions(a: &Row, b: &Row) -> Option<String> {
+    a.instructions.or(b.instructions)?;
+    let side = |row: &Row| {
+        let Some(instructions) = row.instructions else {
+            return format!("unknown for {}", row.title);
+        };
+        let cycles = row.cycles.map_or(String::new(), |cycles| {
+            format!(" in {} cycles", counter::amount(cycles))
+        });
+        format!(
+            "{}{cycles} for {}",
+            counter::amount(instructions),
+            row.title
+        )
+    };
+    Some(format!(
+        "instructions a token, all threads: {}, {}",
+        side(a),
+        side(b)
+    ))
 }
 
 fn cpu_time(a: &Row, b: &Row) -> Option<String> {
