@@ -3,9 +3,11 @@
 //! In every round each runner works [`TURNS`] times, the second time in mirrored order, so that a drift within the round
 //! meets all alike. A round gives one log-ratio; the engine's two turns in it give what the engine shows against itself.
 
+mod aside;
 mod output;
 mod words;
 
+pub use aside::left_aside;
 pub use output::csv;
 
 use crate::counter;
@@ -165,6 +167,8 @@ pub struct Row {
     pub cycles: Option<f64>,
     /// Medians of what the operating system says.
     pub used: Used,
+    /// Whether another variant of the same program was so much faster that it was not run in all rounds.
+    pub left_aside: bool,
     /// Repetitions that gave no result.
     pub failures: usize,
     /// The first error, if there was one.
@@ -240,23 +244,33 @@ pub fn compare(run: &Run) -> Option<Comparison> {
     let plan = run.manifest.comparison.as_ref()?;
     let rule = Rule::default();
     let summaries = summary::summaries(run);
-    let cases = run.manifest.cases.iter().map(|case| CaseResult {
-        case: case.name.clone(),
-        case_index: case.index,
-        phases: {
-            let input = Input {
-                run,
-                plan,
-                case,
-                summaries: summaries
-                    .iter()
-                    .filter(|s| s.case.index == case.index)
-                    .collect(),
-                rule: &rule,
-            };
-            input.phases()
-        },
-        text: text_check(run, plan, case),
+    let cases = run.manifest.cases.iter().map(|case| {
+        let input = Input {
+            run,
+            plan,
+            case,
+            summaries: summaries
+                .iter()
+                .filter(|s| s.case.index == case.index)
+                .collect(),
+            rule: &rule,
+        };
+        let mut result = CaseResult {
+            case: case.name.clone(),
+            case_index: case.index,
+            phases: input.phases(),
+            text: text_check(run, plan, case),
+        };
+        for (_, runner) in aside::of_case(plan, &result) {
+            let rows = result.phases.iter_mut().flat_map(|phase| &mut phase.others);
+            for row in rows.filter(|row| row.runner == runner) {
+                row.left_aside = true;
+            }
+        }
+        if let Some(first) = result.phases.first_mut() {
+            first.reasons.extend(words::left_aside(&first.others));
+        }
+        result
     });
     Some(Comparison {
         schema_version: SCHEMA_VERSION,
@@ -384,6 +398,7 @@ impl Input<'_> {
             instructions: median(&|s| Some(counter::per_token(s, rate.part(), "instructions")?.0)),
             cycles: median(&|s| Some(counter::per_token(s, rate.part(), "cycles")?.0)),
             used: used(summary),
+            left_aside: false,
             failures: summary.map_or(0, |s| s.failures),
             error: refused
                 .map(str::to_owned)

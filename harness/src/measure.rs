@@ -3,6 +3,7 @@
 pub use crate::record::ENGINE;
 
 use crate::clock;
+use crate::compare;
 use crate::interrupt;
 use crate::probe;
 use crate::record::{
@@ -197,12 +198,19 @@ pub fn run(
         failed: HashMap::new(),
         reruns_left: plan.reruns.saturating_sub(reruns_used(&done.samples)),
         no_peak: HashSet::new(),
+        left_aside: vec![],
         plan,
         folder,
         done,
         tell,
     };
+    let mut round = None;
     for group in plan.groups() {
+        let this = group.first().map(|slot| (slot.phase, slot.round));
+        if this != round {
+            round = this;
+            measuring.left_aside = compare::left_aside(measuring.done);
+        }
         let mut open = Vec::new();
         for &slot in group {
             match measuring.is_done(slot) || measuring.given_up(slot) {
@@ -282,6 +290,8 @@ struct Measuring<'a, 'p> {
     reruns_left: u32,
     /// Peaks that could not be taken, as indices of the plan's.
     no_peak: HashSet<usize>,
+    /// Runners, with their case, that need no more rounds.
+    left_aside: Vec<(u32, String)>,
 }
 
 impl Measuring<'_, '_> {
@@ -302,9 +312,11 @@ impl Measuring<'_, '_> {
     }
 
     fn given_up(&self, slot: Slot) -> bool {
-        self.failed
-            .get(&slot.task)
-            .is_some_and(|&n| n >= FAILURES_IN_A_ROW_MAX)
+        let task = self.task(slot);
+        let mut aside = self.left_aside.iter();
+        let is_aside = aside.any(|(case, runner)| (*case, runner) == (task.case, &task.runner));
+        let failed = self.failed.get(&slot.task);
+        is_aside || failed.is_some_and(|&n| n >= FAILURES_IN_A_ROW_MAX)
     }
 
     /// Takes the peaks of a slot's round, unless they are taken.

@@ -1,8 +1,8 @@
 use super::*;
 use crate::record::tests::{manifest, sample};
 use crate::record::{
-    Count, Counters, Failure, FailureKind, Phase, ReferenceKind, Refused, Reported, SCHEMA_VERSION,
-    Source, Taint, Usage,
+    Count, Counters, Failure, FailureKind, Phase, ReferenceCommand, ReferenceKind, Refused,
+    Reported, SCHEMA_VERSION, Source, Taint, Usage,
 };
 
 /// Other programs of the one case, with these names.
@@ -312,6 +312,52 @@ fn rates_are_explained_by_the_engines_own_count() {
         "{words}"
     );
     assert!(!phases[1].reasons.join("; ").contains("CPU time"));
+}
+
+#[test]
+fn a_variant_that_is_clearly_slower_needs_no_more_rounds() {
+    let rates = [
+        ("engine", 200.0),
+        ("slow", 80.0),
+        ("fast", 100.0),
+        ("near", 95.0),
+    ];
+    let names = ["slow", "fast", "near"];
+    assert_eq!(left_aside(&measured(plan(&names), 2, &rates)), []);
+    let slow = [(0, "slow".to_owned())];
+    let mut run = measured(plan(&names), 3, &rates);
+    assert_eq!(left_aside(&run), slow);
+    assert!(!decode(&run).reasons.join("; ").contains("left aside"));
+    // One phase in which nobody beats it keeps it.
+    for sample in run.samples.iter_mut().filter(|s| s.runner == "slow") {
+        let reported = sample.reported.expect("a reference");
+        sample.reported = Some(Reported {
+            prefill_tok_s: reported.prefill_tok_s.map(|rate| 1.2 * rate),
+            ..reported
+        });
+    }
+    assert_eq!(left_aside(&run), []);
+    // Another program is no variant.
+    let mut other = measured(plan(&names), 3, &rates);
+    let argv = ["another".to_owned()].to_vec();
+    let command = |argv| ReferenceCommand {
+        argv,
+        figures: Default::default(),
+    };
+    let comparison = other.manifest.comparison.as_mut().expect("a plan");
+    comparison.references[0].commands = vec![command(argv)];
+    assert_eq!(left_aside(&other), []);
+
+    let mut run = measured(plan(&names), 12, &rates);
+    run.samples.retain(|s| s.runner != "slow" || s.round < 3);
+    assert_eq!(left_aside(&run), slow);
+    let result = decode(&run);
+    assert_eq!(result.best, Some(1));
+    let words = result.reasons.join("; ");
+    assert!(
+        words.contains("a tenth in each of its rounds: slow v1 after 6 repetitions"),
+        "{words}"
+    );
 }
 
 #[test]

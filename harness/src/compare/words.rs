@@ -136,6 +136,29 @@ fn bound(rate: Rate, a: &Row, b: &Row) -> Option<String> {
     })
 }
 
+/// Variants that were not run to the end.
+pub(super) fn left_aside(others: &[Row]) -> Option<String> {
+    let most = others.iter().map(|row| row.values.len()).max()?;
+    let aside = others
+        .iter()
+        .filter(|row| row.left_aside && row.values.len() < most);
+    let aside: Vec<String> = aside
+        .map(|row| {
+            format!(
+                "{} after {}",
+                row.title,
+                plural(row.values.len(), "repetition")
+            )
+        })
+        .collect();
+    (!aside.is_empty()).then(|| {
+        format!(
+            "left aside, as another variant was faster by a tenth in each of its rounds: {}",
+            aside.join(", ")
+        )
+    })
+}
+
 /// Instructions, and the cycles, a token; unknown is said.
 fn instructions(a: &Row, b: &Row) -> Option<String> {
     a.instructions.or(b.instructions)?;
