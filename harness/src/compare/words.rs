@@ -8,7 +8,7 @@ use crate::verdict::{Judged, Verdict};
 /// Verdict where there is none.
 pub(super) const NOT_COMPARED: &str = "not compared";
 /// Said where no hardware counter was read.
-const NOT_COUNTED: &str = "instructions and clock frequency: unknown, as no hardware counter was read; `harness doctor` says what would help";
+const NOT_COUNTED: &str = "instructions and clock frequency: unknown, as no hardware counter was read (harness doctor says what would help)";
 /// Share of the peak from which on a program is called bound by it, in percent.
 const BOUND_PCT: f64 = 80.0;
 
