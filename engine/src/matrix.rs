@@ -4,7 +4,9 @@
 //! threads in contiguous shares; each thread writes (and so first touches) the panels it will read.
 #![allow(unsafe_code)]
 
-use crate::kernel::{Kernels, Row, RowMut, SUM_GROUP, TILE, TILE_TOKENS, TileGroup, Tiles};
+use crate::kernel::{
+    Kernels, Row, RowMut, STREAMS, SUM_GROUP, TILE, TILE_TOKENS, TileGroup, Tiles,
+};
 use crate::pool::SharedBuf;
 use crate::quant::{FormatInfo, GROUP};
 use crate::simd::LANES;
@@ -52,10 +54,10 @@ impl Matrix {
         self.panels() * self.panel_bytes()
     }
 
-    /// Where panel `p` lies in the arena.
-    pub fn panel(&self, p: usize) -> Range<usize> {
-        let start = self.offset + p * self.panel_bytes();
-        start..start + self.panel_bytes()
+    /// Where the panels `p` lie in the arena.
+    pub fn panels_bytes(&self, p: Range<usize>) -> Range<usize> {
+        let at = |p| self.offset + p * self.panel_bytes();
+        at(p.start)..at(p.end)
     }
 
     /// Adds the bias of panel `p` to its 16 outputs.
@@ -87,16 +89,17 @@ impl Bank<'_> {
         ledger: &mut Ledger,
         mut sink: impl FnMut(usize, usize, &mut [[f32; LANES]; N]),
     ) {
+        let sink = &mut sink;
         if tokens <= DIRECT_TOKENS {
-            self.multiply_chunks::<N, DIRECT_TOKENS>(
+            self.multiply_chunks::<N, STREAMS, DIRECT_TOKENS>(
                 matrices,
                 panels.clone(),
                 x,
                 tokens,
-                &mut sink,
+                sink,
             );
         } else {
-            self.multiply_chunks::<N, CHUNK_TOKENS>(matrices, panels.clone(), x, tokens, &mut sink);
+            self.multiply_chunks::<N, 1, CHUNK_TOKENS>(matrices, panels.clone(), x, tokens, sink);
         }
         let k = matrices[0].cols;
         for m in matrices {
@@ -106,8 +109,8 @@ impl Bank<'_> {
         }
     }
 
-    /// The same for at most `C` tokens at a time.
-    fn multiply_chunks<const N: usize, const C: usize>(
+    /// The same for at most `P` panels and `C` tokens at a time.
+    fn multiply_chunks<const N: usize, const P: usize, const C: usize>(
         &self,
         matrices: [&Matrix; N],
         panels: Range<usize>,
@@ -116,16 +119,19 @@ impl Bank<'_> {
         sink: &mut impl FnMut(usize, usize, &mut [[f32; LANES]; N]),
     ) {
         let k = matrices[0].cols;
-        let mut out = [[[0.0; LANES]; C]; N];
+        let mut out = [[[[0.0; LANES]; C]; P]; N];
         for (block, chunk) in blocks(panels, tokens, C) {
-            for p in block {
+            for first in block.clone().step_by(P) {
+                let these = first..block.end.min(first + P);
                 for (m, out) in matrices.iter().zip(&mut out) {
-                    let panel = &self.arena[m.panel(p)];
-                    x.dot(self.kernels, m.format, panel, k, chunk.clone(), tokens, out);
+                    let bytes = &self.arena[m.panels_bytes(these.clone())];
+                    let out = &mut out.as_flattened_mut()[..these.len() * chunk.len()];
+                    x.dot(self.kernels, m.format, bytes, k, chunk.clone(), tokens, out);
                 }
-                for t in chunk.clone() {
+                for (p, t) in these.flat_map(|p| chunk.clone().map(move |t| (p, t))) {
+                    let at = (p - first) * chunk.len() + t - chunk.start;
                     let mut one: [[f32; LANES]; N] =
-                        std::array::from_fn(|i| out[i][t - chunk.start]);
+                        std::array::from_fn(|i| out[i].as_flattened()[at]);
                     for (m, o) in matrices.iter().zip(&mut one) {
                         m.add_bias(p, o);
                     }
@@ -134,6 +140,11 @@ impl Bank<'_> {
             }
         }
     }
+}
+
+/// Panels that are handed out at a time, where any thread may take them, for a pass of `tokens`.
+pub fn tail_panels(tokens: usize) -> usize {
+    if tokens == 1 { STREAMS } else { 1 }
 }
 
 /// Splits panels and tokens into blocks that are multiplied one after the other: the activations of a chunk of tokens stay
@@ -235,13 +246,14 @@ impl Activations {
         }
     }
 
-    /// Products of a panel with the tokens of `chunk`, which begins a tile, of `tokens` in all.
+    /// Products of some panels, of one where there are more than [`DIRECT_TOKENS`], with the tokens of `chunk`, which begins
+    /// a tile, of `tokens` in all; `out` as in [`Kernels::dot`].
     #[allow(clippy::too_many_arguments, reason = "a product's operands")]
     fn dot(
         &self,
         kernels: &dyn Kernels,
         format: &FormatInfo,
-        panel: &[u8],
+        panels: &[u8],
         k: usize,
         chunk: Range<usize>,
         tokens: usize,
@@ -255,7 +267,7 @@ impl Activations {
                 let groups = self.tiles.read(self.tile(chunk.start, k).start..last.end);
                 let stride = self.cols_max / GROUP;
                 let x = Tiles { groups, stride };
-                kernels.dot_batch(format.id, panel, k, x, &mut out[..chunk.len()]);
+                kernels.dot_batch(format.id, panels, k, x, out);
                 return;
             }
             let row = |t: usize| {
@@ -269,11 +281,12 @@ impl Activations {
                     sums: self.sums.read(self.row(at, coded, SUM_GROUP)),
                 }
             };
-            for (i, out) in out[..chunk.len()].chunks_mut(TILE).enumerate() {
+            let per_call = if tiled { TILE } else { out.len() };
+            for (i, out) in out.chunks_mut(per_call).enumerate() {
                 let first = chunk.start + i * TILE;
-                let rows: [Row<'_>; TILE] =
-                    std::array::from_fn(|t| row(first + t.min(out.len() - 1)));
-                kernels.dot(format.id, panel, k, &rows[..out.len()], out);
+                let n = TILE.min(chunk.end - first);
+                let rows: [Row<'_>; TILE] = std::array::from_fn(|t| row(first + t.min(n - 1)));
+                kernels.dot(format.id, panels, k, &rows[..n], out);
             }
         }
     }

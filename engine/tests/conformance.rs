@@ -195,6 +195,39 @@ fn isas_and_token_counts_give_the_same_bits() {
 }
 
 #[test]
+fn panels_side_by_side_give_the_bits_of_each_alone() {
+    let mut random = Random(6);
+    for format in FORMATS {
+        let k = 512;
+        // Some side by side, and a rest.
+        let panels: Vec<u8> = (0..kernel::STREAMS + 2)
+            .flat_map(|_| panel(format, &rows(format, k, true, &mut random)))
+            .collect();
+        let panel_bytes = LANES * format.row_bytes(k);
+        for isa in simd::available() {
+            let kernels = kernel::kernels(&options(isa)).expect("available");
+            let x: Vec<_> = (0..kernel::TILE)
+                .map(|_| Activations::new(&*kernels, random.vec(k)))
+                .collect();
+            let rows: Vec<_> = x.iter().map(Activations::row).collect();
+            for n in 1..=kernel::TILE {
+                let mut together = vec![[f32::NAN; LANES]; (kernel::STREAMS + 2) * n];
+                kernels.dot(format.id, &panels, k, &rows[..n], &mut together);
+                for (panel, together) in panels.chunks(panel_bytes).zip(together.chunks(n)) {
+                    let mut alone = [[0.0; LANES]; kernel::TILE];
+                    kernels.dot(format.id, panel, k, &rows[..n], &mut alone);
+                    let same = alone[..n]
+                        .iter()
+                        .zip(together)
+                        .all(|(a, b)| a.map(f32::to_bits) == b.map(f32::to_bits));
+                    assert!(same, "{} {isa:?} {n} tokens", format.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_batch_gives_the_bits_of_its_tokens_alone() {
     let mut random = Random(5);
     let isas = simd::available();

@@ -1,7 +1,7 @@
-//! Products of a panel of 16 weight rows with a few tokens.
+//! Products of panels of 16 weight rows with a few tokens.
 #![allow(unsafe_code)]
 
-use super::{Row, SUM_GROUP, check_codes, check_shapes};
+use super::{Row, SUM_GROUP, check_codes, check_shapes, panel_bytes};
 use crate::quant::{BLOCK_LEN_MAX, Codes, Floats, Format, GROUP};
 use crate::simd::{LANES, Simd};
 
@@ -11,20 +11,36 @@ pub(super) const LINE: usize = 64;
 /// Columns in a quad: what one [`Simd::dot`] takes.
 pub(super) const QUAD: usize = 4;
 
-/// Dispatches on the number of tokens, so that each count has its own unrolled loop.
-macro_rules! by_tokens {
-    ($s:ident, $run:ident::<$S:ty, $F:ty>($panel:ident, $k:ident, $x:ident, $ahead:ident, $out:ident)) => {
+/// Panels that are read side by side for one token: while the CPU's own prefetch begins anew on the next page of one, the
+/// others arrive. Of more tokens the products take as long as the reading, and one panel fetched ahead comes out faster.
+pub const STREAMS: usize = 4;
+
+/// Goes through the panels, [`STREAMS`] at a time for one token; each number of tokens has its own unrolled loop.
+macro_rules! by_shape {
+    ($s:ident, $run:ident::<$S:ty, $F:ty>($panels:ident, $k:ident, $x:ident, $ahead:ident, $out:ident)) => {
         $s.vectorize(
             #[inline(always)]
             || {
-                // SAFETY: the shapes were checked by the caller.
-                unsafe {
-                    match $x.len() {
-                        0 => {}
-                        1 => $run::<$S, $F, 1>($s, $panel.as_ptr(), $k, $x, $ahead, $out),
-                        2 => $run::<$S, $F, 2>($s, $panel.as_ptr(), $k, $x, $ahead, $out),
-                        3 => $run::<$S, $F, 3>($s, $panel.as_ptr(), $k, $x, $ahead, $out),
-                        _ => $run::<$S, $F, 4>($s, $panel.as_ptr(), $k, $x, $ahead, $out),
+                let (panel_bytes, tokens) = (panel_bytes::<$F>($k), $x.len());
+                let (mut panels, mut out) = ($panels, &mut $out[..]);
+                while !panels.is_empty() && tokens > 0 {
+                    let streams = match tokens == 1 && panels.len() >= STREAMS * panel_bytes {
+                        true => STREAMS,
+                        false => 1,
+                    };
+                    let (these, rest) = panels.split_at(streams * panel_bytes);
+                    let (results, others) = out.split_at_mut(streams * tokens);
+                    (panels, out) = (rest, others);
+                    let p = these.as_ptr();
+                    // SAFETY: the shapes were checked by the caller.
+                    unsafe {
+                        match (streams, tokens) {
+                            (STREAMS, _) => $run::<$S, $F, STREAMS, 1>($s, p, $k, $x, 0, results),
+                            (_, 1) => $run::<$S, $F, 1, 1>($s, p, $k, $x, $ahead, results),
+                            (_, 2) => $run::<$S, $F, 1, 2>($s, p, $k, $x, $ahead, results),
+                            (_, 3) => $run::<$S, $F, 1, 3>($s, p, $k, $x, $ahead, results),
+                            (..) => $run::<$S, $F, 1, 4>($s, p, $k, $x, $ahead, results),
+                        }
                     }
                 }
             },
@@ -32,27 +48,27 @@ macro_rules! by_tokens {
     };
 }
 
-/// A panel of integer codes; weights are prefetched `ahead` bytes before they are multiplied, not at all for 0.
+/// Panels of integer codes; a panel read alone is prefetched `ahead` bytes before it is multiplied, not at all for 0.
 pub(super) fn codes<S: Simd, Q: Codes>(
     s: S,
-    panel: &[u8],
+    panels: &[u8],
     k: usize,
     x: &[Row<'_>],
     ahead: usize,
     out: &mut [[f32; LANES]],
 ) {
-    check_shapes::<Q>(panel, k, x, out);
+    check_shapes::<Q>(panels, k, x, out);
     check_codes::<Q>(k, x);
-    by_tokens!(s, codes_tile::<S, Q>(panel, k, x, ahead, out));
+    by_shape!(s, codes_tile::<S, Q>(panels, k, x, ahead, out));
 }
 
 /// # Safety
-/// `panel` holds `k` columns of 16 rows of `Q`, and every row of `x` holds quantised activations for `k` columns
-/// (checked by [`check_shapes`] and [`check_codes`]).
+/// `panels` holds `P` panels of `k` columns of 16 rows of `Q`, and every row of `x` holds quantised activations for `k`
+/// columns (checked by [`check_shapes`] and [`check_codes`]).
 #[inline(always)]
-unsafe fn codes_tile<S: Simd, Q: Codes, const T: usize>(
+unsafe fn codes_tile<S: Simd, Q: Codes, const P: usize, const T: usize>(
     s: S,
-    panel: *const u8,
+    panels: *const u8,
     k: usize,
     x: &[Row<'_>],
     ahead: usize,
@@ -60,38 +76,59 @@ unsafe fn codes_tile<S: Simd, Q: Codes, const T: usize>(
 ) {
     let groups = Q::BLOCK_LEN / GROUP;
     let group_bytes = LANES * GROUP * (4 + Q::LOW_BITS as usize) / 8;
-    let subs = GROUP / Q::SUB;
-    let mut sum = [s.splat(0.0); T];
+    let mut sum = [[s.splat(0.0); T]; P];
     for b in 0..k / Q::BLOCK_LEN {
-        // SAFETY: block `b` lies within the panel, and all offsets below within the block and the activations.
-        unsafe {
-            let block = panel.add(b * LANES * Q::BLOCK_BYTES);
-            for g in 0..groups {
-                let planes = block.add(Q::SCALE_BYTES + g * group_bytes);
-                if ahead > 0 {
-                    for line in 0..group_bytes.div_ceil(LINE) {
-                        s.prefetch(planes.wrapping_add(ahead + line * LINE));
-                    }
-                }
-                let group = b * groups + g;
-                for sub in 0..subs {
-                    let (scale, min) = Q::scales(s, block, g * subs + sub);
-                    let ints = sub_dot::<S, Q, T>(s, planes, group, sub, x);
-                    for t in 0..T {
-                        let x_scale = *x[t].scales.get_unchecked(group);
-                        sum[t] = s.fma(s.mul(scale, s.splat(x_scale)), s.i_to_f(ints[t]), sum[t]);
-                        if Q::HAS_MIN {
-                            const { assert!(!Q::HAS_MIN || Q::SUB == GROUP, "one sum a group") };
-                            let x_sum = *x[t].scaled_sums.get_unchecked(group);
-                            sum[t] = s.fma(min, s.splat(x_sum), sum[t]);
+        for g in 0..groups {
+            for (p, sum) in sum.iter_mut().enumerate() {
+                // SAFETY: block `b` lies within panel `p`, and group `g` within the block and the activations.
+                unsafe {
+                    let block = panels.add(p * panel_bytes::<Q>(k) + b * LANES * Q::BLOCK_BYTES);
+                    let planes = block.add(Q::SCALE_BYTES + g * group_bytes);
+                    if ahead > 0 {
+                        for line in 0..group_bytes.div_ceil(LINE) {
+                            s.prefetch(planes.wrapping_add(ahead + line * LINE));
                         }
                     }
+                    group_dot::<S, Q, T>(s, block, planes, b * groups + g, x, sum);
                 }
             }
         }
     }
-    for (o, v) in out.iter_mut().zip(sum) {
-        *o = s.to_array(v);
+    for (o, v) in out.iter_mut().zip(sum.as_flattened()) {
+        *o = s.to_array(*v);
+    }
+}
+
+/// Adds the products of group `group` of the matrix to `sum`.
+///
+/// # Safety
+/// `block` is the group's block in a panel, `planes` the group's planes, and the activations cover the group.
+#[inline(always)]
+unsafe fn group_dot<S: Simd, Q: Codes, const T: usize>(
+    s: S,
+    block: *const u8,
+    planes: *const u8,
+    group: usize,
+    x: &[Row<'_>],
+    sum: &mut [S::F; T],
+) {
+    let subs = GROUP / Q::SUB;
+    let first_sub = group % (Q::BLOCK_LEN / GROUP) * subs;
+    for sub in 0..subs {
+        // SAFETY: by contract.
+        unsafe {
+            let (scale, min) = Q::scales(s, block, first_sub + sub);
+            let ints = sub_dot::<S, Q, T>(s, planes, group, sub, x);
+            for t in 0..T {
+                let x_scale = *x[t].scales.get_unchecked(group);
+                sum[t] = s.fma(s.mul(scale, s.splat(x_scale)), s.i_to_f(ints[t]), sum[t]);
+                if Q::HAS_MIN {
+                    const { assert!(!Q::HAS_MIN || Q::SUB == GROUP, "one sum a group") };
+                    let x_sum = *x[t].scaled_sums.get_unchecked(group);
+                    sum[t] = s.fma(min, s.splat(x_sum), sum[t]);
+                }
+            }
+        }
     }
 }
 
@@ -120,7 +157,7 @@ unsafe fn sub_dot<S: Simd, Q: Codes, const T: usize>(
             let w = s.b_field(w, (quad * 4 % 8) as u32, 15);
             for t in 0..T {
                 let quad_x = x[t].codes.as_ptr().add(group * GROUP + quad * QUAD);
-                high[t] = s.dot(high[t], w, quad_x);
+                high[t] = s.pin(s.dot(high[t], w, quad_x));
             }
             if Q::LOW_BITS > 0 {
                 let bit = quad * Q::LOW_BITS as usize;
@@ -131,7 +168,7 @@ unsafe fn sub_dot<S: Simd, Q: Codes, const T: usize>(
                 );
                 for t in 0..T {
                     let quad_x = x[t].codes.as_ptr().add(group * GROUP + quad * QUAD);
-                    low[t] = s.dot(low[t], w, quad_x);
+                    low[t] = s.pin(s.dot(low[t], w, quad_x));
                 }
             }
         }
@@ -156,59 +193,57 @@ unsafe fn sub_dot<S: Simd, Q: Codes, const T: usize>(
     totals
 }
 
-/// A panel of floats; `ahead` as in [`codes`].
+/// Panels of floats; `ahead` as in [`codes`].
 pub(super) fn floats<S: Simd, F: Floats>(
     s: S,
-    panel: &[u8],
+    panels: &[u8],
     k: usize,
     x: &[Row<'_>],
     ahead: usize,
     out: &mut [[f32; LANES]],
 ) {
-    check_shapes::<F>(panel, k, x, out);
+    check_shapes::<F>(panels, k, x, out);
     assert!(
         x.iter().all(|row| row.values.len() >= k),
         "activations too short"
     );
-    by_tokens!(s, floats_tile::<S, F>(panel, k, x, ahead, out));
+    by_shape!(s, floats_tile::<S, F>(panels, k, x, ahead, out));
 }
 
 /// Even and odd columns are summed apart, for the latency of the additions.
 ///
 /// # Safety
-/// `panel` holds `k` columns of 16 rows of `F`, and every row of `x` holds `k` values.
+/// `panels` holds `P` panels of `k` columns of 16 rows of `F`, and every row of `x` holds `k` values.
 #[inline(always)]
-unsafe fn floats_tile<S: Simd, F: Floats, const T: usize>(
+unsafe fn floats_tile<S: Simd, F: Floats, const P: usize, const T: usize>(
     s: S,
-    panel: *const u8,
+    panels: *const u8,
     k: usize,
     x: &[Row<'_>],
     ahead: usize,
     out: &mut [[f32; LANES]],
 ) {
     let column_bytes = LANES * F::BLOCK_BYTES;
-    let mut even = [s.splat(0.0); T];
-    let mut odd = [s.splat(0.0); T];
+    let mut sums = [[[s.splat(0.0); 2]; T]; P];
     for c in 0..k {
-        // SAFETY: column `c` lies within the panel and the activations.
-        unsafe {
-            let p = panel.add(c * column_bytes);
-            if ahead > 0 {
-                s.prefetch(p.wrapping_add(ahead));
-            }
-            let w = F::column(s, p);
-            for t in 0..T {
-                let v = s.splat(*x[t].values.get_unchecked(c));
-                if c % 2 == 0 {
-                    even[t] = s.fma(w, v, even[t]);
-                } else {
-                    odd[t] = s.fma(w, v, odd[t]);
+        for (p, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: column `c` lies within panel `p` and the activations.
+            unsafe {
+                let p = panels.add(p * panel_bytes::<F>(k) + c * column_bytes);
+                if ahead > 0 {
+                    s.prefetch(p.wrapping_add(ahead));
+                }
+                let w = F::column(s, p);
+                for (t, [even, odd]) in sums.iter_mut().enumerate() {
+                    let v = s.splat(*x[t].values.get_unchecked(c));
+                    let sum = if c % 2 == 0 { even } else { odd };
+                    *sum = s.fma(w, v, *sum);
                 }
             }
         }
     }
-    for (t, o) in out.iter_mut().enumerate().take(T) {
-        *o = s.to_array(s.add(even[t], odd[t]));
+    for (o, [even, odd]) in out.iter_mut().zip(sums.as_flattened()) {
+        *o = s.to_array(s.add(*even, *odd));
     }
 }
 

@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use super::dot::{LINE, QUAD};
-use super::{SUM_GROUP, TILE_TOKENS as TILE, TileGroup, Tiles, check_panel};
+use super::{SUM_GROUP, TILE_TOKENS as TILE, TileGroup, Tiles, check_columns, panel_bytes};
 use crate::quant::{Codes, GROUP};
 use crate::simd::{LANES, Simd};
 use std::mem::MaybeUninit;
@@ -54,7 +54,8 @@ pub(super) fn codes<S: Simd, Q: Codes>(
     ahead: usize,
     out: &mut [[f32; LANES]],
 ) {
-    check_panel::<Q>(panel, k);
+    check_columns::<Q>(k);
+    assert!(panel.len() >= panel_bytes::<Q>(k), "panel too short");
     let tiles = out.len().div_ceil(TILE);
     assert!(
         tiles == 0 || x.groups.len() >= (tiles - 1) * x.stride + k / GROUP,

@@ -12,6 +12,7 @@ mod gemm;
 mod ops;
 
 pub use attend::{Attend, CHUNK, Partial, ROWS_MAX, room_len};
+pub use dot::STREAMS;
 
 use crate::error::Result;
 use crate::options::{Isa, KvType, Options};
@@ -92,12 +93,13 @@ pub trait Kernels: Send + Sync {
     /// Which instruction set this is.
     fn isa(&self) -> Isa;
 
-    /// Products of the 16 rows of a panel of format number `format` with up to [`TILE`] tokens; `out[t][r]`.
+    /// Products of the 16 rows of each of some panels of format number `format`, one behind the other, with up to
+    /// [`TILE`] tokens; `out`: `[panels][tokens][16]`.
     ///
     /// # Panics
-    /// If `panel` is shorter than `k` columns of 16 rows, a row of activations is shorter than `k`, or the format is
-    /// not in the table.
-    fn dot(&self, format: u32, panel: &[u8], k: usize, x: &[Row<'_>], out: &mut [[f32; LANES]]);
+    /// If `panels` is no whole number of panels of `k` columns of 16 rows, a row of activations is shorter than `k`, `out`
+    /// is too short, or the format is not in the table.
+    fn dot(&self, format: u32, panels: &[u8], k: usize, x: &[Row<'_>], out: &mut [[f32; LANES]]);
 
     /// Asks for the cache lines of `bytes`, which will be read soon.
     fn prefetch(&self, bytes: &[u8]);
@@ -160,15 +162,15 @@ macro_rules! dot_match {
         fn dot_any<S: Simd>(
             s: S,
             format: u32,
-            panel: &[u8],
+            panels: &[u8],
             k: usize,
             x: &[Row<'_>],
             ahead: usize,
             out: &mut [[f32; LANES]],
         ) {
             match format {
-                $(quant::$f::ID => dot::floats::<S, quant::$f>(s, panel, k, x, ahead, out),)*
-                $(quant::$c::ID => dot::codes::<S, quant::$c>(s, panel, k, x, ahead, out),)*
+                $(quant::$f::ID => dot::floats::<S, quant::$f>(s, panels, k, x, ahead, out),)*
+                $(quant::$c::ID => dot::codes::<S, quant::$c>(s, panels, k, x, ahead, out),)*
                 _ => unreachable!("format {format} is not in the table; the loader checks"),
             }
         }
@@ -200,8 +202,8 @@ impl<S: Simd> Kernels for On<S> {
     fn isa(&self) -> Isa {
         self.isa
     }
-    fn dot(&self, format: u32, panel: &[u8], k: usize, x: &[Row<'_>], out: &mut [[f32; LANES]]) {
-        dot_any(self.s, format, panel, k, x, self.prefetch_bytes, out);
+    fn dot(&self, format: u32, panels: &[u8], k: usize, x: &[Row<'_>], out: &mut [[f32; LANES]]) {
+        dot_any(self.s, format, panels, k, x, self.prefetch_bytes, out);
     }
     fn prefetch(&self, bytes: &[u8]) {
         for line in bytes.chunks(64) {
@@ -289,25 +291,32 @@ pub fn kernels(options: &Options) -> Result<Box<dyn Kernels>> {
     Ok(simd::with(isa, boxed).expect("the CPU has what was chosen"))
 }
 
-/// Asserts that `panel` holds `k` columns; the kernels' reads stay within what is checked here and below.
-fn check_panel<F: Format>(panel: &[u8], k: usize) {
+/// Bytes of a panel of `k` columns.
+fn panel_bytes<F: Format>(k: usize) -> usize {
+    LANES * (k / F::BLOCK_LEN) * F::BLOCK_BYTES
+}
+
+/// Asserts that there are columns, in whole blocks; the kernels' reads stay within what is checked here and below.
+fn check_columns<F: Format>(k: usize) {
     assert!(
-        k.is_multiple_of(F::BLOCK_LEN),
+        k > 0 && k.is_multiple_of(F::BLOCK_LEN),
         "{k} columns are no multiple of the block of {}",
         F::NAME
     );
-    assert!(
-        panel.len() >= LANES * (k / F::BLOCK_LEN) * F::BLOCK_BYTES,
-        "panel too short"
-    );
 }
 
-/// Asserts that `x` and `out` fit a panel of `k` columns.
-fn check_shapes<F: Format>(panel: &[u8], k: usize, x: &[Row<'_>], out: &[[f32; LANES]]) {
-    check_panel::<F>(panel, k);
+/// Asserts that `panels` holds whole panels of `k` columns, and that `x` and `out` fit them.
+fn check_shapes<F: Format>(panels: &[u8], k: usize, x: &[Row<'_>], out: &[[f32; LANES]]) {
+    check_columns::<F>(k);
+    let panel_bytes = panel_bytes::<F>(k);
     assert!(
-        x.len() <= TILE && out.len() >= x.len(),
-        "at most {TILE} tokens, one output each"
+        panels.len().is_multiple_of(panel_bytes),
+        "{} bytes are no whole number of panels",
+        panels.len()
+    );
+    assert!(
+        x.len() <= TILE && out.len() >= panels.len() / panel_bytes * x.len(),
+        "at most {TILE} tokens, one output each of every panel"
     );
 }
 

@@ -13,7 +13,7 @@ use super::config::Config;
 use super::weights::{Layer, Model};
 use crate::kernel::TILE_TOKENS;
 use crate::kv::Kv;
-use crate::matrix::{Activations, Bank, Matrix};
+use crate::matrix::{Activations, Bank, Matrix, tail_panels};
 use crate::options::Options;
 use crate::pool::{Ctx, SharedBuf, Tails};
 use crate::simd::LANES;
@@ -265,7 +265,7 @@ impl Pass<'_> {
             let mut first = w.ctx.share(next.iter().map(|m| m.panels()).sum()).start;
             for m in next {
                 if first < m.panels() {
-                    let bytes = &bank.arena[m.panel(first).start..];
+                    let bytes = &bank.arena[m.panels_bytes(first..first + 1).start..];
                     let len = self.buffers.wait_prefetch_bytes.min(bytes.len());
                     return bank.kernels.prefetch(&bytes[..len]);
                 }
@@ -275,11 +275,13 @@ impl Pass<'_> {
         w.clock.lap(Stage::Wait);
     }
 
-    /// Hands out `total` panels: gives `work` this thread's part but for its tail, then what is left of all tails.
+    /// Hands out `total` panels for `n` tokens: gives `work` this thread's part but for its tail, then what is left of all
+    /// tails.
     fn share_panels(
         &self,
         w: &mut Worker<'_>,
         total: usize,
+        n: usize,
         mut work: impl FnMut(&mut Worker<'_>, Range<usize>),
     ) {
         let b = self.buffers;
@@ -288,14 +290,16 @@ impl Pass<'_> {
             let part = ctx.share_of(owner, total);
             part.end - part.len() * b.tail_percent / 100..part.end
         };
+        let unit = tail_panels(n);
         let step = w.step;
         w.step = step.wrapping_add(1);
         work(w, ctx.share(total).start..tail(ctx.index).start);
         for i in 0..ctx.threads {
             let owner = (ctx.index + i) % ctx.threads;
             let tail = tail(owner);
-            while let Some(i) = b.tails.take(owner, step, tail.len()) {
-                work(w, tail.start + i..tail.start + i + 1);
+            while let Some(i) = b.tails.take(owner, step, tail.len().div_ceil(unit)) {
+                let first = tail.start + i * unit;
+                work(w, first..tail.end.min(first + unit));
             }
         }
     }
@@ -310,7 +314,7 @@ impl Pass<'_> {
         mut sink: impl FnMut(usize, usize, &mut [f32]),
     ) {
         let total = matrices.iter().map(|m| m.panels()).sum();
-        self.share_panels(w, total, |w, mine| {
+        self.share_panels(w, total, n, |w, mine| {
             let (mut first_panel, mut first_row) = (0, 0);
             for m in matrices {
                 let of_m = first_panel..first_panel + m.panels();
@@ -380,7 +384,7 @@ impl Pass<'_> {
             self.normed(t, &layer.ffn_norm, out)
         });
         let pair = [&layer.gate, &layer.up];
-        self.share_panels(w, layer.gate.panels(), |w, panels| {
+        self.share_panels(w, layer.gate.panels(), n, |w, panels| {
             let ledger = &mut w.ledger;
             self.bank()
                 .multiply(pair, panels, act, n, ledger, |r, t, [gate, up]| {
