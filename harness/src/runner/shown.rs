@@ -32,6 +32,6 @@ mod tests {
         check("größer als zwölf Zeichen", "größer als z…");
         check("", "");
         let rubbish = String::from_utf8_lossy(&[0xff, 0x1b, 0x07, b'a']).into_owned();
-        check(&rubbish, "\u{fffd}\\u{1b}\\u{7}a");
+        check(&rubbish, "\\u{fffd}\\u{1b}\\u{7}a");
     }
 }
