@@ -244,7 +244,7 @@ fn what_hangs_or_prints_rubbish_is_a_row_with_its_error() {
         (
             "printf 'bad \\033[2J\\000\\377' >&2; exit 3",
             FailureKind::Error,
-            "bad \\u{1b}[2J\\u{0}\u{fffd}",
+            "bad \\u{1b}[2J\\u{0}\\u{fffd}",
         ),
     ];
     for (script, kind, message) in rows {
