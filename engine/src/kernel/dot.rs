@@ -78,18 +78,24 @@ unsafe fn codes_tile<S: Simd, Q: Codes, const P: usize, const T: usize>(
     let group_bytes = LANES * GROUP * (4 + Q::LOW_BITS as usize) / 8;
     let mut sum = [[s.splat(0.0); T]; P];
     for b in 0..k / Q::BLOCK_LEN {
+        let block = |p| panels.wrapping_add(p * panel_bytes::<Q>(k) + b * LANES * Q::BLOCK_BYTES);
+        let common: [Q::Common<S>; P] = std::array::from_fn(
+            #[inline(always)]
+            // SAFETY: block `b` lies within panel `p`.
+            |p| unsafe { Q::common(s, block(p)) },
+        );
         for g in 0..groups {
             for (p, sum) in sum.iter_mut().enumerate() {
                 // SAFETY: block `b` lies within panel `p`, and group `g` within the block and the activations.
                 unsafe {
-                    let block = panels.add(p * panel_bytes::<Q>(k) + b * LANES * Q::BLOCK_BYTES);
+                    let block = block(p);
                     let planes = block.add(Q::SCALE_BYTES + g * group_bytes);
                     if ahead > 0 {
                         for line in 0..group_bytes.div_ceil(LINE) {
                             s.prefetch(planes.wrapping_add(ahead + line * LINE));
                         }
                     }
-                    group_dot::<S, Q, T>(s, block, planes, b * groups + g, x, sum);
+                    group_dot::<S, Q, T>(s, common[p], block, planes, b * groups + g, x, sum);
                 }
             }
         }
@@ -102,10 +108,11 @@ unsafe fn codes_tile<S: Simd, Q: Codes, const P: usize, const T: usize>(
 /// Adds the products of group `group` of the matrix to `sum`.
 ///
 /// # Safety
-/// `block` is the group's block in a panel, `planes` the group's planes, and the activations cover the group.
+/// `block` is the group's block in a panel, `common` what its scales have in common, `planes` the group's planes, and the activations cover the group.
 #[inline(always)]
 unsafe fn group_dot<S: Simd, Q: Codes, const T: usize>(
     s: S,
+    common: Q::Common<S>,
     block: *const u8,
     planes: *const u8,
     group: usize,
@@ -117,7 +124,7 @@ unsafe fn group_dot<S: Simd, Q: Codes, const T: usize>(
     for sub in 0..subs {
         // SAFETY: by contract.
         unsafe {
-            let (scale, min) = Q::scales(s, block, first_sub + sub);
+            let (scale, min) = Q::scales(s, common, block, first_sub + sub);
             let ints = sub_dot::<S, Q, T>(s, planes, group, sub, x);
             for t in 0..T {
                 let x_scale = *x[t].scales.get_unchecked(group);

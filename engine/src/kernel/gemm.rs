@@ -167,8 +167,9 @@ unsafe fn unpack<S: Simd, Q: Codes>(
             }
             s.b_store(codes.add(quad * 64), high);
         }
+        let common = Q::common(s, block);
         for sub in 0..subs {
-            let (scale, min) = Q::scales(s, block, group % groups * subs + sub);
+            let (scale, min) = Q::scales(s, common, block, group % groups * subs + sub);
             s.store((&raw mut (*unpacked).scales[to][sub]).cast(), scale);
             if Q::HAS_MIN {
                 const { assert!(!Q::HAS_MIN || Q::SUB == GROUP, "one minimum a group") };

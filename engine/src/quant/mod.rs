@@ -73,12 +73,24 @@ pub trait Codes: Format {
     fn codes(block: &[u8], codes: &mut [u8]);
     /// Writes the scales of 16 rows' blocks into `out` (`SCALE_BYTES`), losslessly.
     fn pack_scales(blocks: [&[u8]; LANES], out: &mut [u8]);
+    /// What the scales of a block have in common.
+    type Common<S: Simd>: Copy;
+    /// Reads it.
+    ///
+    /// # Safety
+    /// `scales` is readable for `SCALE_BYTES` bytes.
+    unsafe fn common<S: Simd>(s: S, scales: *const u8) -> Self::Common<S>;
     /// Scale and additive term of 16 rows for columns `SUB * sub ..` of the block: the weight is
     /// `scale * (code - OFFSET) + min`. `min` is only asked for where `HAS_MIN`.
     ///
     /// # Safety
     /// `scales` is readable for `SCALE_BYTES` bytes, and `sub < BLOCK_LEN / SUB`.
-    unsafe fn scales<S: Simd>(s: S, scales: *const u8, sub: usize) -> (S::F, S::F);
+    unsafe fn scales<S: Simd>(
+        s: S,
+        common: Self::Common<S>,
+        scales: *const u8,
+        sub: usize,
+    ) -> (S::F, S::F);
 }
 
 /// A format of floating-point values, panel layout `[column][row]`.

@@ -53,8 +53,13 @@ impl Codes for Q4_1 {
         gather_f16(&blocks, 2, m);
     }
 
+    type Common<S: Simd> = ();
+
     #[inline(always)]
-    unsafe fn scales<S: Simd>(s: S, scales: *const u8, _sub: usize) -> (S::F, S::F) {
+    unsafe fn common<S: Simd>(_s: S, _scales: *const u8) {}
+
+    #[inline(always)]
+    unsafe fn scales<S: Simd>(s: S, (): (), scales: *const u8, _sub: usize) -> (S::F, S::F) {
         // SAFETY: readable for 64 bytes by contract.
         unsafe { (s.load_f16(scales), s.load_f16(scales.add(2 * LANES))) }
     }

@@ -70,17 +70,31 @@ pub(super) fn pack_panel_scales(blocks: [&[u8]; LANES], out: &mut [u8]) {
     }
 }
 
+/// `d` and `-dmin` of what [`pack_panel_scales`] wrote.
+///
+/// # Safety
+/// `p` is readable for 256 bytes.
+#[inline(always)]
+pub(super) unsafe fn panel_factors<S: Simd>(s: S, p: *const u8) -> [S::F; 2] {
+    // SAFETY: the first 64 bytes.
+    let (d, dmin) = unsafe { (s.load_f16(p), s.load_f16(p.add(32))) };
+    [d, s.sub(s.splat(0.0), dmin)]
+}
+
 /// Reads what [`pack_panel_scales`] wrote, for group `g`.
 ///
 /// # Safety
 /// `p` is readable for 256 bytes and `g < 8`.
 #[inline(always)]
-pub(super) unsafe fn panel_scales<S: Simd>(s: S, p: *const u8, g: usize) -> (S::F, S::F) {
+pub(super) unsafe fn panel_scales<S: Simd>(
+    s: S,
+    [d, minus_dmin]: [S::F; 2],
+    p: *const u8,
+    g: usize,
+) -> (S::F, S::F) {
     // SAFETY: all offsets lie below 64 + 128 + 64.
-    let (d, dmin, scales, mins) = unsafe {
+    let (scales, mins) = unsafe {
         (
-            s.load_f16(p),
-            s.load_f16(p.add(32)),
             s.i_from_u8(p.add(64 + g * LANES)),
             s.i_from_u8(p.add(64 + 8 * LANES + g / 2 * LANES)),
         )
@@ -88,7 +102,6 @@ pub(super) unsafe fn panel_scales<S: Simd>(s: S, p: *const u8, g: usize) -> (S::
     let scale = s.i_and(scales, s.i_splat(63));
     let low = s.i_and(s.i_shr(mins, (g % 2 * 4) as u32), s.i_splat(15));
     let min = s.i_or(s.i_and(s.i_shr(scales, 2), s.i_splat(0x30)), low);
-    let minus_dmin = s.sub(s.splat(0.0), dmin);
     (s.mul(d, s.i_to_f(scale)), s.mul(minus_dmin, s.i_to_f(min)))
 }
 
@@ -146,9 +159,22 @@ impl Codes for Q4_K {
         pack_panel_scales(blocks, out);
     }
 
+    type Common<S: Simd> = [S::F; 2];
+
     #[inline(always)]
-    unsafe fn scales<S: Simd>(s: S, scales: *const u8, sub: usize) -> (S::F, S::F) {
+    unsafe fn common<S: Simd>(s: S, scales: *const u8) -> [S::F; 2] {
         // SAFETY: the same contract.
-        unsafe { panel_scales(s, scales, sub) }
+        unsafe { panel_factors(s, scales) }
+    }
+
+    #[inline(always)]
+    unsafe fn scales<S: Simd>(
+        s: S,
+        factors: [S::F; 2],
+        scales: *const u8,
+        sub: usize,
+    ) -> (S::F, S::F) {
+        // SAFETY: the same contract.
+        unsafe { panel_scales(s, factors, scales, sub) }
     }
 }

@@ -56,8 +56,13 @@ impl Codes for Q5_0 {
         gather_f16(&blocks, 0, out);
     }
 
+    type Common<S: Simd> = ();
+
     #[inline(always)]
-    unsafe fn scales<S: Simd>(s: S, scales: *const u8, _sub: usize) -> (S::F, S::F) {
+    unsafe fn common<S: Simd>(_s: S, _scales: *const u8) {}
+
+    #[inline(always)]
+    unsafe fn scales<S: Simd>(s: S, (): (), scales: *const u8, _sub: usize) -> (S::F, S::F) {
         // SAFETY: readable for 32 bytes by contract.
         (unsafe { s.load_f16(scales) }, s.splat(0.0))
     }

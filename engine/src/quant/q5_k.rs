@@ -56,9 +56,22 @@ impl Codes for Q5_K {
         q4_k::pack_panel_scales(blocks, out);
     }
 
+    type Common<S: Simd> = [S::F; 2];
+
     #[inline(always)]
-    unsafe fn scales<S: Simd>(s: S, scales: *const u8, sub: usize) -> (S::F, S::F) {
+    unsafe fn common<S: Simd>(s: S, scales: *const u8) -> [S::F; 2] {
         // SAFETY: the same contract.
-        unsafe { q4_k::panel_scales(s, scales, sub) }
+        unsafe { q4_k::panel_factors(s, scales) }
+    }
+
+    #[inline(always)]
+    unsafe fn scales<S: Simd>(
+        s: S,
+        factors: [S::F; 2],
+        scales: *const u8,
+        sub: usize,
+    ) -> (S::F, S::F) {
+        // SAFETY: the same contract.
+        unsafe { q4_k::panel_scales(s, factors, scales, sub) }
     }
 }

@@ -88,15 +88,18 @@ impl Codes for Q6_K {
         }
     }
 
+    type Common<S: Simd> = S::F;
+
     #[inline(always)]
-    unsafe fn scales<S: Simd>(s: S, scales: *const u8, sub: usize) -> (S::F, S::F) {
+    unsafe fn common<S: Simd>(s: S, scales: *const u8) -> S::F {
+        // SAFETY: readable for 32 bytes by contract.
+        unsafe { s.load_f16(scales) }
+    }
+
+    #[inline(always)]
+    unsafe fn scales<S: Simd>(s: S, d: S::F, scales: *const u8, sub: usize) -> (S::F, S::F) {
         // SAFETY: readable for 32 + 256 bytes by contract, and `sub < 16`.
-        let (d, g) = unsafe {
-            (
-                s.load_f16(scales),
-                s.i_from_i8(scales.add(2 * LANES + sub * LANES)),
-            )
-        };
+        let g = unsafe { s.i_from_i8(scales.add(2 * LANES + sub * LANES)) };
         (s.mul(d, s.i_to_f(g)), s.splat(0.0))
     }
 }
