@@ -1,0 +1,158 @@
+//! Every kernel that reads weights, by format and instruction set, on one thread: one token in bytes of weights a second,
+//! a batch in products and additions a second, with panels that fit the second cache and with panels that do not fit any.
+//!
+//! `cargo bench -p engine` measures; `cargo test` calls each once with the small size.
+
+use criterion::measurement::WallTime;
+use criterion::{
+    BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
+};
+use engine::kernel::{
+    self, Kernels, Row, RowMut, STREAMS, SUM_GROUP, TILE_TOKENS, TileGroup, Tiles,
+};
+use engine::mmap::Anon;
+use engine::options::{Isa, Options};
+use engine::quant::{FORMATS, FormatInfo, GROUP};
+use engine::simd::{self, LANES};
+use std::hint::black_box;
+
+/// Columns of the matrices.
+const COLS: usize = 2048;
+/// Tokens of a batch.
+const BATCH: usize = 64;
+/// Bytes of the panels that fit a cache.
+const SMALL_BYTES: usize = 256 << 10;
+/// Bytes of those that do not.
+const LARGE_BYTES: usize = 256 << 20;
+
+/// Values between -1 and 1, the same in every run.
+fn values() -> Vec<f32> {
+    (0..COLS)
+        .map(|i| ((i * 7919) % 1999) as f32 / 999.5 - 1.0)
+        .collect()
+}
+
+/// Whole panels of `format`, in all about `bytes`.
+fn panels(format: &FormatInfo, bytes: usize) -> Anon {
+    let mut row = vec![0; format.row_bytes(COLS)];
+    format.quantize(&values(), &mut row);
+    let mut panel = vec![0; LANES * row.len()];
+    kernel::pack_panel(format.id, [row.as_slice(); LANES], &mut panel);
+    let count = (bytes / panel.len()).next_multiple_of(STREAMS);
+    let mut memory = Anon::zeroed(count * panel.len(), true).expect("memory for the panels");
+    let all = memory.bytes_mut().chunks_exact_mut(panel.len());
+    all.for_each(|p| p.copy_from_slice(&panel));
+    memory
+}
+
+/// One token: all panels, as many at a time as a pass takes.
+fn one(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    id: BenchmarkId,
+    k: &dyn Kernels,
+    f: &FormatInfo,
+    bytes: &[u8],
+) {
+    let mut values = values();
+    let (mut codes, mut scales) = ([0; COLS], [0.0; COLS / GROUP]);
+    let (mut scaled_sums, mut sums) = ([0.0; COLS / GROUP], [0; COLS / SUM_GROUP]);
+    k.quantize(&mut RowMut {
+        values: &mut values,
+        codes: &mut codes,
+        scales: &mut scales,
+        scaled_sums: &mut scaled_sums,
+        sums: &mut sums,
+    });
+    let row = Row {
+        values: &values,
+        codes: &codes,
+        scales: &scales,
+        scaled_sums: &scaled_sums,
+        sums: &sums,
+    };
+    group.throughput(Throughput::Bytes(bytes.len() as u64));
+    group.bench_function(id, |b| {
+        let mut out = [[0.0; LANES]; STREAMS];
+        b.iter(|| {
+            for panels in bytes.chunks(STREAMS * LANES * f.row_bytes(COLS)) {
+                k.dot(f.id, panels, COLS, &[row], &mut out);
+                black_box(&out);
+            }
+        });
+    });
+}
+
+/// A batch: panel after panel.
+fn batch(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    id: BenchmarkId,
+    k: &dyn Kernels,
+    f: &FormatInfo,
+    bytes: &[u8],
+) {
+    let (values, stride) = (values(), COLS / GROUP);
+    let mut groups = vec![TileGroup::default(); BATCH / TILE_TOKENS * stride];
+    for t in 0..BATCH {
+        k.quantize_tile(
+            &values,
+            t % TILE_TOKENS,
+            &mut groups[t / TILE_TOKENS * stride..][..stride],
+        );
+    }
+    let groups = &groups;
+    let panel_bytes = LANES * f.row_bytes(COLS);
+    let products = bytes.len() / panel_bytes * LANES * COLS * BATCH;
+    group.throughput(Throughput::Elements(2 * products as u64));
+    group.bench_function(id, |b| {
+        let mut out = [[0.0; LANES]; BATCH];
+        b.iter(|| {
+            for panel in bytes.chunks(panel_bytes) {
+                k.dot_batch(f.id, panel, COLS, Tiles { groups, stride }, &mut out);
+                black_box(&out);
+            }
+        });
+    });
+}
+
+/// All formats on all instruction sets of this CPU.
+fn all(c: &mut Criterion) {
+    let measured = std::env::args().any(|a| a == "--bench");
+    let sizes = [("cache", SMALL_BYTES), ("memory", LARGE_BYTES)];
+    for (size, bytes) in &sizes[..if measured { 2 } else { 1 }] {
+        for format in FORMATS {
+            let panels = panels(format, *bytes);
+            for isa in simd::available() {
+                let options = Options {
+                    isa,
+                    ..Options::default()
+                };
+                let kernels = kernel::kernels(&options).expect("available");
+                let id = || BenchmarkId::new(format!("{}/{isa}", format.name), size);
+                one(
+                    &mut c.benchmark_group("one token"),
+                    id(),
+                    &*kernels,
+                    format,
+                    panels.bytes(),
+                );
+                // Portable code on a batch larger than the caches takes seconds and shows nothing.
+                if !format.is_float() && (isa != Isa::Scalar || *bytes == SMALL_BYTES) {
+                    batch(
+                        &mut c.benchmark_group("batch"),
+                        id(),
+                        &*kernels,
+                        format,
+                        panels.bytes(),
+                    );
+                }
+            }
+        }
+    }
+}
+
+criterion_group! {
+    name = kernels;
+    config = Criterion::default().sample_size(10).warm_up_time(std::time::Duration::from_millis(200)).measurement_time(std::time::Duration::from_millis(600));
+    targets = all
+}
+criterion_main!(kernels);
