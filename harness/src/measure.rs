@@ -14,6 +14,7 @@ use crate::reference;
 use crate::runner::{self, Finished, Job, Program, Slices, Trouble};
 use crate::scenario::Order;
 use crate::stats::SplitMix64;
+use engine::options::{Affinity, AffinityPolicy};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
@@ -161,11 +162,13 @@ pub struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    /// Repetitions that are done at the same time: the worker's of a round that follow each other, or one.
+    /// Repetitions that are done at the same time: the worker's of a round that follow each other, or one. Threads that are
+    /// not pinned have the machine to themselves: let go on after a stop, they would be placed anew every time.
     pub fn groups(&self) -> impl Iterator<Item = &[Slot]> {
-        let works = |slot: &Slot| {
-            let task = &self.tasks[slot.task as usize];
-            matches!(task.work, Work::Worker(_))
+        let unpinned = Affinity::Policy(AffinityPolicy::None);
+        let works = move |slot: &Slot| match &self.tasks[slot.task as usize].work {
+            Work::Worker(job) => job.engine.affinity != unpinned,
+            Work::Reference(_) => false,
         };
         self.slots.chunk_by(move |a, b| {
             let same = (a.phase, a.round) == (b.phase, b.round);
@@ -376,40 +379,37 @@ impl Measuring<'_, '_> {
         }
         let slices = Slices::new(length);
         let started_at = clock::timestamp();
-        let finished = std::thread::scope(|scope| {
-            let turns = scope.spawn(|| slices.give_turns());
-            let one = |slot: Slot| {
-                let slices = &slices;
-                scope.spawn(move || match &task(slot).work {
-                    Work::Worker(job) => {
-                        let limit = task(slot).limit.saturating_mul(slots.len() as u32);
-                        let worker = task(slot).worker.as_ref().unwrap_or(plan.worker);
-                        runner::repetition(worker, job, limit, Some(slices))
-                    }
-                    Work::Reference(_) => unreachable!("groups hold the worker's repetitions"),
-                })
-            };
-            let running: Vec<_> = slots.iter().map(|&slot| one(slot)).collect();
-            let ended = running.into_iter().map(|thread| {
-                let ended = thread.join();
-                ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            });
-            let ended: Vec<_> = ended.collect();
-            slices.close();
-            turns
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            ended
-        });
-        let mut end = End::Complete;
-        for (&slot, finished) in slots.iter().zip(finished) {
-            let result = finished.map(|f| self.sample(slot, 0, started_at.clone(), f));
-            if let Taken::Interrupted = self.take(slot, started_at.clone(), result)? {
-                end = End::Interrupted;
+        let (ended, inbox) = std::sync::mpsc::channel();
+        let mut end = Ok(End::Complete);
+        std::thread::scope(|scope| {
+            scope.spawn(|| slices.give_turns());
+            for &slot in slots {
+                let (slices, ended) = (&slices, ended.clone());
+                scope.spawn(move || {
+                    let Work::Worker(job) = &task(slot).work else {
+                        unreachable!("groups hold the worker's repetitions");
+                    };
+                    let limit = task(slot).limit.saturating_mul(slots.len() as u32);
+                    let worker = task(slot).worker.as_ref().unwrap_or(plan.worker);
+                    let finished = runner::repetition(worker, job, limit, Some(slices));
+                    // The other end waits for all of them.
+                    let _ = ended.send((slot, finished));
+                });
             }
-            (self.tell)(Told::Over);
-        }
-        Ok(end)
+            drop(ended);
+            // Each is written down as it ends, so that nothing is lost with those that go on.
+            for (slot, finished) in inbox {
+                let result = finished.map(|f| self.sample(slot, 0, started_at.clone(), f));
+                match self.take(slot, started_at.clone(), result) {
+                    Ok(Taken::Interrupted) if end.is_ok() => end = Ok(End::Interrupted),
+                    Err(e) if end.is_ok() => end = Err(e),
+                    _ => {}
+                }
+                (self.tell)(Told::Over);
+            }
+            slices.close();
+        });
+        end
     }
 
     /// Writes down what a repetition gave.

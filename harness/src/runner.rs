@@ -31,6 +31,8 @@ use std::time::Duration;
 pub const PROTOCOL_VERSION: u32 = 1;
 /// Most characters of a child's last words that an error shows.
 const WORDS_CHARS_MAX: usize = 300;
+/// How long a worker may take to refuse what is no job.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 /// Share of the child's life that the hypervisor may take before the repetition is marked.
 const STEAL_SHARE_MAX: f64 = 0.01;
 /// Involuntary switches per second of timed work before the repetition is marked.
@@ -248,6 +250,16 @@ pub fn repetition(
         taint,
         slices,
     })
+}
+
+/// Whether a program answers as a worker does: to something that is no job, with a reason in one line of JSON.
+pub fn is_worker(program: &Program) -> bool {
+    let ended = child::run(program, b"{}\n".to_vec(), ANSWERS_WITHIN, None);
+    let answers = ended.is_ok_and(|ended| {
+        let last = answer(&ended.stdout);
+        ended.ending == Ending::Exited && matches!(last, Ok(Some(_)))
+    });
+    answers && !crate::interrupt::requested()
 }
 
 /// What a program that is no worker left behind.

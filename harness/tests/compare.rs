@@ -397,6 +397,14 @@ fn the_second_engine_may_be_another_build_with_other_options() {
         (["--other-set", "run.rounds=3"], "no option of the engine"),
         (["--other-set", "engine.kw=1"], "kw"),
         (["--other-build", "nowhere"], "cannot read"),
+        (
+            ["--other-build", "/bin/true"],
+            "does not answer as a worker",
+        ),
+        (
+            ["--other-build", "model.gguf"],
+            "does not answer as a worker",
+        ),
     ] {
         lab.compare(&[&["trial.toml", "--itself"], &wrong[..]].concat())
             .expect(2, &[words]);

@@ -13,7 +13,7 @@ use crate::record::{
 };
 use crate::reference::{self, Workload};
 use crate::repeat::{self, Facts};
-use crate::runner::Program;
+use crate::runner::{self, Program};
 use crate::scenario::{self, Case, PromptSpec, Scenario};
 use anyhow::Context as _;
 use engine::topology::Topology;
@@ -23,6 +23,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// The subcommand of another build that works.
+const WORKER: &str = "worker";
 /// Folder of prompts for programs that read one from a file, below the results.
 const PROMPTS: &str = "prompts";
 /// What stands for such a file in a command.
@@ -270,6 +272,15 @@ pub(super) fn second(
                 "cannot read \"{shown}\": --other-build is the file of a harness"
             ))
         })?;
+        let program = Program {
+            path: path.clone(),
+            args: vec![WORKER.into()],
+        };
+        if !runner::is_worker(&program) {
+            return Err(Fail::usage(format!(
+                "\"{shown}\" does not answer as a worker: --other-build is the file of a harness"
+            )));
+        }
         anyhow::Ok(OtherBuild {
             path: path.display().to_string(),
             sha256: hash,
@@ -305,7 +316,7 @@ fn second_engine(
         task.runner = ENGINE_AGAIN.into();
         task.worker = second.build.as_ref().map(|build| Program {
             path: build.path.clone().into(),
-            args: vec!["worker".into()],
+            args: vec![WORKER.into()],
         });
         if let Work::Worker(job) = &mut task.work {
             job.slow_down_percent = second.slow_down_percent;

@@ -2,7 +2,7 @@
 
 use crate::cmd::run::new_table;
 use crate::cmd::run::table::{align_numbers, wrapped};
-use crate::compare::{Comparison, PhaseResult, Row};
+use crate::compare::{CaseResult, Comparison, PhaseResult, Row};
 use crate::verdict::Verdict;
 use anstyle::{AnsiColor, Style};
 use std::fmt::Write as _;
@@ -28,6 +28,10 @@ pub(super) fn all(comparison: &Comparison) -> String {
         if let Some(check) = &case.text {
             let _ = writeln!(text, "{}", wrapped(&check.sentence(), ""));
         }
+    }
+    let decides = |case: &CaseResult| case.phases.iter().any(|phase| phase.best.is_some());
+    if !comparison.cases.iter().any(decides) {
+        return text;
     }
     let best = format!(
         "{BEST} the row that the verdict is about: of all that were measured, the one that the engine looks worst against, by the paired ratios of all rounds"
