@@ -17,8 +17,9 @@ import subprocess
 import sys
 import tempfile
 
+from interval import estimate
+
 ALLOWED = 0.05
-NORMAL_95 = 1.96
 
 
 def probe(harness, threads, folder):
@@ -29,15 +30,6 @@ def probe(harness, threads, folder):
     reads = [r for r in answer["readings"] if r["what"] == "read"]
     largest = max(reads, key=lambda r: r["bytes"])
     return largest["median"], largest["bytes"], answer["cpus"]
-
-
-def estimate(logs):
-    """Hodges-Lehmann estimate and signed-rank interval, by the normal approximation."""
-    n = len(logs)
-    walsh = sorted((logs[i] + logs[j]) / 2 for i in range(n) for j in range(i, n))
-    deviation = math.sqrt(n * (n + 1) * (2 * n + 1) / 24)
-    cut = max(0, math.floor(len(walsh) / 2 - NORMAL_95 * deviation))
-    return [math.exp(x) for x in (statistics.median(walsh), walsh[cut], walsh[-1 - cut])]
 
 
 def main():

@@ -33,11 +33,11 @@ fn values() -> Vec<f32> {
 }
 
 /// Whole panels of `format`, in all about `bytes`.
-fn panels(format: &FormatInfo, bytes: usize) -> Anon {
+fn panels(k: &dyn Kernels, format: &FormatInfo, bytes: usize) -> Anon {
     let mut row = vec![0; format.row_bytes(COLS)];
     format.quantize(&values(), &mut row);
     let mut panel = vec![0; LANES * row.len()];
-    kernel::pack_panel(format.id, [row.as_slice(); LANES], &mut panel);
+    k.pack(format.id, [row.as_slice(); LANES], &mut panel);
     let count = (bytes / panel.len()).next_multiple_of(STREAMS);
     let mut memory = Anon::zeroed(count * panel.len(), true).expect("memory for the panels");
     let all = memory.bytes_mut().chunks_exact_mut(panel.len());
@@ -117,10 +117,11 @@ fn batch(
 /// All formats on all instruction sets of this CPU.
 fn all(c: &mut Criterion) {
     let measured = std::env::args().any(|a| a == "--bench");
+    let packing = kernel::kernels(&Options::default()).expect("the CPU's best");
     let sizes = [("cache", SMALL_BYTES), ("memory", LARGE_BYTES)];
     for (size, bytes) in &sizes[..if measured { 2 } else { 1 }] {
         for format in FORMATS {
-            let panels = panels(format, *bytes);
+            let panels = panels(&*packing, format, *bytes);
             for isa in simd::available() {
                 let options = Options {
                     isa,

@@ -117,12 +117,21 @@ fn rows(format: &FormatInfo, k: usize, hostile: bool, random: &mut Random) -> Ve
         .collect()
 }
 
+/// The panel of 16 rows, the same on every instruction set.
 fn panel(format: &FormatInfo, rows: &[Vec<u8>]) -> Vec<u8> {
-    let mut panel = vec![0; rows.iter().map(Vec::len).sum()];
-    kernel::pack_panel(
-        format.id,
-        std::array::from_fn(|r| rows[r].as_slice()),
-        &mut panel,
+    let pack = |isa| {
+        let kernels = kernel::kernels(&options(isa)).expect("available");
+        let mut panel = vec![0; rows.iter().map(Vec::len).sum()];
+        let rows = std::array::from_fn(|r| rows[r].as_slice());
+        kernels.pack(format.id, rows, &mut panel);
+        panel
+    };
+    let isas = simd::available();
+    let panel = pack(isas[0]);
+    assert!(
+        isas.iter().all(|&isa| pack(isa) == panel),
+        "{}",
+        format.name
     );
     panel
 }

@@ -254,7 +254,8 @@ unsafe fn floats_tile<S: Simd, F: Floats, const P: usize, const T: usize>(
     }
 }
 
-/// See [`super::pack_panel`].
+/// See [`super::Kernels::pack`].
+#[inline(always)]
 pub(super) fn pack_floats<F: Format>(rows: [&[u8]; LANES], panel: &mut [u8]) {
     let width = F::BLOCK_BYTES;
     for (c, column) in panel.chunks_exact_mut(LANES * width).enumerate() {
@@ -264,7 +265,8 @@ pub(super) fn pack_floats<F: Format>(rows: [&[u8]; LANES], panel: &mut [u8]) {
     }
 }
 
-/// See [`super::pack_panel`].
+/// See [`super::Kernels::pack`].
+#[inline(always)]
 pub(super) fn pack_codes<Q: Codes>(rows: [&[u8]; LANES], panel: &mut [u8]) {
     let mut codes = [[0u8; BLOCK_LEN_MAX]; LANES];
     for (b, block) in panel.chunks_exact_mut(LANES * Q::BLOCK_BYTES).enumerate() {
@@ -272,39 +274,39 @@ pub(super) fn pack_codes<Q: Codes>(rows: [&[u8]; LANES], panel: &mut [u8]) {
         let (scales, planes) = block.split_at_mut(Q::SCALE_BYTES);
         Q::pack_scales(blocks, scales);
         for (from, to) in blocks.iter().zip(&mut codes) {
-            Q::codes(from, &mut to[..Q::BLOCK_LEN]);
+            // Cut here, so that the compiler knows the lengths.
+            Q::codes(&from[..Q::BLOCK_BYTES], &mut to[..Q::BLOCK_LEN]);
         }
         let high_bytes = LANES * GROUP / 2;
         let group_bytes = high_bytes + LANES * GROUP * Q::LOW_BITS as usize / 8;
         for (g, group) in planes.chunks_exact_mut(group_bytes).enumerate() {
+            let mut quads = [[0u32; LANES]; GROUP / QUAD];
+            for (r, row) in codes.iter().enumerate() {
+                let row = row[g * GROUP..][..GROUP].as_chunks::<QUAD>().0;
+                for (quad, codes) in quads.iter_mut().zip(row) {
+                    quad[r] = u32::from_le_bytes(*codes);
+                }
+            }
             let (high, low) = group.split_at_mut(high_bytes);
-            pack_plane(&codes, g * GROUP, Q::LOW_BITS, 4, high);
-            pack_plane(&codes, g * GROUP, 0, Q::LOW_BITS, low);
+            pack_plane(&quads, Q::LOW_BITS, 4, high);
+            pack_plane(&quads, 0, Q::LOW_BITS, low);
         }
     }
 }
 
-/// Writes bits `from..from + bits` of 32 columns' codes as a plane, a quad of a row at a time.
+/// Writes bits `from..from + bits` of a group's codes, `[quad][row]`, as a plane.
 #[inline(always)]
-fn pack_plane(
-    codes: &[[u8; BLOCK_LEN_MAX]; LANES],
-    column: usize,
-    from: u32,
-    bits: u32,
-    plane: &mut [u8],
-) {
+fn pack_plane(quads: &[[u32; LANES]; GROUP / QUAD], from: u32, bits: u32, plane: &mut [u8]) {
     plane.fill(0);
     if bits == 0 {
         return;
     }
     let mask = u32::from_le_bytes([((1u32 << bits) - 1) as u8; QUAD]);
-    for quad in 0..GROUP / QUAD {
+    for (quad, codes) in quads.iter().enumerate() {
         let bit = quad * bits as usize;
         let vector = plane[bit / 8 * LINE..][..LINE].as_chunks_mut::<QUAD>().0;
-        for (row, out) in codes.iter().zip(vector) {
-            let at = column + quad * QUAD;
-            let code = [row[at], row[at + 1], row[at + 2], row[at + 3]];
-            let field = u32::from_le_bytes(code) >> from & mask;
+        for (code, out) in codes.iter().zip(vector) {
+            let field = code >> from & mask;
             *out = (u32::from_le_bytes(*out) | field << (bit % 8)).to_le_bytes();
         }
     }

@@ -93,6 +93,12 @@ pub trait Kernels: Send + Sync {
     /// Which instruction set this is.
     fn isa(&self) -> Isa;
 
+    /// Rearranges 16 rows of a matrix, as they stand in the file, into a panel of the same size.
+    ///
+    /// # Panics
+    /// If the rows do not have the same length or `panel` is not as large as all of them, or the format is not in the table.
+    fn pack(&self, format: u32, rows: [&[u8]; LANES], panel: &mut [u8]);
+
     /// Products of the 16 rows of each of some panels of format number `format`, one behind the other, with up to
     /// [`TILE`] tokens; `out`: `[panels][tokens][16]`.
     ///
@@ -182,12 +188,8 @@ macro_rules! dot_match {
             }
         }
 
-        /// Rearranges 16 rows of a matrix, as they stand in the file, into a panel of the same size.
-        ///
-        /// # Panics
-        /// If the rows do not have the same length or `panel` is not as large as all of them.
-        pub fn pack_panel(format: u32, rows: [&[u8]; LANES], panel: &mut [u8]) {
-            assert_eq!(panel.len(), rows.iter().map(|r| r.len()).sum::<usize>());
+        #[inline(always)]
+        fn pack_any(format: u32, rows: [&[u8]; LANES], panel: &mut [u8]) {
             match format {
                 $(quant::$f::ID => dot::pack_floats::<quant::$f>(rows, panel),)*
                 $(quant::$c::ID => dot::pack_codes::<quant::$c>(rows, panel),)*
@@ -201,6 +203,13 @@ for_each_format!(dot_match);
 impl<S: Simd> Kernels for On<S> {
     fn isa(&self) -> Isa {
         self.isa
+    }
+    fn pack(&self, format: u32, rows: [&[u8]; LANES], panel: &mut [u8]) {
+        assert_eq!(panel.len(), rows.iter().map(|r| r.len()).sum::<usize>());
+        self.s.vectorize(
+            #[inline(always)]
+            || pack_any(format, rows, panel),
+        );
     }
     fn dot(&self, format: u32, panels: &[u8], k: usize, x: &[Row<'_>], out: &mut [[f32; LANES]]) {
         dot_any(self.s, format, panels, k, x, self.prefetch_bytes, out);

@@ -174,34 +174,41 @@ impl Model {
                 let mut part = parts[ctx.index].lock().expect("one thread each");
                 let first = part.0;
                 for (i, panel) in part.1.chunks_exact_mut(matrix.panel_bytes()).enumerate() {
-                    pack_panel(matrix, source.first_row, first + i, data, panel);
+                    self.pack_panel(matrix, source.first_row, first + i, data, panel);
                 }
             });
             self.gguf.drop_pages(&source.tensor);
         }
         self.arena = rest;
     }
-}
 
-/// Packs panel `p` of a matrix whose rows begin at `first_row` of the tensor's `data`; rows past the end are zeros.
-fn pack_panel(matrix: &Matrix, first_row: usize, p: usize, data: &[u8], panel: &mut [u8]) {
-    let row_bytes = matrix.format.row_bytes(matrix.cols);
-    let zeros;
-    let padding: &[u8] = if (p + 1) * LANES > matrix.rows {
-        zeros = vec![0; row_bytes];
-        &zeros
-    } else {
-        &[]
-    };
-    let rows = std::array::from_fn(|r| {
-        let row = p * LANES + r;
-        if row < matrix.rows {
-            &data[(first_row + row) * row_bytes..][..row_bytes]
+    /// Packs panel `p` of a matrix whose rows begin at `first_row` of the tensor's `data`; rows past the end are zeros.
+    fn pack_panel(
+        &self,
+        matrix: &Matrix,
+        first_row: usize,
+        p: usize,
+        data: &[u8],
+        panel: &mut [u8],
+    ) {
+        let row_bytes = matrix.format.row_bytes(matrix.cols);
+        let zeros;
+        let padding: &[u8] = if (p + 1) * LANES > matrix.rows {
+            zeros = vec![0; row_bytes];
+            &zeros
         } else {
-            padding
-        }
-    });
-    kernel::pack_panel(matrix.format.id, rows, panel);
+            &[]
+        };
+        let rows = std::array::from_fn(|r| {
+            let row = p * LANES + r;
+            if row < matrix.rows {
+                &data[(first_row + row) * row_bytes..][..row_bytes]
+            } else {
+                padding
+            }
+        });
+        self.kernels.pack(matrix.format.id, rows, panel);
+    }
 }
 
 impl Loader<'_> {
