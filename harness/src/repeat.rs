@@ -33,7 +33,7 @@ pub fn commands(case: &Case, facts: &Facts<'_>) -> Vec<RepeatCommand> {
     all.extend(completion(case, facts));
     if let Some(n_prompt) = facts.n_prompt {
         all.extend(
-            [(n_prompt, 0, 0), (0, case.n_gen, n_prompt)]
+            bench_tests(n_prompt, case.n_gen)
                 .map(|test| bench(case, facts, test, facts.rounds, "md")),
         );
     }
@@ -93,6 +93,13 @@ fn generation(tool: &'static str, case: &Case, facts: &Facts<'_>) -> Option<Line
             .push("-c 0 is the model's own context; the engine takes at most 4096 of it");
     }
     Some(line)
+}
+
+/// The tests of `llama-bench` that do the work of a case, as [`bench`] takes them: the prompt alone, then as many tokens after
+/// one of that length; of a single token, which counts for the prompt, the prompt alone.
+pub(crate) fn bench_tests(n_prompt: u32, n_gen: u32) -> impl Iterator<Item = (u32, u32, u32)> {
+    let writing = (n_gen > 1).then_some((0, n_gen, n_prompt));
+    [(n_prompt, 0, 0)].into_iter().chain(writing)
 }
 
 /// `llama-bench` on one test: tokens of the prompt, tokens to generate, and how many stand before them.
@@ -232,6 +239,13 @@ mod tests {
             .into_iter()
             .map(|c| c.line)
             .collect()
+    }
+
+    #[test]
+    fn a_single_token_counts_for_the_prompt() {
+        let tests = |n_gen| bench_tests(512, n_gen).collect::<Vec<_>>();
+        assert_eq!(tests(1), [(512, 0, 0)]);
+        assert_eq!(tests(2), [(512, 0, 0), (0, 2, 512)]);
     }
 
     #[test]

@@ -58,6 +58,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
             "no run of \"{name}\" on this machine in \"{place}\" knows its {}",
             metric.title
         );
+        return Ok(Exit::Error);
     }
     for series in &all {
         writeln!(out, "{}", text(series, metric, args.last))?;

@@ -18,11 +18,10 @@ struct Test {
 }
 
 impl Adapter for LlamaBench {
-    /// The prompt alone, then as many tokens after one of that length, each measured once.
+    /// The prompt and the writing, each measured once.
     fn commands(&self, work: &Workload<'_>) -> Result<Vec<ReferenceCommand>, String> {
         let n_prompt = work.facts.n_prompt.ok_or("the prompt cannot be counted")?;
-        let tests = [(n_prompt, 0, 0), (0, work.case.n_gen, n_prompt)];
-        let commands = tests.map(|test| {
+        let commands = repeat::bench_tests(n_prompt, work.case.n_gen).map(|test| {
             let mut line = repeat::bench(work.case, &work.facts, test, 1, "jsonl");
             if let Some(flash_attn) = work.variant.flash_attn {
                 // Builds before October 2025 know 0 and 1 alone.
@@ -39,7 +38,7 @@ impl Adapter for LlamaBench {
                 figures: Figures::default(),
             })
         });
-        commands.into_iter().collect()
+        commands.collect()
     }
 
     fn read(
