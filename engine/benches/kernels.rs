@@ -35,7 +35,7 @@ fn values() -> Vec<f32> {
 /// Whole panels of `format`, in all about `bytes`.
 fn panels(k: &dyn Kernels, format: &FormatInfo, bytes: usize) -> Anon {
     let mut row = vec![0; format.row_bytes(COLS)];
-    format.quantize(&values(), &mut row);
+    format.quantize(&values(), &[], &mut row);
     let mut panel = vec![0; LANES * row.len()];
     k.pack(format.id, [row.as_slice(); LANES], &mut panel);
     let count = (bytes / panel.len()).next_multiple_of(STREAMS);

@@ -211,11 +211,11 @@ fn models_that_cannot_be_run_are_refused() {
         .refused(&["expected [256, 256]"]);
     // Types of no more bytes than Q4_0, so that the file stays valid.
     for (id, name) in [
-        (10, "Q2_K"),
-        (11, "Q3_K"),
-        (20, "IQ4_NL"),
-        (23, "IQ4_XS"),
-        (39, "MXFP4"),
+        (16, "IQ2_XXS"),
+        (18, "IQ3_XXS"),
+        (21, "IQ3_S"),
+        (34, "TQ1_0"),
+        (42, "Q2_0"),
     ] {
         let parts = [
             &format!("is stored as {name}, which is not supported"),

@@ -92,7 +92,7 @@ impl Activations {
 fn rows(format: &FormatInfo, k: usize, hostile: bool, random: &mut Random) -> Vec<Vec<u8>> {
     let encoded = |random: &mut Random| {
         let mut bytes = vec![0; format.row_bytes(k)];
-        format.quantize(&random.vec(k), &mut bytes);
+        format.quantize(&random.vec(k), &[], &mut bytes);
         bytes
     };
     (0..LANES)
@@ -102,12 +102,15 @@ fn rows(format: &FormatInfo, k: usize, hostile: bool, random: &mut Random) -> Ve
                 return tame;
             }
             let mut bytes: Vec<u8> = (0..tame.len()).map(|_| random.next() as u8).collect();
-            // The half-precision scales stay finite.
-            let at = if format.name == "Q6_K" { 208 } else { 0 };
-            let len = if matches!(format.name, "Q4_1" | "Q4_K" | "Q5_K") {
-                4
-            } else {
-                2
+            // The floating-point scales stay finite.
+            let (at, len) = match format.name {
+                "Q6_K" => (208, 2),
+                "Q3_K" => (108, 2),
+                "Q2_K" => (80, 4),
+                "TQ2_0" => (64, 2),
+                "Q4_1" | "Q5_1" | "Q4_K" | "Q5_K" => (0, 4),
+                "MXFP4" => (0, 1),
+                _ => (0, 2),
             };
             for start in (at..tame.len()).step_by(format.block_bytes) {
                 bytes[start..start + len].copy_from_slice(&tame[start..start + len]);
@@ -287,13 +290,20 @@ fn encoding_loses_no_more_than_the_format_must() {
         ("F32", 0.0),
         ("F16", 3e-4),
         ("BF16", 3e-3),
-        ("Q8_0", 0.008),
-        ("Q6_K", 0.025),
-        ("Q5_K", 0.045),
-        ("Q5_0", 0.06),
-        ("Q4_K", 0.09),
-        ("Q4_1", 0.09),
-        ("Q4_0", 0.12),
+        ("Q8_0", 0.0055),
+        ("Q6_K", 0.018),
+        ("Q5_K", 0.036),
+        ("Q5_0", 0.042),
+        ("Q4_K", 0.075),
+        ("Q4_1", 0.075),
+        ("Q4_0", 0.085),
+        ("Q5_1", 0.036),
+        ("IQ4_NL", 0.08),
+        ("IQ4_XS", 0.08),
+        ("MXFP4", 0.115),
+        ("Q3_K", 0.15),
+        ("Q2_K", 0.27),
+        ("TQ2_0", 0.45),
     ];
     for format in FORMATS {
         let bound = bounds
@@ -304,13 +314,13 @@ fn encoding_loses_no_more_than_the_format_must() {
         let x = random.vec(64 * 256);
         let mut bytes = vec![0; format.row_bytes(x.len())];
         let mut back = vec![0.0; x.len()];
-        format.quantize(&x, &mut bytes);
+        format.quantize(&x, &[], &mut bytes);
         format.dequantize(&bytes, &mut back);
         let square: f32 = x.iter().zip(&back).map(|(a, b)| (a - b) * (a - b)).sum();
         let rms = (square / x.len() as f32).sqrt();
         assert!(rms <= bound, "{}: rms error {rms}", format.name);
         let zeros = &mut bytes[..format.row_bytes(256)];
-        format.quantize(&[0.0; 256], zeros);
+        format.quantize(&[0.0; 256], &[], zeros);
         format.dequantize(zeros, &mut back[..256]);
         assert!(
             back[..256].iter().all(|&x| x == 0.0),

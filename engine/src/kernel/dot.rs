@@ -2,7 +2,9 @@
 #![allow(unsafe_code)]
 
 use super::{Row, SUM_GROUP, check_codes, check_shapes, panel_bytes};
-use crate::quant::{BLOCK_LEN_MAX, Codes, Floats, Format, GROUP};
+use crate::quant::{
+    BLOCK_LEN_MAX, Codes, Floats, Format, GROUP, low_bits, parts, plane_bits, plane_bytes,
+};
 use crate::simd::{LANES, Simd};
 
 /// Bytes of a cache line.
@@ -75,7 +77,7 @@ unsafe fn codes_tile<S: Simd, Q: Codes, const P: usize, const T: usize>(
     out: &mut [[f32; LANES]],
 ) {
     let groups = Q::BLOCK_LEN / GROUP;
-    let group_bytes = LANES * GROUP * (4 + Q::LOW_BITS as usize) / 8;
+    let group_bytes = LANES * GROUP * plane_bits::<Q>() / 8;
     let mut sum = [[s.splat(0.0); T]; P];
     for b in 0..k / Q::BLOCK_LEN {
         let block = |p| panels.wrapping_add(p * panel_bytes::<Q>(k) + b * LANES * Q::BLOCK_BYTES);
@@ -130,8 +132,11 @@ unsafe fn group_dot<S: Simd, Q: Codes, const T: usize>(
                 let x_scale = *x[t].scales.get_unchecked(group);
                 sum[t] = s.fma(s.mul(scale, s.splat(x_scale)), s.i_to_f(ints[t]), sum[t]);
                 if Q::HAS_MIN {
-                    const { assert!(!Q::HAS_MIN || Q::SUB == GROUP, "one sum a group") };
-                    let x_sum = *x[t].scaled_sums.get_unchecked(group);
+                    let x_sum = if Q::SUB == GROUP {
+                        *x[t].scaled_sums.get_unchecked(group)
+                    } else {
+                        x_scale * *x[t].sums.get_unchecked(group * subs + sub) as f32
+                    };
                     sum[t] = s.fma(min, s.splat(x_sum), sum[t]);
                 }
             }
@@ -151,31 +156,22 @@ unsafe fn sub_dot<S: Simd, Q: Codes, const T: usize>(
     sub: usize,
     x: &[Row<'_>],
 ) -> [S::I; T] {
-    let low_planes = planes.wrapping_add(LANES * GROUP / 2);
-    let low_mask = (1u16 << Q::LOW_BITS) as u8 - 1;
     let quads = Q::SUB / QUAD;
     let mut high = [s.dot_zero(); T];
     let mut low = [s.dot_zero(); T];
     for i in 0..quads {
         let quad = sub * quads + i;
-        // SAFETY: a group has 8 quads; plane vectors `quad * bits / 8` lie within the group's planes.
+        // SAFETY: a group has 8 quads, and the activations cover it.
         unsafe {
-            let w = s.b_load(planes.add(quad * 4 / 8 * 64));
-            let w = s.b_field(w, (quad * 4 % 8) as u32, 15);
+            let [w_high, w_low] = parts::<S, Q>(s, planes, quad);
             for t in 0..T {
                 let quad_x = x[t].codes.as_ptr().add(group * GROUP + quad * QUAD);
-                high[t] = s.pin(s.dot(high[t], w, quad_x));
+                high[t] = s.pin(s.dot(high[t], w_high, quad_x));
             }
-            if Q::LOW_BITS > 0 {
-                let bit = quad * Q::LOW_BITS as usize;
-                let w = s.b_field(
-                    s.b_load(low_planes.add(bit / 8 * 64)),
-                    (bit % 8) as u32,
-                    low_mask,
-                );
+            if low_bits::<Q>() > 0 {
                 for t in 0..T {
                     let quad_x = x[t].codes.as_ptr().add(group * GROUP + quad * QUAD);
-                    low[t] = s.pin(s.dot(low[t], w, quad_x));
+                    low[t] = s.pin(s.dot(low[t], w_low, quad_x));
                 }
             }
         }
@@ -183,8 +179,8 @@ unsafe fn sub_dot<S: Simd, Q: Codes, const T: usize>(
     let mut totals = [s.i_splat(0); T];
     for t in 0..T {
         let mut total = s.dot_sum(high[t]);
-        if Q::LOW_BITS > 0 {
-            total = s.i_add(s.i_shl(total, Q::LOW_BITS), s.dot_sum(low[t]));
+        if low_bits::<Q>() > 0 {
+            total = s.i_add(s.i_shl(total, low_bits::<Q>()), s.dot_sum(low[t]));
         }
         if Q::OFFSET != 0 {
             let mut x_sum = 0;
@@ -277,8 +273,8 @@ pub(super) fn pack_codes<Q: Codes>(rows: [&[u8]; LANES], panel: &mut [u8]) {
             // Cut here, so that the compiler knows the lengths.
             Q::codes(&from[..Q::BLOCK_BYTES], &mut to[..Q::BLOCK_LEN]);
         }
-        let high_bytes = LANES * GROUP / 2;
-        let group_bytes = high_bytes + LANES * GROUP * Q::LOW_BITS as usize / 8;
+        let high_bytes = plane_bytes(Q::HIGH_BITS);
+        let group_bytes = high_bytes + plane_bytes(Q::LOW_BITS);
         for (g, group) in planes.chunks_exact_mut(group_bytes).enumerate() {
             let mut quads = [[0u32; LANES]; GROUP / QUAD];
             for (r, row) in codes.iter().enumerate() {
@@ -288,7 +284,7 @@ pub(super) fn pack_codes<Q: Codes>(rows: [&[u8]; LANES], panel: &mut [u8]) {
                 }
             }
             let (high, low) = group.split_at_mut(high_bytes);
-            pack_plane(&quads, Q::LOW_BITS, 4, high);
+            pack_plane(&quads, Q::LOW_BITS, Q::HIGH_BITS, high);
             pack_plane(&quads, 0, Q::LOW_BITS, low);
         }
     }

@@ -8,7 +8,7 @@
 
 use super::dot::{LINE, QUAD};
 use super::{SUM_GROUP, TILE_TOKENS as TILE, TileGroup, Tiles, check_columns, panel_bytes};
-use crate::quant::{Codes, GROUP};
+use crate::quant::{Codes, GROUP, low_bits, parts, plane_bits};
 use crate::simd::{LANES, Simd};
 use std::mem::MaybeUninit;
 
@@ -32,15 +32,19 @@ const GROUP_BYTES: usize = LANES * GROUP;
 struct Unpacked {
     codes: [[u8; 2 * GROUP_BYTES]; STEP_GROUPS],
     scales: [[[f32; LANES]; GROUP / SUM_GROUP]; STEP_GROUPS],
-    mins: [[f32; LANES]; STEP_GROUPS],
+    mins: [[[f32; LANES]; GROUP / SUM_GROUP]; STEP_GROUPS],
 }
 
 /// Bits of a whole code.
 const fn bits<Q: Codes>() -> u32 {
-    4 + Q::LOW_BITS
+    if Q::TABLE.is_some() {
+        8
+    } else {
+        Q::HIGH_BITS + Q::LOW_BITS
+    }
 }
 
-/// Whether whole codes fit the products of `S`; else their two planes are multiplied apart.
+/// Whether whole codes fit the products of `S`; else their two parts are multiplied apart.
 fn whole<S: Simd, Q: Codes>() -> bool {
     S::dots_max(bits::<Q>()) > 0
 }
@@ -139,8 +143,7 @@ unsafe fn unpack<S: Simd, Q: Codes>(
 ) {
     let groups = Q::BLOCK_LEN / GROUP;
     let subs = GROUP / Q::SUB;
-    let group_bytes = GROUP_BYTES * bits::<Q>() as usize / 8;
-    let low_mask = (1u16 << Q::LOW_BITS) as u8 - 1;
+    let group_bytes = GROUP_BYTES * plane_bits::<Q>() / 8;
     // SAFETY: the block and the group's planes lie within the panel; `to` within the buffer.
     unsafe {
         let block = panel.add(group / groups * LANES * Q::BLOCK_BYTES);
@@ -150,17 +153,12 @@ unsafe fn unpack<S: Simd, Q: Codes>(
                 s.prefetch(planes.wrapping_add(ahead + line * LINE));
             }
         }
-        let low_planes = planes.add(GROUP_BYTES / 2);
         let codes = (&raw mut (*unpacked).codes[to]).cast::<u8>();
         for quad in 0..QUADS {
-            let high = s.b_load(planes.add(quad * 4 / 8 * 64));
-            let mut high = s.b_field(high, (quad * 4 % 8) as u32, 15);
-            if Q::LOW_BITS > 0 {
-                let bit = quad * Q::LOW_BITS as usize;
-                let low = s.b_load(low_planes.add(bit / 8 * 64));
-                let low = s.b_field(low, (bit % 8) as u32, low_mask);
+            let [mut high, low] = parts::<S, Q>(s, planes, quad);
+            if low_bits::<Q>() > 0 {
                 if whole::<S, Q>() {
-                    high = s.b_join(high, low, Q::LOW_BITS);
+                    high = s.b_join(high, low, low_bits::<Q>());
                 } else {
                     s.b_store(codes.add(GROUP_BYTES + quad * 64), low);
                 }
@@ -172,8 +170,7 @@ unsafe fn unpack<S: Simd, Q: Codes>(
             let (scale, min) = Q::scales(s, common, block, group % groups * subs + sub);
             s.store((&raw mut (*unpacked).scales[to][sub]).cast(), scale);
             if Q::HAS_MIN {
-                const { assert!(!Q::HAS_MIN || Q::SUB == GROUP, "one minimum a group") };
-                s.store((&raw mut (*unpacked).mins[to]).cast(), min);
+                s.store((&raw mut (*unpacked).mins[to][sub]).cast(), min);
             }
         }
     }
@@ -209,17 +206,22 @@ unsafe fn tile<S: Simd, Q: Codes, const T: usize>(
                 .add(g * 2 * GROUP_BYTES);
             for sub in 0..subs {
                 let ints = sub_dot::<S, Q, T>(s, codes, sub * quads, x);
-                let scale = (&raw const (*unpacked).scales).cast::<f32>();
-                let scale = s.load(scale.add((g * GROUP / SUM_GROUP + sub) * LANES));
+                let at = (g * GROUP / SUM_GROUP + sub) * LANES;
+                let scale = s.load((&raw const (*unpacked).scales).cast::<f32>().add(at));
                 for (t, sum) in sum.iter_mut().enumerate() {
                     let x_scale = s.splat((*x).scales[t]);
                     *sum = s.fma(s.mul(scale, x_scale), s.i_to_f(ints[t]), *sum);
                 }
-            }
-            if Q::HAS_MIN {
-                let min = s.load((&raw const (*unpacked).mins).cast::<f32>().add(g * LANES));
-                for (t, sum) in sum.iter_mut().enumerate() {
-                    *sum = s.fma(min, s.splat((*x).scaled_sums[t]), *sum);
+                if Q::HAS_MIN {
+                    let min = s.load((&raw const (*unpacked).mins).cast::<f32>().add(at));
+                    for (t, sum) in sum.iter_mut().enumerate() {
+                        let x_sum = if Q::SUB == GROUP {
+                            (*x).scaled_sums[t]
+                        } else {
+                            (*x).scales[t] * ((*x).half_sums[t][sub] / TileGroup::SUM_UNIT) as f32
+                        };
+                        *sum = s.fma(min, s.splat(x_sum), *sum);
+                    }
                 }
             }
         }
@@ -258,22 +260,25 @@ unsafe fn sub_dot<S: Simd, Q: Codes, const T: usize>(
             );
             std::array::from_fn(
                 #[inline(always)]
-                |t| s.i_add(s.i_shl(high[t], Q::LOW_BITS), low[t]),
+                |t| s.i_add(s.i_shl(high[t], low_bits::<Q>()), low[t]),
             )
         }
     };
     if Q::OFFSET != 0 {
-        const { assert!(Q::OFFSET % TileGroup::SUM_UNIT == 0) };
-        let shift = (Q::OFFSET / TileGroup::SUM_UNIT).trailing_zeros();
+        const { assert!(Q::OFFSET == 0 || Q::OFFSET.unsigned_abs().is_power_of_two()) };
+        let shift = (Q::OFFSET / TileGroup::SUM_UNIT).max(1).trailing_zeros();
         for (t, total) in totals.iter_mut().enumerate() {
             // SAFETY: `x` is readable.
-            let x_sum = unsafe {
+            let mut x_sum = unsafe {
                 if Q::SUB == GROUP {
                     (*x).sums[t]
                 } else {
                     (*x).half_sums[t][first_quad * QUAD / SUM_GROUP]
                 }
             };
+            if Q::OFFSET < TileGroup::SUM_UNIT {
+                x_sum /= TileGroup::SUM_UNIT / Q::OFFSET;
+            }
             let mut x_sum = s.i_splat(x_sum);
             if shift > 0 {
                 x_sum = s.i_shl(x_sum, shift);

@@ -45,7 +45,7 @@ pub struct TileGroup {
 }
 
 impl TileGroup {
-    /// What the integer sums are multiplied by: it divides the offset of every format.
+    /// What the integer sums are multiplied by: what most formats subtract from their codes, or half of it, and so on.
     pub const SUM_UNIT: i32 = 8;
 }
 

@@ -15,12 +15,13 @@ pub struct BF16;
 impl Format for F32 {
     const NAME: &'static str = "F32";
     const ID: u32 = 0;
+    const FILE_TYPE: u32 = 0;
     const BLOCK_LEN: usize = 1;
     const BLOCK_BYTES: usize = 4;
     fn dequantize(block: &[u8], out: &mut [f32]) {
         out[0] = f32::from_le_bytes([block[0], block[1], block[2], block[3]]);
     }
-    fn quantize(values: &[f32], block: &mut [u8]) {
+    fn quantize(values: &[f32], _weights: &[f32], block: &mut [u8]) {
         block.copy_from_slice(&values[0].to_le_bytes());
     }
 }
@@ -36,12 +37,13 @@ impl Floats for F32 {
 impl Format for F16 {
     const NAME: &'static str = "F16";
     const ID: u32 = 1;
+    const FILE_TYPE: u32 = 1;
     const BLOCK_LEN: usize = 1;
     const BLOCK_BYTES: usize = 2;
     fn dequantize(block: &[u8], out: &mut [f32]) {
         out[0] = f16_at(block, 0);
     }
-    fn quantize(values: &[f32], block: &mut [u8]) {
+    fn quantize(values: &[f32], _weights: &[f32], block: &mut [u8]) {
         put_f16(block, 0, values[0]);
     }
 }
@@ -57,12 +59,13 @@ impl Floats for F16 {
 impl Format for BF16 {
     const NAME: &'static str = "BF16";
     const ID: u32 = 30;
+    const FILE_TYPE: u32 = 32;
     const BLOCK_LEN: usize = 1;
     const BLOCK_BYTES: usize = 2;
     fn dequantize(block: &[u8], out: &mut [f32]) {
         out[0] = bf16::from_le_bytes([block[0], block[1]]).to_f32();
     }
-    fn quantize(values: &[f32], block: &mut [u8]) {
+    fn quantize(values: &[f32], _weights: &[f32], block: &mut [u8]) {
         block.copy_from_slice(&bf16::from_f32(values[0]).to_le_bytes());
     }
 }

@@ -7,30 +7,46 @@
 //! A matrix is stored as panels of 16 rows. A panel of a quantised format is a sequence of blocks of
 //! [`Codes::BLOCK_LEN`] columns: first the scales of the 16 rows (format specific, [`Codes::pack_scales`]), then for
 //! every group of 32 columns the unsigned codes as bit planes. A code is `high << LOW_BITS | low`, where the high plane
-//! holds the four most significant bits. A plane of `b` bits is `b` vectors of 64 bytes; byte `4 r + i` of a vector
-//! belongs to row `r`, column `4 q + i`, and the field of quad `q` (0..8) lies in vector `q b / 8` at bit `q b mod 8`.
-//! One vector therefore feeds 16 rows times four columns without a shuffle, and a panel is exactly as large as the
-//! 16 rows are in the file.
+//! holds the most significant bits, four of them but for codes of two and three bits. A plane of `b` bits is `b` vectors
+//! of 64 bytes; byte `4 r + i` of a vector belongs to row `r`, column `4 q + i`, and the field of quad `q` (0..8) lies in
+//! vector `q b / 8` at bit `q b mod 8`. One vector therefore feeds 16 rows times four columns without a shuffle, and a
+//! panel is exactly as large as the 16 rows are in the file. Codes that stand for unevenly spaced values are looked up
+//! ([`Codes::TABLE`]) where they are multiplied.
 
 #![allow(unsafe_code)]
 
 mod float;
+mod iq4_nl;
+mod iq4_xs;
+mod mxfp4;
+mod q2_k;
+mod q3_k;
 mod q4_0;
 mod q4_1;
 mod q4_k;
 mod q5_0;
+mod q5_1;
 mod q5_k;
 mod q6_k;
 mod q8_0;
+mod search;
+mod tq2_0;
 
 pub use float::{BF16, F16, F32};
+pub use iq4_nl::IQ4_NL;
+pub use iq4_xs::IQ4_XS;
+pub use mxfp4::MXFP4;
+pub use q2_k::Q2_K;
+pub use q3_k::Q3_K;
 pub use q4_0::Q4_0;
 pub use q4_1::Q4_1;
 pub use q4_k::Q4_K;
 pub use q5_0::Q5_0;
+pub use q5_1::Q5_1;
 pub use q5_k::Q5_K;
 pub use q6_k::Q6_K;
 pub use q8_0::Q8_0;
+pub use tq2_0::TQ2_0;
 
 use crate::simd::{LANES, Simd};
 
@@ -46,21 +62,30 @@ pub trait Format: 'static {
     const NAME: &'static str;
     /// Type number in GGUF files.
     const ID: u32;
+    /// Number of a file whose matrices are of this format, `general.file_type`.
+    const FILE_TYPE: u32;
+    /// Name of the format that takes its place where rows are not whole blocks, as llama.cpp chooses it.
+    const STAND_IN: Option<&'static str> = None;
     /// Weights in a block.
     const BLOCK_LEN: usize;
     /// Bytes of a block.
     const BLOCK_BYTES: usize;
     /// Decodes one block: `BLOCK_BYTES` bytes into `BLOCK_LEN` values.
     fn dequantize(block: &[u8], out: &mut [f32]);
-    /// Encodes one block: `BLOCK_LEN` values into `BLOCK_BYTES` bytes.
-    fn quantize(values: &[f32], block: &mut [u8]);
+    /// Encodes one block: `BLOCK_LEN` values into `BLOCK_BYTES` bytes, so that the squares of the errors, each times its
+    /// value's weight (all positive), sum up to little.
+    fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]);
 }
 
 /// A format of integer codes with scales, which the integer kernels run.
-pub trait Codes: Format {
-    /// Bits of the low plane; the high plane has four.
+pub trait Codes: Format + Sized {
+    /// Bits of the high plane: 4 or 2.
+    const HIGH_BITS: u32 = 4;
+    /// Bits of the low plane: 0, 1, 2 or 4.
     const LOW_BITS: u32;
-    /// Subtracted from every code.
+    /// What the codes of four bits stand for, if not for themselves.
+    const TABLE: Option<[u8; 16]> = None;
+    /// Subtracted from every code, after the table.
     const OFFSET: i32;
     /// Columns per scale: 32 or 16.
     const SUB: usize;
@@ -68,7 +93,7 @@ pub trait Codes: Format {
     const HAS_MIN: bool;
     /// Bytes of the scales of 16 rows in a panel block.
     const SCALE_BYTES: usize =
-        LANES * Self::BLOCK_BYTES - LANES * Self::BLOCK_LEN * (4 + Self::LOW_BITS as usize) / 8;
+        LANES * Self::BLOCK_BYTES - LANES * Self::BLOCK_LEN * plane_bits::<Self>() / 8;
     /// The unsigned codes of a block, in column order.
     fn codes(block: &[u8], codes: &mut [u8]);
     /// Writes the scales of 16 rows' blocks into `out` (`SCALE_BYTES`), losslessly.
@@ -93,6 +118,59 @@ pub trait Codes: Format {
     ) -> (S::F, S::F);
 }
 
+/// Bits of a code as a panel stores it.
+pub const fn plane_bits<Q: Codes>() -> usize {
+    (Q::HIGH_BITS + Q::LOW_BITS) as usize
+}
+
+/// Bits of the lower part that a code is split into where it is multiplied: code = high part `<< low_bits` + low part.
+pub const fn low_bits<Q: Codes>() -> u32 {
+    if Q::TABLE.is_some() { 4 } else { Q::LOW_BITS }
+}
+
+/// High and low parts of the codes of quad `quad` (0..8) of a group, in 64 bytes each; the low ones are zeros where there
+/// are none.
+///
+/// # Safety
+/// `planes` is readable for the planes of a group.
+#[inline(always)]
+pub unsafe fn parts<S: Simd, Q: Codes>(s: S, planes: *const u8, quad: usize) -> [S::B; 2] {
+    // SAFETY: by contract.
+    let high = unsafe { field(s, planes, Q::HIGH_BITS, quad) };
+    if let Some(table) = Q::TABLE {
+        return [
+            s.b_lookup(table.map(|c| c >> 4), high),
+            s.b_lookup(table.map(|c| c & 15), high),
+        ];
+    }
+    if Q::LOW_BITS == 0 {
+        return [high, s.b_zero()];
+    }
+    let low_plane = planes.wrapping_add(plane_bytes(Q::HIGH_BITS));
+    // SAFETY: by contract; the low plane follows the high one.
+    [high, unsafe { field(s, low_plane, Q::LOW_BITS, quad) }]
+}
+
+/// The fields of quad `quad` (0..8) in a plane of `bits` bits.
+///
+/// # Safety
+/// `plane` is readable for [`plane_bytes`].
+#[inline(always)]
+unsafe fn field<S: Simd>(s: S, plane: *const u8, bits: u32, quad: usize) -> S::B {
+    let bit = quad * bits as usize;
+    // SAFETY: vector `quad * bits / 8` is one of `bits`.
+    let vector = unsafe { s.b_load(plane.add(bit / 8 * VECTOR)) };
+    s.b_field(vector, (bit % 8) as u32, ((1u32 << bits) - 1) as u8)
+}
+
+/// Bytes of a vector of codes.
+const VECTOR: usize = 4 * LANES;
+
+/// Bytes of a group's plane of so many bits.
+pub const fn plane_bytes(bits: u32) -> usize {
+    VECTOR * bits as usize
+}
+
 /// A format of floating-point values, panel layout `[column][row]`.
 pub trait Floats: Format {
     /// The weights of 16 rows in one column.
@@ -109,12 +187,15 @@ pub struct FormatInfo {
     pub name: &'static str,
     /// Type number in GGUF files.
     pub id: u32,
+    /// Number of a file whose matrices are of this format.
+    pub file_type: u32,
     /// Weights in a block.
     pub block_len: usize,
     /// Bytes of a block.
     pub block_bytes: usize,
+    stand_in: Option<&'static str>,
     decode: fn(&[u8], &mut [f32]),
-    encode: fn(&[f32], &mut [u8]),
+    encode: fn(&[f32], &[f32], &mut [u8]),
 }
 
 impl FormatInfo {
@@ -122,8 +203,10 @@ impl FormatInfo {
         FormatInfo {
             name: F::NAME,
             id: F::ID,
+            file_type: F::FILE_TYPE,
             block_len: F::BLOCK_LEN,
             block_bytes: F::BLOCK_BYTES,
+            stand_in: F::STAND_IN,
             decode: F::dequantize,
             encode: F::quantize,
         }
@@ -137,6 +220,16 @@ impl FormatInfo {
     /// The format with this name, in any case.
     pub fn by_name(name: &str) -> Option<&'static FormatInfo> {
         FORMATS.iter().find(|f| f.name.eq_ignore_ascii_case(name))
+    }
+
+    /// The format for rows of `row_len` values: itself, the one that takes its place, or F16.
+    pub fn for_rows(&'static self, row_len: u64) -> &'static FormatInfo {
+        [Some(self.name), self.stand_in]
+            .into_iter()
+            .flatten()
+            .filter_map(FormatInfo::by_name)
+            .find(|format| row_len.is_multiple_of(format.block_len as u64))
+            .unwrap_or_else(|| FormatInfo::by_name("F16").expect("one of the formats"))
     }
 
     /// Whether weights are stored as floats, one a block.
@@ -159,21 +252,55 @@ impl FormatInfo {
         }
     }
 
-    /// Encodes whole blocks: `values` into `row_bytes(values.len())` bytes, rounding to nearest.
-    pub fn quantize(&self, values: &[f32], out: &mut [u8]) {
-        for (v, b) in values
+    /// Encodes whole blocks: `values`, all finite, into `row_bytes(values.len())` bytes, with scales searched for.
+    /// `importance` has an entry for every value, mean squares of what it is multiplied with, or none at all.
+    pub fn quantize(&self, values: &[f32], importance: &[f32], out: &mut [u8]) {
+        let mut weights = [0.0; BLOCK_LEN_MAX];
+        let weights = &mut weights[..self.block_len];
+        for (i, (v, b)) in values
             .chunks_exact(self.block_len)
             .zip(out.chunks_exact_mut(self.block_bytes))
+            .enumerate()
         {
-            (self.encode)(v, b);
+            if !self.is_float() {
+                weigh(
+                    v,
+                    importance.get(i * self.block_len..).unwrap_or(&[]),
+                    weights,
+                );
+            }
+            (self.encode)(v, weights, b);
         }
+    }
+}
+
+/// What the squared errors of a block's values weigh: more where values are large, times the importance if there is one.
+fn weigh(values: &[f32], importance: &[f32], weights: &mut [f32]) {
+    let mean = values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32;
+    let floor = if mean > 0.0 { mean } else { 1.0 };
+    for (w, v) in weights.iter_mut().zip(values) {
+        *w = (floor + v * v).sqrt();
+    }
+    let total: f32 = importance.iter().take(values.len()).sum();
+    if total > 0.0 && total.is_finite() {
+        // A column that nothing was seen in counts a little all the same.
+        let least = 1e-4 * total / values.len() as f32;
+        weights
+            .iter_mut()
+            .zip(importance)
+            .for_each(|(w, i)| *w *= i.max(least) / total);
     }
 }
 
 /// Calls the macro `$then` with every format's type, floats and codes apart: the one list of formats.
 macro_rules! for_each_format {
     ($then:ident) => {
-        $then! { floats: [F32, F16, BF16], codes: [Q4_0, Q4_1, Q5_0, Q8_0, Q4_K, Q5_K, Q6_K] }
+        $then! {
+            floats: [F32, F16, BF16],
+            codes: [
+                Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, TQ2_0, MXFP4
+            ]
+        }
     };
 }
 
@@ -219,14 +346,34 @@ fn peak(values: &[f32]) -> f32 {
         .fold(0.0, |m: f32, &x| if x.abs() > m.abs() { x } else { m })
 }
 
-/// Smallest and largest value, 0 included.
-fn span(values: &[f32]) -> (f32, f32) {
-    values.iter().fold((0.0, 0.0), |(lo, hi): (f32, f32), &x| {
-        (lo.min(x), hi.max(x))
-    })
+/// Packs integers of 0 to 63, `N` for each row, for [`six_bits`]: the lower four bits of two in a byte, then the upper two
+/// of four; three quarters of `N` bytes a row.
+fn pack_six_bits<const N: usize>(rows: [[u8; N]; LANES], out: &mut [u8]) {
+    let (low, high) = out.split_at_mut(N / 2 * LANES);
+    low.fill(0);
+    high.fill(0);
+    for (r, row) in rows.iter().enumerate() {
+        for (i, v) in row.iter().enumerate() {
+            low[i / 2 * LANES + r] |= (v & 15) << (i % 2 * 4);
+            high[i / 4 * LANES + r] |= (v >> 4) << (i % 4 * 2);
+        }
+    }
 }
 
-/// Code of `x` rounded to nearest within `0..=max`.
-fn code(x: f32, max: u8) -> u8 {
-    x.round().clamp(0.0, f32::from(max)) as u8
+/// Integer `i` of every row out of what [`pack_six_bits`] wrote for `n` a row.
+///
+/// # Safety
+/// `p` is readable for three quarters of `16 n` bytes, and `i < n`.
+#[inline(always)]
+unsafe fn six_bits<S: Simd>(s: S, p: *const u8, n: usize, i: usize) -> S::I {
+    // SAFETY: the lower bits lie in the first `8 n` bytes, the upper ones in the `4 n` behind.
+    let (low, high) = unsafe {
+        (
+            s.i_from_u8(p.add(i / 2 * LANES)),
+            s.i_from_u8(p.add((n / 2 + i / 4) * LANES)),
+        )
+    };
+    let low = s.i_and(s.i_shr(low, (i % 2 * 4) as u32), s.i_splat(15));
+    let high = s.i_and(s.i_shr(high, (i % 4 * 2) as u32), s.i_splat(3));
+    s.i_or(low, s.i_shl(high, 4))
 }

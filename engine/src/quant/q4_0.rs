@@ -1,16 +1,24 @@
 //! Q4_0: 32 codes of 4 bits, one scale; weight = d (q - 8).
 #![allow(unsafe_code)]
 
-use super::{Codes, Format, code, f16_at, gather_f16, peak, put_f16, recip};
+use super::search::{self, Even, Grid};
+use super::{Codes, Format, f16_at, gather_f16, put_f16, recip};
 use crate::simd::{LANES, Simd};
 
 /// Block: `d: f16, qs: [u8; 16]`; byte `j` holds columns `j` (low nibble) and `j + 16`.
 #[allow(non_camel_case_types, reason = "the format's name")]
 pub struct Q4_0;
 
+/// The codes' values.
+const GRID: Even = Even {
+    low: -8.0,
+    high: 7.0,
+};
+
 impl Format for Q4_0 {
     const NAME: &'static str = "Q4_0";
     const ID: u32 = 2;
+    const FILE_TYPE: u32 = 2;
     const BLOCK_LEN: usize = 32;
     const BLOCK_BYTES: usize = 18;
 
@@ -22,9 +30,9 @@ impl Format for Q4_0 {
         }
     }
 
-    fn quantize(values: &[f32], block: &mut [u8]) {
-        let inverse = recip(put_f16(block, 0, peak(values) / -8.0));
-        let q = |x: f32| code(x * inverse + 8.0, 15);
+    fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
+        let inverse = recip(put_f16(block, 0, search::scale(values, weights, GRID)));
+        let q = |x: f32| GRID.code(x * inverse);
         for (j, b) in block[2..].iter_mut().enumerate() {
             *b = q(values[j]) | q(values[j + 16]) << 4;
         }

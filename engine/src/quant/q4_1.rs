@@ -1,7 +1,7 @@
 //! Q4_1: 32 codes of 4 bits, scale and minimum; weight = d q + m.
 #![allow(unsafe_code)]
 
-use super::{Codes, Format, code, f16_at, gather_f16, put_f16, recip};
+use super::{Codes, Format, f16_at, gather_f16, put_f16, search};
 use crate::simd::{LANES, Simd};
 
 /// Block: `d: f16, m: f16, qs: [u8; 16]`; byte `j` holds columns `j` (low nibble) and `j + 16`.
@@ -11,6 +11,7 @@ pub struct Q4_1;
 impl Format for Q4_1 {
     const NAME: &'static str = "Q4_1";
     const ID: u32 = 3;
+    const FILE_TYPE: u32 = 3;
     const BLOCK_LEN: usize = 32;
     const BLOCK_BYTES: usize = 20;
 
@@ -22,14 +23,16 @@ impl Format for Q4_1 {
         }
     }
 
-    fn quantize(values: &[f32], block: &mut [u8]) {
-        let lo = values.iter().copied().fold(f32::INFINITY, f32::min);
-        let hi = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let inverse = recip(put_f16(block, 0, (hi - lo) / 15.0));
-        let m = put_f16(block, 2, lo);
-        let q = |x: f32| code((x - m) * inverse, 15);
+    fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
+        let line = search::line(values, weights, 15.0, false);
+        let line = search::Line {
+            scale: put_f16(block, 0, line.scale),
+            min: put_f16(block, 2, line.min),
+        };
+        let mut codes = [0; 32];
+        line.codes(values, 15.0, &mut codes);
         for (j, b) in block[4..].iter_mut().enumerate() {
-            *b = q(values[j]) | q(values[j + 16]) << 4;
+            *b = codes[j] | codes[j + 16] << 4;
         }
     }
 }

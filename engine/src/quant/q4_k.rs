@@ -1,7 +1,7 @@
 //! Q4_K: super-blocks of 8 groups of 32 codes of 4 bits; scales and minima of 6 bits; weight = d s q - dmin m.
 #![allow(unsafe_code)]
 
-use super::{Codes, Format, code, f16_at, gather_f16, put_f16, recip, span};
+use super::{Codes, Format, f16_at, gather_f16, put_f16, search};
 use crate::simd::{LANES, Simd};
 
 /// Block: `d: f16, dmin: f16, scales: [u8; 12], qs: [u8; 128]`; bytes `32 c ..` of `qs` hold groups `2 c` (low nibbles)
@@ -31,25 +31,23 @@ fn pack_scale_min(scales: [u8; 8], mins: [u8; 8]) -> [u8; 12] {
 }
 
 /// Chooses scales and minima for codes of `0..=max`, writes the block's first 16 bytes and gives the codes.
-pub(super) fn quantize_groups(values: &[f32], max: u8, block: &mut [u8], codes: &mut [u8; 256]) {
-    let mut scales = [0.0f32; 8];
-    let mut mins = [0.0f32; 8];
-    for (g, group) in values.chunks_exact(32).enumerate() {
-        let (lo, hi) = span(group);
-        scales[g] = (hi - lo) / f32::from(max);
-        mins[g] = -lo;
-    }
-    let d = put_f16(block, 0, scales.iter().copied().fold(0.0, f32::max) / 63.0);
-    let dmin = put_f16(block, 2, mins.iter().copied().fold(0.0, f32::max) / 63.0);
-    let s = scales.map(|x| code(x * recip(d), 63));
-    let m = mins.map(|x| code(x * recip(dmin), 63));
-    block[4..16].copy_from_slice(&pack_scale_min(s, m));
-    for (g, group) in values.chunks_exact(32).enumerate() {
-        let inverse = recip(d * f32::from(s[g]));
-        let min = dmin * f32::from(m[g]);
-        for (c, x) in codes[32 * g..].iter_mut().zip(group) {
-            *c = code((x + min) * inverse, max);
-        }
+pub(super) fn quantize_groups(
+    values: &[f32],
+    weights: &[f32],
+    max: f32,
+    block: &mut [u8],
+    codes: &mut [u8; 256],
+) {
+    let found = search::nested_lines::<8>(values, weights, max, 63.0);
+    put_f16(block, 0, found.factors[0]);
+    put_f16(block, 2, found.factors[1]);
+    block[4..16].copy_from_slice(&pack_scale_min(found.scales, found.mins));
+    for (g, (x, c)) in values
+        .chunks_exact(32)
+        .zip(codes.chunks_exact_mut(32))
+        .enumerate()
+    {
+        found.line(g).codes(x, max, c);
     }
 }
 
@@ -120,6 +118,8 @@ pub(super) fn dequantize_groups(block: &[u8], codes: &[u8; 256], out: &mut [f32]
 impl Format for Q4_K {
     const NAME: &'static str = "Q4_K";
     const ID: u32 = 12;
+    const FILE_TYPE: u32 = 14;
+    const STAND_IN: Option<&'static str> = Some("Q5_0");
     const BLOCK_LEN: usize = 256;
     const BLOCK_BYTES: usize = 144;
 
@@ -129,9 +129,9 @@ impl Format for Q4_K {
         dequantize_groups(block, &codes, out);
     }
 
-    fn quantize(values: &[f32], block: &mut [u8]) {
+    fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
         let mut codes = [0; 256];
-        quantize_groups(values, 15, block, &mut codes);
+        quantize_groups(values, weights, 15.0, block, &mut codes);
         for (c, bytes) in block[16..].chunks_exact_mut(32).enumerate() {
             for (j, b) in bytes.iter_mut().enumerate() {
                 *b = codes[64 * c + j] | codes[64 * c + 32 + j] << 4;

@@ -1,16 +1,42 @@
 //! Q5_0: 32 codes of 5 bits, one scale; weight = d (q - 16).
 #![allow(unsafe_code)]
 
-use super::{Codes, Format, code, f16_at, gather_f16, peak, put_f16, recip};
+use super::search::{self, Even, Grid};
+use super::{Codes, Format, f16_at, gather_f16, put_f16, recip};
 use crate::simd::{LANES, Simd};
 
 /// Block: `d: f16, qh: u32, qs: [u8; 16]`; `qs` as in Q4_0, bit `j` of `qh` is the fifth bit of column `j`.
 #[allow(non_camel_case_types, reason = "the format's name")]
 pub struct Q5_0;
 
+/// The codes' values.
+const GRID: Even = Even {
+    low: -16.0,
+    high: 15.0,
+};
+
+/// Writes `qh` and `qs` of 32 codes of 5 bits.
+pub(super) fn put_codes(codes: &[u8; 32], out: &mut [u8]) {
+    let high = (0..32).fold(0, |bits, j| bits | u32::from(codes[j] >> 4) << j);
+    out[..4].copy_from_slice(&high.to_le_bytes());
+    for (j, b) in out[4..].iter_mut().enumerate() {
+        *b = codes[j] & 15 | codes[j + 16] << 4;
+    }
+}
+
+/// Reads what [`put_codes`] wrote.
+pub(super) fn get_codes(bytes: &[u8], codes: &mut [u8]) {
+    let high = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    for (j, &b) in bytes[4..].iter().enumerate() {
+        codes[j] = (b & 15) | ((high >> j & 1) as u8 * 16);
+        codes[j + 16] = (b >> 4) | ((high >> (j + 16) & 1) as u8 * 16);
+    }
+}
+
 impl Format for Q5_0 {
     const NAME: &'static str = "Q5_0";
     const ID: u32 = 6;
+    const FILE_TYPE: u32 = 8;
     const BLOCK_LEN: usize = 32;
     const BLOCK_BYTES: usize = 22;
 
@@ -23,18 +49,10 @@ impl Format for Q5_0 {
         }
     }
 
-    fn quantize(values: &[f32], block: &mut [u8]) {
-        let inverse = recip(put_f16(block, 0, peak(values) / -16.0));
-        let mut high = 0u32;
-        let mut q = |j: usize| {
-            let q = code(values[j] * inverse + 16.0, 31);
-            high |= u32::from(q >> 4) << j;
-            q & 15
-        };
-        for (j, b) in block[6..].iter_mut().enumerate() {
-            *b = q(j) | q(j + 16) << 4;
-        }
-        block[2..6].copy_from_slice(&high.to_le_bytes());
+    fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
+        let inverse = recip(put_f16(block, 0, search::scale(values, weights, GRID)));
+        let codes = std::array::from_fn(|j| GRID.code(values[j] * inverse));
+        put_codes(&codes, &mut block[2..]);
     }
 }
 
@@ -45,11 +63,7 @@ impl Codes for Q5_0 {
     const HAS_MIN: bool = false;
 
     fn codes(block: &[u8], codes: &mut [u8]) {
-        let high = u32::from_le_bytes([block[2], block[3], block[4], block[5]]);
-        for (j, &b) in block[6..].iter().enumerate() {
-            codes[j] = (b & 15) | ((high >> j & 1) as u8 * 16);
-            codes[j + 16] = (b >> 4) | ((high >> (j + 16) & 1) as u8 * 16);
-        }
+        get_codes(&block[2..], codes);
     }
 
     fn pack_scales(blocks: [&[u8]; LANES], out: &mut [u8]) {

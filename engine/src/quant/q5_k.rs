@@ -12,6 +12,8 @@ pub struct Q5_K;
 impl Format for Q5_K {
     const NAME: &'static str = "Q5_K";
     const ID: u32 = 13;
+    const FILE_TYPE: u32 = 16;
+    const STAND_IN: Option<&'static str> = Some("Q5_1");
     const BLOCK_LEN: usize = 256;
     const BLOCK_BYTES: usize = 176;
 
@@ -21,9 +23,9 @@ impl Format for Q5_K {
         q4_k::dequantize_groups(block, &codes, out);
     }
 
-    fn quantize(values: &[f32], block: &mut [u8]) {
+    fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
         let mut codes = [0; 256];
-        q4_k::quantize_groups(values, 31, block, &mut codes);
+        q4_k::quantize_groups(values, weights, 31.0, block, &mut codes);
         let (high, low) = block[16..].split_at_mut(32);
         for (j, h) in high.iter_mut().enumerate() {
             *h = (0..8).fold(0, |bits, g| bits | codes[32 * g + j] >> 4 << g);

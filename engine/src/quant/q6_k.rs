@@ -1,7 +1,8 @@
 //! Q6_K: super-blocks of 16 groups of 16 codes of 6 bits, 8-bit scales; weight = d s (q - 32).
 #![allow(unsafe_code)]
 
-use super::{Codes, Format, code, f16_at, gather_f16, peak, put_f16, recip};
+use super::search::{self, Even, Grid};
+use super::{Codes, Format, f16_at, gather_f16, put_f16, recip};
 use crate::simd::{LANES, Simd};
 
 /// Block: `ql: [u8; 128], qh: [u8; 64], scales: [i8; 16], d: f16`. Each half of 128 columns takes 64 bytes of `ql` and
@@ -15,9 +16,22 @@ const SCALES: usize = 192;
 /// Byte offset of `d`.
 const D: usize = 208;
 
+/// The codes' values.
+const GRID: Even = Even {
+    low: -32.0,
+    high: 31.0,
+};
+/// Values of the scales.
+const SCALE_RANGE: Even = Even {
+    low: -128.0,
+    high: 127.0,
+};
+
 impl Format for Q6_K {
     const NAME: &'static str = "Q6_K";
     const ID: u32 = 14;
+    const FILE_TYPE: u32 = 18;
+    const STAND_IN: Option<&'static str> = Some("Q8_0");
     const BLOCK_LEN: usize = 256;
     const BLOCK_BYTES: usize = 210;
 
@@ -31,19 +45,15 @@ impl Format for Q6_K {
         }
     }
 
-    fn quantize(values: &[f32], block: &mut [u8]) {
-        let mut scales = [0.0f32; 16];
-        for (s, group) in scales.iter_mut().zip(values.chunks_exact(16)) {
-            *s = peak(group) / -32.0;
-        }
-        let d = put_f16(block, D, peak(&scales) / -128.0);
+    fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
+        let found = search::nested::<16, _>(values, weights, GRID, SCALE_RANGE);
+        put_f16(block, D, found.d);
         let mut codes = [0u8; 256];
-        for (g, group) in values.chunks_exact(16).enumerate() {
-            let s = (scales[g] * recip(d)).round().clamp(-128.0, 127.0);
-            block[SCALES + g] = s as i8 as u8;
-            let inverse = recip(d * s);
-            for (c, x) in codes[16 * g..].iter_mut().zip(group) {
-                *c = code(x * inverse + 32.0, 63);
+        for (g, x) in values.chunks_exact(16).enumerate() {
+            block[SCALES + g] = found.scales[g] as u8;
+            let inverse = recip(found.d * f32::from(found.scales[g]));
+            for (c, x) in codes[16 * g..].iter_mut().zip(x) {
+                *c = GRID.code(x * inverse);
             }
         }
         for half in 0..2 {

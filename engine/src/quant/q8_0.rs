@@ -1,16 +1,24 @@
 //! Q8_0: 32 codes of 8 bits, one scale; weight = d q with signed q.
 #![allow(unsafe_code)]
 
-use super::{Codes, Format, f16_at, gather_f16, peak, put_f16, recip};
+use super::search::{self, Even, Grid};
+use super::{Codes, Format, f16_at, gather_f16, put_f16, recip};
 use crate::simd::{LANES, Simd};
 
 /// Block: `d: f16, qs: [i8; 32]`. In a panel the codes are `q + 128`, as two planes of four bits.
 #[allow(non_camel_case_types, reason = "the format's name")]
 pub struct Q8_0;
 
+/// The codes' values.
+const GRID: Even = Even {
+    low: -127.0,
+    high: 127.0,
+};
+
 impl Format for Q8_0 {
     const NAME: &'static str = "Q8_0";
     const ID: u32 = 8;
+    const FILE_TYPE: u32 = 7;
     const BLOCK_LEN: usize = 32;
     const BLOCK_BYTES: usize = 34;
 
@@ -21,10 +29,10 @@ impl Format for Q8_0 {
         }
     }
 
-    fn quantize(values: &[f32], block: &mut [u8]) {
-        let inverse = recip(put_f16(block, 0, peak(values).abs() / 127.0));
+    fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
+        let inverse = recip(put_f16(block, 0, search::scale(values, weights, GRID)));
         for (b, x) in block[2..].iter_mut().zip(values) {
-            *b = (x * inverse).round().clamp(-127.0, 127.0) as i8 as u8;
+            *b = GRID.level(x * inverse) as i8 as u8;
         }
     }
 }

@@ -282,6 +282,18 @@ unsafe impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn b_zero(self) -> Self::B {
+        // SAFETY: the witness guarantees the CPU feature.
+        unsafe { [_mm256_setzero_si256(); 2] }
+    }
+    #[inline(always)]
+    fn b_lookup(self, table: [u8; 16], v: Self::B) -> Self::B {
+        // SAFETY: the witness guarantees the CPU feature; the table has 16 bytes.
+        let table =
+            unsafe { [_mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())); 2] };
+        both!(_mm256_shuffle_epi8, table, v)
+    }
+    #[inline(always)]
     unsafe fn b_store(self, p: *mut u8, v: Self::B) {
         let p = p.cast::<__m256i>();
         // SAFETY: writable for 64 bytes by contract.

@@ -203,6 +203,18 @@ unsafe impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn b_zero(self) -> Self::B {
+        cpu!(_mm512_setzero_si512())
+    }
+    #[inline(always)]
+    fn b_lookup(self, table: [u8; 16], v: Self::B) -> Self::B {
+        // The table has 16 bytes.
+        let table = cpu!(_mm512_broadcast_i32x4(_mm_loadu_si128(
+            table.as_ptr().cast()
+        )));
+        cpu!(_mm512_shuffle_epi8(table, v))
+    }
+    #[inline(always)]
     unsafe fn b_store(self, p: *mut u8, v: Self::B) {
         // SAFETY: writable for 64 bytes by contract.
         unsafe { _mm512_storeu_si512(p.cast(), v) }

@@ -217,6 +217,10 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     /// `(byte >> shift) & mask` in every byte; `shift` is at most 7.
     fn b_field(self, v: Self::B, shift: u32, mask: u8) -> Self::B;
 
+    /// 64 zeros.
+    fn b_zero(self) -> Self::B;
+    /// `table[byte]` for every byte; bytes are below 16.
+    fn b_lookup(self, table: [u8; 16], v: Self::B) -> Self::B;
     /// # Safety
     /// `p` is writable for 64 bytes, any alignment.
     unsafe fn b_store(self, p: *mut u8, v: Self::B);

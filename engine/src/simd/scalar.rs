@@ -174,6 +174,14 @@ unsafe impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn b_zero(self) -> Self::B {
+        [0; 64]
+    }
+    #[inline(always)]
+    fn b_lookup(self, table: [u8; 16], v: Self::B) -> Self::B {
+        v.map(|b| table[usize::from(b & 15)])
+    }
+    #[inline(always)]
     unsafe fn b_store(self, p: *mut u8, v: Self::B) {
         // SAFETY: writable for 64 bytes by contract.
         unsafe { p.cast::<[u8; 64]>().write(v) }

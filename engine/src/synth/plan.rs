@@ -34,9 +34,6 @@ impl Planned {
     }
 }
 
-/// Formats that stand in where rows are not whole blocks of the one asked for, as llama.cpp chooses them.
-const STAND_IN: &[(&str, &str)] = &[("Q4_K", "Q5_0"), ("Q5_K", "Q8_0"), ("Q6_K", "Q8_0")];
-
 /// Plans a file. Errors: sizes beyond what can be counted.
 pub(super) fn plan(shape: &Shape, quant: &'static FormatInfo, seed: u64) -> Result<Plan> {
     let overflow = || {
@@ -91,9 +88,7 @@ fn metadata(shape: &Shape, quant: &FormatInfo, seed: u64) -> Metadata {
         );
     }
     m.u32(&key("vocab_size"), shape.vocabulary);
-    if let Some(file_type) = file_type(quant) {
-        m.u32("general.file_type", file_type);
-    }
+    m.u32("general.file_type", quant.file_type);
     m.u32("general.quantization_version", 2);
     tokenizer(&mut m, shape, seed);
     m
@@ -118,39 +113,6 @@ fn attention_factor(context: u32, original: u32) -> f32 {
     let original = f64::from(original);
     let stretch = f64::from(context) / original;
     (1.0 + stretch.ln() / original.ln()).sqrt() as f32
-}
-
-/// Number of the file type that llama.cpp names a file by.
-fn file_type(quant: &FormatInfo) -> Option<u32> {
-    const FILE_TYPES: &[(&str, u32)] = &[
-        ("F32", 0),
-        ("F16", 1),
-        ("Q4_0", 2),
-        ("Q4_1", 3),
-        ("Q8_0", 7),
-        ("Q5_0", 8),
-        ("Q4_K", 14),
-        ("Q5_K", 16),
-        ("Q6_K", 18),
-        ("BF16", 32),
-    ];
-    FILE_TYPES
-        .iter()
-        .find(|(name, _)| *name == quant.name)
-        .map(|(_, number)| *number)
-}
-
-/// The format of a matrix with rows of `row_len` values: `quant`, its stand-in, or F16.
-fn format_for(quant: &'static FormatInfo, row_len: u64) -> &'static FormatInfo {
-    let stand_in = STAND_IN
-        .iter()
-        .find(|(name, _)| *name == quant.name)
-        .and_then(|(_, other)| FormatInfo::by_name(other));
-    [Some(quant), stand_in]
-        .into_iter()
-        .flatten()
-        .find(|format| row_len.is_multiple_of(format.block_len as u64))
-        .unwrap_or_else(|| named("F16"))
 }
 
 /// A format that the engine always has.
@@ -184,7 +146,7 @@ impl List {
     /// A matrix of `rows` rows of `row_len` values that keeps the scale of its input.
     fn matrix(&mut self, name: String, row_len: u64, rows: u64) {
         let std = 1.0 / (row_len as f32).sqrt();
-        let format = format_for(self.quant, row_len);
+        let format = self.quant.for_rows(row_len);
         self.push(name, vec![row_len, rows], format, Fill::Bell(std));
     }
 

@@ -49,8 +49,18 @@ fn weights_keep_the_scale_of_their_input() {
             let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
             let variance = values.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / n;
             assert!(mean.abs() < 0.01, "{name} {}: mean {mean}", format.name);
+            // What is rounded away is missing; of ternary codes that is a fifth.
+            let least = if format.block_bytes * 8 < format.block_len * 3 {
+                0.78
+            } else {
+                0.9
+            };
             let gain = variance * fan_in;
-            assert!((0.9..1.1).contains(&gain), "{name} {}: {gain}", format.name);
+            assert!(
+                (least..1.1).contains(&gain),
+                "{name} {}: {gain}",
+                format.name
+            );
         }
         let norm = values(&file, "blk.0.attn_norm.weight");
         assert!(norm.iter().all(|v| (0.5..1.5).contains(v)));
@@ -120,7 +130,8 @@ fn rows_that_are_no_whole_blocks_take_a_stand_in() {
     };
     check("Q4_K", 256, "Q4_K");
     check("Q4_K", 96, "Q5_0");
-    check("Q5_K", 96, "Q8_0");
+    check("Q5_K", 96, "Q5_1");
+    check("Q2_K", 96, "IQ4_NL");
     check("Q6_K", 96, "Q8_0");
     check("Q4_0", 96, "Q4_0");
     check("Q4_0", 100, "F16");

@@ -41,7 +41,7 @@ impl Pool {
         let mut values = vec![0.0; unit_values];
         for unit in bytes.chunks_exact_mut(unit_bytes) {
             values.fill_with(|| std * rng.bell());
-            format.quantize(&values, unit);
+            format.quantize(&values, &[], unit);
         }
         Pool { bytes, unit_bytes }
     }
