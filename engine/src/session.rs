@@ -41,7 +41,7 @@ impl<'a> Session<'a> {
         options.check()?;
         let ctx = c.context(options)?;
         let batch = options.batch.min(ctx);
-        let kv = Kv::new(options.kv, c.n_layers, c.n_kv_heads, c.head_dim, ctx);
+        let kv = Kv::new(options.kv, c.n_layers(), c.n_kv_heads, c.head_dim, ctx);
         let buffers = Buffers::new(model, pool.threads(), batch, ctx, options);
         Ok(Session {
             model,

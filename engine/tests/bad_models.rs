@@ -87,7 +87,7 @@ impl Bytes {
 
 #[test]
 fn the_files_are_good_before_they_are_spoiled() {
-    for shape in ["tiny", "tiny-phi3"] {
+    for shape in Shape::names().filter(|name| name.starts_with("tiny")) {
         Bytes::of(shape, "Q4_0").load().expect("a good file");
     }
 }
@@ -98,11 +98,11 @@ fn models_that_cannot_be_run_are_refused() {
     let fused = || Bytes::of("tiny-phi3", "Q4_0");
     let arch = "general.architecture";
     let mut name = 5u64.to_le_bytes().to_vec();
-    name.extend(b"gemma");
+    name.extend(b"mamba");
     let name: [u8; 13] = name.try_into().expect("13 bytes");
     tiny()
         .set(arch, name)
-        .refused(&["architecture \"gemma\" is not supported", "llama, phi3"]);
+        .refused(&["architecture \"mamba\" is not supported", "llama, phi3"]);
     tiny()
         .replace(arch, "general.architectura")
         .refused(&["\"general.architecture\" is missing"]);
@@ -189,6 +189,34 @@ fn models_that_cannot_be_run_are_refused() {
     fused()
         .set_u32("phi3.rope.scaling.attn_factor", (-1f32).to_bits())
         .refused(&["positive numbers"]);
+
+    let gemma = |key: &str, value, parts: &[&str]| {
+        Bytes::of("tiny-gemma3", "Q4_0")
+            .set_u32(key, value)
+            .refused(parts);
+    };
+    let zero = 0f32.to_bits();
+    gemma("gemma3.rope.freq_base_swa", zero, &["positive numbers"]);
+    let kinds = "positive numbers, or 0 for none";
+    Bytes::of("tiny-gemma2", "Q4_0")
+        .set_u32("gemma2.attn_logit_softcapping", (-1f32).to_bits())
+        .refused(&["soft caps", kinds]);
+    let granite = || Bytes::of("tiny-granite", "Q4_0");
+    granite()
+        .set_u32("granite.logit_scale", zero)
+        .refused(&["the scales of attention, embeddings, residuals and logits"]);
+    granite()
+        .replace("granite.residual_scale", "granite.residual_scalE")
+        .refused(&["\"granite.residual_scale\" is missing"]);
+    for (shape, tensor) in [
+        ("tiny-qwen3", "blk.1.attn_k_norm.weight"),
+        ("tiny-gemma3", "blk.0.post_ffw_norm.weight"),
+    ] {
+        let other = tensor.replace("weight", "wrong!");
+        Bytes::of(shape, "Q4_0")
+            .replace(tensor, &other)
+            .refused(&[&format!("\"{tensor}\" is missing")]);
+    }
 
     for tensor in [
         "blk.1.ffn_down.weight",

@@ -2,7 +2,7 @@
 
 use engine::kernel::cache::{self, POSITIONS};
 use engine::kernel::{
-    self, Attend, CHUNK, Kernels, Partial, Row, RowMut, TILE_TOKENS, TileGroup, Tiles,
+    self, Activation, Attend, CHUNK, Kernels, Partial, Row, RowMut, TILE_TOKENS, TileGroup, Tiles,
 };
 use engine::options::{Isa, KvType, Options};
 use engine::quant::{FORMATS, FormatInfo, GROUP};
@@ -343,21 +343,37 @@ fn vector_operations_agree_between_isas_and_with_plain_arithmetic() {
         let mut normed = vec![0.0; x.len()];
         kernels.rms_norm(&x, &weight, 1e-5, &mut normed);
         let mut silu = gate;
-        kernels.silu_mul(&mut silu, &[1.5; LANES]);
+        kernels.gate(Activation::Silu, &mut silu, &[1.5; LANES]);
         let rms = (x.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / 576.0 + 1e-5).sqrt();
         for i in 0..x.len() {
             let exact = f64::from(x[i]) / rms * f64::from(weight[i]);
             assert!((f64::from(normed[i]) - exact).abs() < 1e-5, "norm {i}");
         }
-        for (s, g) in silu.iter().zip(gate) {
-            let exact = 1.5 * f64::from(g) / (1.0 + (-f64::from(g)).exp());
-            let error = (f64::from(*s) - exact).abs();
-            assert!(
-                error <= 1e-5 * exact.abs() + 1e-30,
-                "silu({g}) = {s}, exact {exact}"
-            );
+        let mut gelu = gate;
+        kernels.gate(Activation::Gelu, &mut gelu, &[1.5; LANES]);
+        let mut capped = gate;
+        kernels.soft_cap(3.0, &mut capped[..9]);
+        let mut added = weight.clone();
+        kernels.add_rms_norm(&x, &weight, 1e-5, &mut added);
+        for i in 0..x.len() {
+            assert_eq!(added[i], weight[i] + normed[i], "added norm {i}");
         }
-        let bits: Vec<u32> = normed.iter().chain(&silu).map(|v| v.to_bits()).collect();
+        for (i, x) in gate.into_iter().map(f64::from).enumerate() {
+            let close = |what: &str, got: f32, exact: f64, slack: f64| {
+                let error = (f64::from(got) - exact).abs();
+                assert!(
+                    error <= 1e-5 * exact.abs() + slack,
+                    "{what}({x}) = {got}, exact {exact}"
+                );
+            };
+            close("silu", silu[i], 1.5 * x / (1.0 + (-x).exp()), 1e-30);
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+            close("gelu", gelu[i], 1.5 * 0.5 * x * (1.0 + inner.tanh()), 1e-7);
+            let exact = if i < 9 { 3.0 * (x / 3.0).tanh() } else { x };
+            close("cap", capped[i], exact, 1e-6);
+        }
+        let all = normed.iter().chain(&silu).chain(&gelu).chain(&capped);
+        let bits: Vec<u32> = all.map(|v| v.to_bits()).collect();
         assert_eq!(
             seen.get_or_insert_with(|| bits.clone()),
             &bits,
@@ -411,18 +427,25 @@ fn cached(
 #[test]
 fn attention_agrees_between_isas_and_with_plain_arithmetic() {
     let mut random = Random(5);
-    // Tokens, heads, values of a head, positions the first token sees, values between tokens beyond its heads.
-    for (kind, tokens, heads, dim, first, gap) in [
-        (KvType::F16, 1, 1, 64, 1, 0),
-        (KvType::F16, 1, 3, 64, 200, 0),
-        (KvType::F16, 1, 4, 128, 256, 0),
-        (KvType::F16, 1, 2, 80, 33, 0),
-        (KvType::F16, 5, 3, 96, 14, 32),
-        (KvType::F16, 16, 4, 64, 250, 16),
-        (KvType::F16, 64, 1, 32, 1, 8),
-        (KvType::Q8_0, 1, 3, 96, 256, 0),
-        (KvType::Q8_0, 1, 1, 32, 17, 0),
-        (KvType::Q8_0, 16, 4, 128, 210, 16),
+    const ALL: usize = usize::MAX;
+    // Tokens, heads, values of a head, positions up to the first token, values between tokens beyond its heads; window, cap.
+    for (kind, tokens, heads, dim, first, gap, window, cap) in [
+        (KvType::F16, 1, 1, 64, 1, 0, ALL, 0.0),
+        (KvType::F16, 1, 3, 64, 200, 0, ALL, 0.0),
+        (KvType::F16, 1, 4, 128, 256, 0, ALL, 0.0),
+        (KvType::F16, 1, 2, 80, 33, 0, ALL, 20.0),
+        (KvType::F16, 5, 3, 96, 14, 32, ALL, 0.0),
+        (KvType::F16, 16, 4, 64, 250, 16, ALL, 5.0),
+        (KvType::F16, 64, 1, 32, 1, 8, ALL, 0.0),
+        (KvType::F16, 1, 2, 64, 200, 0, 1, 0.0),
+        (KvType::F16, 1, 2, 64, 300, 0, 50, 0.0),
+        (KvType::F16, 16, 4, 64, 90, 16, 70, 20.0),
+        (KvType::F16, 64, 1, 32, 20, 0, 17, 0.0),
+        (KvType::F16, 30, 2, 48, 250, 0, 40, 0.0),
+        (KvType::Q8_0, 1, 3, 96, 256, 0, ALL, 0.0),
+        (KvType::Q8_0, 1, 1, 32, 17, 0, ALL, 0.0),
+        (KvType::Q8_0, 16, 4, 128, 210, 16, ALL, 0.0),
+        (KvType::Q8_0, 16, 4, 128, 210, 16, 99, 3.0),
     ] {
         let (rows, stride) = (tokens * heads, heads * dim + gap);
         let positions = (first + tokens - 1).min(CHUNK);
@@ -447,6 +470,8 @@ fn attention_agrees_between_isas_and_with_plain_arithmetic() {
                 keys: &keys,
                 values: &values,
                 seen: first,
+                window,
+                cap,
             };
             kernels.attend(
                 &a,
@@ -456,15 +481,25 @@ fn attention_agrees_between_isas_and_with_plain_arithmetic() {
             );
             for r in 0..rows {
                 let q = &q[r / heads * stride + r % heads * dim..][..dim];
-                let visible = (first + r / heads).min(CHUNK);
-                let score =
-                    |k: &[f64]| -> f64 { q.iter().zip(k).map(|(q, k)| f64::from(*q) * k).sum() };
+                let end = first + r / heads;
+                let visible = end.min(CHUNK);
+                let hidden = end.saturating_sub(window);
+                let score = |k: &[f64]| -> f64 {
+                    let score: f64 = q.iter().zip(k).map(|(q, k)| f64::from(*q) * k).sum();
+                    let cap = f64::from(cap);
+                    if cap > 0.0 {
+                        cap * (score / cap).tanh()
+                    } else {
+                        score
+                    }
+                };
                 let scores: Vec<f64> = k.chunks_exact(dim).take(visible).map(score).collect();
-                let max = scores.iter().copied().fold(f64::MIN, f64::max);
-                let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
+                let seen = &scores[hidden..];
+                let max = seen.iter().copied().fold(f64::MIN, f64::max);
+                let sum: f64 = seen.iter().map(|s| (s - max).exp()).sum();
                 for d in 0..dim {
                     let weighted = |p: usize| (scores[p] - max).exp() / sum * v[p * dim + d];
-                    let exact: f64 = (0..visible).map(weighted).sum();
+                    let exact: f64 = (hidden..visible).map(weighted).sum();
                     let got = f64::from(out[r * dim + d] / partials[r].sum);
                     assert!(
                         (got - exact).abs() < 1e-4,

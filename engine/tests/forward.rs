@@ -2,7 +2,8 @@
 //! instruction set.
 
 use engine::gguf::Gguf;
-use engine::model::Model;
+use engine::kernel::Activation;
+use engine::model::{Config, Model, Rope, RopeStyle};
 use engine::options::{Affinity, AffinityPolicy, Isa, KvType};
 use engine::pool::Pool;
 use engine::quant::FormatInfo;
@@ -67,6 +68,14 @@ fn results_do_not_depend_on_batch_threads_or_isa() {
         ("tiny", "Q6_K"),
         ("tiny-phi3", "Q4_0"),
         ("tiny-phi3", "Q5_K"),
+        ("tiny-llama3", "Q5_0"),
+        ("tiny-qwen2", "Q8_0"),
+        ("tiny-qwen3", "F16"),
+        ("tiny-gemma", "Q4_K"),
+        ("tiny-gemma2", "Q5_0"),
+        ("tiny-gemma3", "Q4_0"),
+        ("tiny-smollm3", "BF16"),
+        ("tiny-granite", "Q4_1"),
     ] {
         let expect = logits(shape, quant, &options(1, Isa::Auto, 512), &tokens, first);
         assert!(
@@ -95,7 +104,12 @@ fn results_do_not_depend_on_batch_threads_or_isa() {
 fn deep_attention_does_not_depend_on_batch_threads_or_isa() {
     // Two whole chunks of attention and a part of a third; the tiles of the batches begin within each.
     let tokens = prompt(600);
-    for (shape, quant, first) in [("tiny", "Q4_0", 500), ("tiny-phi3", "Q8_0", 510)] {
+    for (shape, quant, first) in [
+        ("tiny", "Q4_0", 500),
+        ("tiny-phi3", "Q8_0", 510),
+        ("tiny-gemma2", "Q4_0", 510),
+        ("tiny-gemma3", "Q8_0", 540),
+    ] {
         let kv = if shape == "tiny" {
             KvType::F16
         } else {
@@ -298,102 +312,146 @@ fn norm(x: &[f64], weight: &[f32]) -> Vec<f64> {
         .collect()
 }
 
-/// Rotates one head; `halves` as phi3, else neighbours as llama.
-fn rotate(
-    head: &mut [f64],
-    position: usize,
-    dims: usize,
-    (factors, magnitude): (&[f32], f64),
-    halves: bool,
-) {
-    for i in 0..dims / 2 {
-        let factor = factors.get(i).map_or(1.0, |f| f64::from(*f));
-        let angle = position as f64 * 10_000f64.powf(-2.0 * i as f64 / dims as f64) / factor;
-        let (a, b) = if halves {
-            (i, i + dims / 2)
-        } else {
-            (2 * i, 2 * i + 1)
+/// `x`, with a norm behind it if there is one.
+fn norm_if(x: Vec<f64>, weight: Option<Vec<f32>>) -> Vec<f64> {
+    match weight {
+        Some(weight) => norm(&x, &weight),
+        None => x,
+    }
+}
+
+/// Rotates one head.
+fn rotate(head: &mut [f64], position: usize, rope: &Rope, factors: &[f32]) {
+    for i in 0..rope.dims / 2 {
+        let factor = factors.get(i).map_or(1.0, |f| f64::from(*f)) * f64::from(rope.linear_factor);
+        let frequency = f64::from(rope.base).powf(-2.0 * i as f64 / rope.dims as f64);
+        let angle = position as f64 * frequency / factor;
+        let (a, b) = match rope.style {
+            RopeStyle::Halves => (i, i + rope.dims / 2),
+            RopeStyle::Adjacent => (2 * i, 2 * i + 1),
         };
+        let magnitude = f64::from(rope.magnitude);
         let (x, y) = (head[a] * magnitude, head[b] * magnitude);
         head[a] = x * angle.cos() - y * angle.sin();
         head[b] = x * angle.sin() + y * angle.cos();
     }
 }
 
+fn soft_cap(x: f64, cap: f32) -> f64 {
+    match f64::from(cap) {
+        0.0 => x,
+        cap => cap * (x / cap).tanh(),
+    }
+}
+
+fn activate(x: f64, activation: Activation) -> f64 {
+    match activation {
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::Gelu => {
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+            0.5 * x * (1.0 + inner.tanh())
+        }
+    }
+}
+
+/// Attention of one query over the keys and values it sees, `[dim]` each.
+fn attend(q: &[f64], keys: &[&[f64]], values: &[&[f64]], cap: f32) -> Vec<f64> {
+    let score = |k: &&[f64]| soft_cap(q.iter().zip(*k).map(|(a, b)| a * b).sum(), cap);
+    let weights: Vec<f64> = keys.iter().map(|k| f64::exp(score(k))).collect();
+    let total: f64 = weights.iter().sum();
+    let value = |d: usize| -> f64 { weights.iter().zip(values).map(|(w, v)| w * v[d]).sum() };
+    (0..q.len()).map(|d| value(d) / total).collect()
+}
+
 /// The logits after the last token, by the textbook, in double precision.
-fn plain(gguf: &Gguf, tokens: &[u32], rope_dims: usize, halves: bool) -> Vec<f64> {
-    let (embd, heads, kv_heads, dim, ff) = (256, 4, 2, 64, 512);
+fn plain(gguf: &Gguf, tokens: &[u32]) -> Vec<f64> {
+    let c = Config::from_gguf(gguf).expect("a model");
+    let dim = c.head_dim;
     let get = |name: &str| tensor(gguf, name);
     let need = |name: &str| get(name).unwrap_or_else(|| panic!("{name}"));
-    let long = get("rope_factors_long.weight").unwrap_or_default();
-    let factor = gguf.f32("phi3.rope.scaling.attn_factor").expect("a number");
-    let magnitude = f64::from(factor.unwrap_or(1.0));
+    let factors = get("rope_factors_long.weight")
+        .or_else(|| get("rope_freqs.weight"))
+        .unwrap_or_default();
     let embeddings = need("token_embd.weight");
-    let mut xs: Vec<Vec<f64>> = tokens
-        .iter()
-        .map(|&t| {
-            embeddings[t as usize * embd..][..embd]
-                .iter()
-                .map(|&v| f64::from(v))
-                .collect()
-        })
-        .collect();
-    for l in 0..2 {
-        let name = |part: &str| format!("blk.{l}.{part}.weight");
-        let qkv = get(&name("attn_qkv")).unwrap_or_else(|| {
+    let scaled = |x: &f32| f64::from(*x) * f64::from(c.embedding_scale);
+    let embed = |&t: &u32| {
+        embeddings[t as usize * c.n_embd..][..c.n_embd]
+            .iter()
+            .map(scaled)
+            .collect()
+    };
+    let mut xs: Vec<Vec<f64>> = tokens.iter().map(embed).collect();
+    for (l, layer) in c.layers.iter().enumerate() {
+        let name = |part: &str| format!("blk.{l}.{part}");
+        let weight = |part: &str| name(&format!("{part}.weight"));
+        let qkv = get(&weight("attn_qkv")).unwrap_or_else(|| {
             ["attn_q", "attn_k", "attn_v"]
-                .map(|p| need(&name(p)))
+                .map(|p| need(&weight(p)))
                 .concat()
         });
-        let gate_up = get(&name("ffn_gate")).map_or_else(
-            || need(&name("ffn_up")),
-            |g| [g, need(&name("ffn_up"))].concat(),
-        );
-        let (mut ks, mut vs) = (Vec::new(), Vec::new());
+        let biases = ["attn_q.bias", "attn_k.bias", "attn_v.bias"];
+        let biases = biases.map(|p| get(&name(p)).unwrap_or_default()).concat();
+        let up = need(&weight("ffn_up"));
+        let gate_up =
+            get(&weight("ffn_gate")).map_or_else(|| up.clone(), |g| [g, up.clone()].concat());
+        let (mut ks, mut vs): (Vec<Vec<f64>>, Vec<Vec<f64>>) = (Vec::new(), Vec::new());
         for (p, x) in xs.iter_mut().enumerate() {
-            let mut all = mat_vec(&qkv, &norm(x, &need(&name("attn_norm"))));
-            let v = all.split_off((heads + kv_heads) * dim);
-            all.chunks_exact_mut(dim)
-                .for_each(|h| rotate(h, p, rope_dims, (&long, magnitude), halves));
-            ks.push(all.split_off(heads * dim));
-            vs.push(v);
-            let mut attn = Vec::new();
-            for (h, q) in all.chunks_exact(dim).enumerate() {
-                let at = h / (heads / kv_heads) * dim;
-                let score = |k: &Vec<f64>| {
-                    q.iter().zip(&k[at..]).map(|(a, b)| a * b).sum::<f64>() / (dim as f64).sqrt()
+            let mut qk = mat_vec(&qkv, &norm(x, &need(&weight("attn_norm"))));
+            qk.iter_mut()
+                .zip(&biases)
+                .for_each(|(y, b)| *y += f64::from(*b));
+            vs.push(qk.split_off(c.q_dim() + c.kv_dim()));
+            for (h, head) in qk.chunks_exact_mut(dim).enumerate() {
+                let part = if h < c.n_heads {
+                    "attn_q_norm"
+                } else {
+                    "attn_k_norm"
                 };
-                let weights: Vec<f64> = ks.iter().map(|k| score(k).exp()).collect();
-                let total: f64 = weights.iter().sum();
-                attn.extend((0..dim).map(|d| {
-                    weights
-                        .iter()
-                        .zip(&vs)
-                        .map(|(w, v)| w / total * v[at + d])
-                        .sum::<f64>()
-                }));
+                head.copy_from_slice(&norm_if(head.to_vec(), get(&weight(part))));
+                if let Some(i) = layer.rope {
+                    rotate(head, p, &c.ropes[i], if i == 0 { &factors } else { &[] });
+                }
             }
-            let add = |x: &mut [f64], y: Vec<f64>| x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
-            add(x, mat_vec(&need(&name("attn_output")), &attn));
-            let gu = mat_vec(&gate_up, &norm(x, &need(&name("ffn_norm"))));
-            let act: Vec<f64> = (0..ff)
-                .map(|i| gu[i] / (1.0 + (-gu[i]).exp()) * gu[ff + i])
+            ks.push(qk.split_off(c.q_dim()));
+            qk.iter_mut()
+                .for_each(|q| *q *= f64::from(c.attention_scale));
+            let seen = (p + 1).saturating_sub(layer.window)..p + 1;
+            let mut attn = Vec::new();
+            for (h, q) in qk.chunks_exact(dim).enumerate() {
+                let at = h / c.group() * dim;
+                let [keys, values] = [&ks, &vs].map(|all| {
+                    all[seen.clone()]
+                        .iter()
+                        .map(|x| &x[at..at + dim])
+                        .collect::<Vec<_>>()
+                });
+                attn.extend(attend(q, &keys, &values, c.attention_cap));
+            }
+            let scale = f64::from(c.residual_scale);
+            let add =
+                |x: &mut [f64], y: Vec<f64>| x.iter_mut().zip(y).for_each(|(x, y)| *x += scale * y);
+            let out = mat_vec(&need(&weight("attn_output")), &attn);
+            add(x, norm_if(out, get(&weight("post_attention_norm"))));
+            let gu = mat_vec(&gate_up, &norm(x, &need(&weight("ffn_norm"))));
+            let act: Vec<f64> = (0..c.n_ff)
+                .map(|i| activate(gu[i], c.arch.activation) * gu[c.n_ff + i])
                 .collect();
-            add(x, mat_vec(&need(&name("ffn_down")), &act));
+            let out = mat_vec(&need(&weight("ffn_down")), &act);
+            add(x, norm_if(out, get(&weight("post_ffw_norm"))));
         }
     }
     let head = get("output.weight").unwrap_or(embeddings);
-    mat_vec(
-        &head,
-        &norm(xs.last().expect("tokens"), &need("output_norm.weight")),
-    )
+    let last = norm(xs.last().expect("tokens"), &need("output_norm.weight"));
+    let logit = |x: f64| soft_cap(x * f64::from(c.logit_scale), c.logit_cap);
+    mat_vec(&head, &last).into_iter().map(logit).collect()
 }
 
 #[test]
 fn the_pass_computes_what_the_textbook_says() {
-    let tokens = prompt(30);
-    for (shape, rope_dims, halves) in [("tiny", 64, false), ("tiny-phi3", 48, true)] {
-        let expect = plain(&gguf(shape, "F32"), &tokens, rope_dims, halves);
+    // More than any window.
+    let tokens = prompt(60);
+    for shape in Shape::names().filter(|name| name.starts_with("tiny")) {
+        let expect = plain(&gguf(shape, "F32"), &tokens);
         let got = logits(
             shape,
             "F32",

@@ -9,7 +9,7 @@
 #![allow(unsafe_code)]
 
 use super::cache::{self, BLOCK, POSITIONS, Reader, Source, View};
-use super::ops::exp;
+use super::ops::{exp, soft_cap};
 use crate::options::KvType;
 use crate::simd::{LANES, Simd};
 use std::ops::Range;
@@ -77,8 +77,13 @@ pub struct Attend<'a> {
     pub keys: &'a [u8],
     /// Panels of values of the chunk.
     pub values: &'a [u8],
-    /// Positions of the chunk that the first token sees, at least one; each next token sees one more, as far as [`CHUNK`] goes.
+    /// Positions from the start of the chunk to that of the first token, its own included, at least one; each next token
+    /// has one more. A token sees them as far as [`CHUNK`] goes.
     pub seen: usize,
+    /// Of these a token sees only so many latest ones, counted to its own position; `usize::MAX` for all.
+    pub window: usize,
+    /// Soft cap of the scores, see [`super::Kernels::soft_cap`]; 0 for none.
+    pub cap: f32,
 }
 
 impl Attend<'_> {
@@ -87,24 +92,35 @@ impl Attend<'_> {
         self.tokens * self.heads
     }
 
-    /// Positions that are read: those which the last token sees.
+    /// End of the positions that are read: of those which the last token sees.
     pub fn positions(&self) -> usize {
         self.visible(self.rows() - 1)
     }
 
     /// Bytes of the cache that are read: whole panels, but of values that need no decoding only the positions seen.
     pub fn bytes(&self) -> usize {
-        let positions = match self.kind {
-            KvType::F16 => self.positions(),
-            KvType::Q8_0 => self.positions().next_multiple_of(POSITIONS),
+        let positions = self.positions() - self.first_block();
+        let values = match self.kind {
+            KvType::F16 => positions,
+            KvType::Q8_0 => positions.next_multiple_of(POSITIONS),
         };
         let panel_bytes = cache::panel_bytes(self.kind, self.dim);
-        self.positions().div_ceil(POSITIONS) * panel_bytes + positions * panel_bytes / POSITIONS
+        positions.div_ceil(POSITIONS) * panel_bytes + values * panel_bytes / POSITIONS
     }
 
-    /// Positions that row `r` sees.
+    /// End of the positions that row `r` sees.
     fn visible(&self, r: usize) -> usize {
         (self.seen + r / self.heads).min(CHUNK)
+    }
+
+    /// Positions of the chunk that lie before the window of row `r`.
+    fn hidden(&self, r: usize) -> usize {
+        (self.seen + r / self.heads).saturating_sub(self.window)
+    }
+
+    /// First position of the first block that any row sees.
+    fn first_block(&self) -> usize {
+        self.hidden(0) / BLOCK * BLOCK
     }
 
     /// Rows that are computed together and see positions from `first` on.
@@ -122,7 +138,11 @@ impl Attend<'_> {
     /// Asserts what the kernel's reads and writes rely on.
     fn check(&self, out: &[Partial], values: &[f32], room: &[f32]) {
         let rows = self.rows();
-        assert!(rows > 0 && rows <= ROWS_MAX && self.seen > 0);
+        assert!(rows > 0 && rows <= ROWS_MAX && self.seen > 0 && self.window > 0);
+        assert!(
+            self.hidden(rows - 1) < CHUNK,
+            "every row sees a position of the chunk"
+        );
         assert!(self.dim.is_multiple_of(cache::dim_unit(self.kind)));
         assert!(self.q.len() >= (self.tokens - 1) * self.stride + self.heads * self.dim);
         let bytes = self.positions().div_ceil(POSITIONS) * cache::panel_bytes(self.kind, self.dim);
@@ -175,7 +195,8 @@ unsafe fn chunk<S: Simd, R: Reader>(
     let (dim, positions) = (a.dim, a.positions());
     let (scores, room) = room.split_at_mut(a.rows() * CHUNK);
     let panel_bytes = cache::panel_bytes(a.kind, dim);
-    let blocks = || (0..positions).step_by(BLOCK);
+    let first_block = a.first_block();
+    let blocks = || (first_block..positions).step_by(BLOCK);
     let panels = |first: usize| (positions - first).min(BLOCK).div_ceil(POSITIONS);
     let at = |panels: &[u8], first: usize| {
         panels
@@ -187,7 +208,11 @@ unsafe fn chunk<S: Simd, R: Reader>(
         let this = at(a.keys, first);
         let next = at(
             if last(first) { a.values } else { a.keys },
-            if last(first) { 0 } else { first + BLOCK },
+            if last(first) {
+                first_block
+            } else {
+                first + BLOCK
+            },
         );
         // SAFETY: the panels of all positions are there.
         let view = unsafe { R::keys(s, this, panels(first), dim, next, room) };
@@ -204,7 +229,8 @@ unsafe fn chunk<S: Simd, R: Reader>(
         }
     }
     for (r, (scores, partial)) in scores.chunks_exact_mut(CHUNK).zip(out).enumerate() {
-        *partial = softmax(s, scores, a.visible(r), positions);
+        let seen = a.hidden(r)..a.visible(r);
+        *partial = softmax(s, scores, seen, first_block..positions, a.cap);
     }
     for first in blocks() {
         let this = at(a.values, first);
@@ -224,32 +250,44 @@ unsafe fn chunk<S: Simd, R: Reader>(
             strips.steps = tile.positions;
             strips.columns = dim / LANES;
             // SAFETY: one weight a row and position, positions up to the last one seen, `dim` values each.
-            unsafe { strips.multiply::<S, R::Vectors>(s, &view, first > 0) };
+            unsafe { strips.multiply::<S, R::Vectors>(s, &view, first > first_block) };
         }
     }
 }
 
-/// Replaces the first `visible` scores by `exp(score - max)` and those behind, up to `positions`, by zero.
+/// Replaces the scores of the positions `seen` by `exp(score - max)` and all others of `positions` by zero; before, scores
+/// are capped where `cap` is not 0.
 #[inline(always)]
-fn softmax<S: Simd>(s: S, scores: &mut [f32], visible: usize, positions: usize) -> Partial {
-    let end = visible.next_multiple_of(LANES);
-    scores[visible..end].fill(f32::NEG_INFINITY);
+fn softmax<S: Simd>(
+    s: S,
+    scores: &mut [f32],
+    seen: Range<usize>,
+    positions: Range<usize>,
+    cap: f32,
+) -> Partial {
+    let (start, end) = (seen.start / LANES * LANES, seen.end.next_multiple_of(LANES));
+    if cap != 0.0 {
+        soft_cap(s, cap, &mut scores[seen.clone()]);
+    }
+    scores[start..seen.start].fill(f32::NEG_INFINITY);
+    scores[seen.end..end].fill(f32::NEG_INFINITY);
     let mut max = s.splat(f32::NEG_INFINITY);
-    for chunk in scores[..end].chunks_exact(LANES) {
+    for chunk in scores[start..end].chunks_exact(LANES) {
         // SAFETY: chunks of 16 values.
         max = s.max(unsafe { s.load(chunk.as_ptr()) }, max);
     }
     let max = s.largest(max);
-    for chunk in scores[..end].chunks_exact_mut(LANES) {
+    for chunk in scores[start..end].chunks_exact_mut(LANES) {
         // SAFETY: chunks of 16 values.
         unsafe {
             let e = exp(s, s.sub(s.load(chunk.as_ptr()), s.splat(max)));
             s.store(chunk.as_mut_ptr(), e);
         }
     }
-    scores[visible..end.max(positions)].fill(0.0);
+    scores[positions.start..seen.start].fill(0.0);
+    scores[seen.end..end.max(positions.end)].fill(0.0);
     let mut sum = s.splat(0.0);
-    for chunk in scores[..end].chunks_exact(LANES) {
+    for chunk in scores[start..end].chunks_exact(LANES) {
         // SAFETY: chunks of 16 values.
         sum = s.add(sum, unsafe { s.load(chunk.as_ptr()) });
     }

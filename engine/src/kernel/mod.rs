@@ -28,6 +28,15 @@ pub const SUM_GROUP: usize = 16;
 /// Tokens of a [`TileGroup`].
 pub const TILE_TOKENS: usize = 4;
 
+/// What a feed-forward gate goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `x / (1 + exp(-x))` (SwiGLU, Shazeer 2020).
+    Silu,
+    /// `x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))` (Hendrycks and Gimpel 2016, by its approximation).
+    Gelu,
+}
+
 /// 32 columns of the quantised activations of [`TILE_TOKENS`] tokens of a batch, as [`Kernels::dot_batch`] reads them.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C)]
@@ -128,6 +137,9 @@ pub trait Kernels: Send + Sync {
     /// Root-mean-square norm (Zhang and Sennrich 2019): `out = x / rms(x) * weight`.
     fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
 
+    /// The same, added to `out`.
+    fn add_rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
+
     /// Fills codes, scales and sums of `row` from its values; does nothing when the length is no multiple of 32.
     fn quantize(&self, row: &mut RowMut<'_>);
 
@@ -137,8 +149,11 @@ pub trait Kernels: Send + Sync {
     /// If the number of values is no multiple of 32 or there are too few groups.
     fn quantize_tile(&self, values: &[f32], t: usize, groups: &mut [TileGroup]);
 
-    /// `gate = silu(gate) * up` on one panel's 16 rows (SwiGLU, Shazeer 2020).
-    fn silu_mul(&self, gate: &mut [f32; LANES], up: &[f32; LANES]);
+    /// `gate = activation(gate) * up` on one panel's 16 rows.
+    fn gate(&self, activation: Activation, gate: &mut [f32; LANES], up: &[f32; LANES]);
+
+    /// `x = cap tanh(x / cap)` (Gemma Team 2024).
+    fn soft_cap(&self, cap: f32, x: &mut [f32]);
 
     /// Writes key and value of one position to slot `slot` of its panels, see [`cache`].
     ///
@@ -233,7 +248,14 @@ impl<S: Simd> Kernels for On<S> {
         let s = self.s;
         s.vectorize(
             #[inline(always)]
-            || ops::rms_norm(s, x, weight, eps, out),
+            || ops::rms_norm::<S, false>(s, x, weight, eps, out),
+        );
+    }
+    fn add_rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+        let s = self.s;
+        s.vectorize(
+            #[inline(always)]
+            || ops::rms_norm::<S, true>(s, x, weight, eps, out),
         );
     }
     fn quantize(&self, row: &mut RowMut<'_>) {
@@ -250,11 +272,18 @@ impl<S: Simd> Kernels for On<S> {
             || ops::quantize_tile(s, values, t, groups),
         );
     }
-    fn silu_mul(&self, gate: &mut [f32; LANES], up: &[f32; LANES]) {
+    fn gate(&self, activation: Activation, gate: &mut [f32; LANES], up: &[f32; LANES]) {
         let s = self.s;
         s.vectorize(
             #[inline(always)]
-            || ops::silu_mul(s, gate, up),
+            || ops::gate(s, activation, gate, up),
+        );
+    }
+    fn soft_cap(&self, cap: f32, x: &mut [f32]) {
+        let s = self.s;
+        s.vectorize(
+            #[inline(always)]
+            || ops::soft_cap(s, cap, x),
         );
     }
     fn store_kv(&self, kind: KvType, kv: [&[f32]; 2], slot: usize, panels: [&mut [u8]; 2]) {

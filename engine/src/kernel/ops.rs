@@ -1,7 +1,7 @@
-//! Vector operations between the matrices: norm, quantisation of activations, SwiGLU, conversions, exponential.
+//! Vector operations between the matrices: norm, quantisation of activations, gates, soft caps, conversions, exponential.
 #![allow(unsafe_code)]
 
-use super::{RowMut, SUM_GROUP, TILE_TOKENS, TileGroup};
+use super::{Activation, RowMut, SUM_GROUP, TILE_TOKENS, TileGroup};
 use crate::quant::GROUP;
 use crate::simd::{LANES, Simd};
 
@@ -50,8 +50,15 @@ fn store_at<S: Simd>(s: S, out: &mut [f32], i: usize, v: S::F) {
     }
 }
 
+/// See [`super::Kernels::rms_norm`]; with `ADD`, adds to `out`.
 #[inline(always)]
-pub(super) fn rms_norm<S: Simd>(s: S, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+pub(super) fn rms_norm<S: Simd, const ADD: bool>(
+    s: S,
+    x: &[f32],
+    weight: &[f32],
+    eps: f32,
+    out: &mut [f32],
+) {
     assert!(weight.len() == x.len() && out.len() == x.len());
     let mut squares = s.splat(0.0);
     for i in (0..x.len()).step_by(LANES) {
@@ -61,7 +68,10 @@ pub(super) fn rms_norm<S: Simd>(s: S, x: &[f32], weight: &[f32], eps: f32, out: 
     let mean = s.sum(squares) / x.len() as f32;
     let scale = s.splat(1.0 / (mean + eps).sqrt());
     for i in (0..x.len()).step_by(LANES) {
-        let v = s.mul(s.mul(load_at(s, x, i), scale), load_at(s, weight, i));
+        let mut v = s.mul(s.mul(load_at(s, x, i), scale), load_at(s, weight, i));
+        if ADD {
+            v = s.add(load_at(s, out, i), v);
+        }
         store_at(s, out, i, v);
     }
 }
@@ -122,13 +132,37 @@ fn quantize_group<S: Simd>(
     peak / 127.0
 }
 
+/// See [`super::Kernels::gate`]. Both activations are `x / (1 + exp(-y))`: since `(1 + tanh(z)) / 2 = 1 / (1 + exp(-2 z))`,
+/// `y` is `x` for SiLU and `2 sqrt(2 / pi) (x + 0.044715 x^3)` for GELU.
 #[inline(always)]
-pub(super) fn silu_mul<S: Simd>(s: S, gate: &mut [f32; LANES], up: &[f32; LANES]) {
+pub(super) fn gate<S: Simd>(
+    s: S,
+    activation: Activation,
+    gate: &mut [f32; LANES],
+    up: &[f32; LANES],
+) {
     // SAFETY: arrays of 16.
-    let (g, u) = unsafe { (s.load(gate.as_ptr()), s.load(up.as_ptr())) };
-    let one = s.splat(1.0);
-    let e = exp(s, s.sub(s.splat(0.0), g));
-    *gate = s.to_array(s.mul(s.div(g, s.add(one, e)), u));
+    let (x, u) = unsafe { (s.load(gate.as_ptr()), s.load(up.as_ptr())) };
+    let y = match activation {
+        Activation::Silu => x,
+        Activation::Gelu => {
+            let cubic = s.mul(s.mul(x, x), s.splat(0.071_354_814));
+            s.mul(x, s.add(cubic, s.splat(1.595_769)))
+        }
+    };
+    let e = exp(s, s.sub(s.splat(0.0), y));
+    *gate = s.to_array(s.mul(s.div(x, s.add(s.splat(1.0), e)), u));
+}
+
+/// See [`super::Kernels::soft_cap`]: `tanh(y) = 1 - 2 / (1 + exp(2 y))`.
+#[inline(always)]
+pub(super) fn soft_cap<S: Simd>(s: S, cap: f32, x: &mut [f32]) {
+    let (one, two) = (s.splat(1.0), s.splat(2.0));
+    for i in (0..x.len()).step_by(LANES) {
+        let e = exp(s, s.mul(load_at(s, x, i), s.splat(2.0 / cap)));
+        let tanh = s.sub(one, s.div(two, s.add(one, e)));
+        store_at(s, x, i, s.mul(tanh, s.splat(cap)));
+    }
 }
 
 /// 16 values in half precision.

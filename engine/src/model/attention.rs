@@ -5,7 +5,7 @@
 //! more barrier. Both ways merge the same chunks in the same order.
 #![allow(unsafe_code)]
 
-use super::config::{Config, RopeStyle};
+use super::config::{Config, HEAD_DIM_MAX, RopeStyle};
 use super::forward::{Pass, Worker, row, row_part};
 use crate::kernel::cache::POSITIONS;
 use crate::kernel::{Attend, CHUNK, Partial, ROWS_MAX, room_len};
@@ -72,7 +72,7 @@ impl Tile {
 }
 
 impl Pass<'_> {
-    /// Rotates queries and keys, scales the queries, and writes keys and values to the cache.
+    /// Norms, where the model does, and rotates queries and keys, scales the queries, and writes keys and values to the cache.
     pub(super) fn rotate(&self, w: &mut Worker<'_>, l: usize) {
         let c = &self.model.config;
         let heads = c.n_heads + c.n_kv_heads;
@@ -95,12 +95,25 @@ impl Pass<'_> {
         let at = t * (c.q_dim() + 2 * c.kv_dim()) + h * c.head_dim;
         // SAFETY: each head of each token belongs to one thread; the values behind are only read.
         let head = unsafe { b.qkv.write(at..at + c.head_dim) };
-        let position = self.start + t;
-        let half = c.rope.dims / 2;
-        rotate(head, &b.rope[position * half..][..half], c.rope.style);
+        let (position, layer) = (self.start + t, &self.model.layers[l]);
+        let norm = if h < c.n_heads {
+            &layer.q_norm
+        } else {
+            &layer.k_norm
+        };
+        if !norm.is_empty() {
+            let mut values = [0.0; HEAD_DIM_MAX];
+            let values = &mut values[..head.len()];
+            values.copy_from_slice(head);
+            let kernels = &self.model.kernels;
+            kernels.rms_norm(values, norm, c.rms_eps, head);
+        }
+        if let Some(i) = c.layers[l].rope {
+            let (half, style) = (c.ropes[i].dims / 2, c.ropes[i].style);
+            rotate(head, &b.ropes[i][position * half..][..half], style);
+        }
         if h < c.n_heads {
-            let scale = 1.0 / (c.head_dim as f32).sqrt();
-            head.iter_mut().for_each(|q| *q *= scale);
+            head.iter_mut().for_each(|q| *q *= c.attention_scale);
             return;
         }
         let v_at = at + c.kv_dim();
@@ -120,15 +133,15 @@ impl Pass<'_> {
     pub(super) fn attend(&self, w: &mut Worker<'_>, l: usize) {
         let c = &self.model.config;
         let (n, threads) = (self.tokens.len(), w.ctx.threads);
-        let chunks = (self.start + n).div_ceil(CHUNK);
+        let chunks = self.chunks(l, &(0..n));
         let items_min = ITEMS_PER_THREAD * threads;
         let few = n * c.n_kv_heads < items_min;
         // Of a few short sequences the heads of a group go to different threads; the keys come from cache then.
-        let alone = few && chunks == 1;
+        let alone = few && chunks.len() == 1;
         let heads = if alone { 1 } else { c.group() };
         let head_items = c.n_heads / heads;
         let tile_max = (TILE_ROWS / heads).max(1);
-        let split = few && chunks > 1 && threads > 1 && n <= SPLIT_TOKENS;
+        let split = few && chunks.len() > 1 && threads > 1 && n <= SPLIT_TOKENS;
         let tile_tokens = if split {
             tile_max
         } else {
@@ -146,18 +159,36 @@ impl Pass<'_> {
         };
         let tiles = n.div_ceil(tile_tokens) * head_items;
         if split {
-            for item in w.ctx.share(tiles * chunks) {
-                self.attend_split(w, &tile(item / chunks), item % chunks);
+            for item in w.ctx.share(tiles * chunks.len()) {
+                let chunk = chunks.start + item % chunks.len();
+                self.attend_split(w, &tile(item / chunks.len()), chunk);
             }
             w.clock.lap(Stage::Attention);
             w.barrier();
-            self.merge_chunks(w);
+            self.merge_chunks(w, l);
         } else {
             for i in (w.ctx.index..tiles).step_by(threads) {
                 self.attend_whole(w, &tile(i));
             }
         }
         w.clock.lap(Stage::Attention);
+    }
+
+    /// Chunks of which `tokens` see something in layer `l`.
+    fn chunks(&self, l: usize, tokens: &Range<usize>) -> Range<usize> {
+        let window = self.model.config.layers[l].window;
+        let first = (self.start + tokens.start + 1).saturating_sub(window);
+        first / CHUNK..(self.start + tokens.end).div_ceil(CHUNK)
+    }
+
+    /// Tokens of a tile that see something of `chunk`.
+    fn seeing(&self, tile: &Tile, chunk: usize) -> Range<usize> {
+        let window = self.model.config.layers[tile.layer].window;
+        let first = chunk * CHUNK;
+        let end = (first + CHUNK - 1)
+            .saturating_add(window)
+            .saturating_sub(self.start);
+        tile.tokens.start.max(first.saturating_sub(self.start))..tile.tokens.end.min(end)
     }
 
     /// A tile over all positions, chunk after chunk.
@@ -167,11 +198,16 @@ impl Pass<'_> {
         let [room, values, chunk_values] = unsafe { self.scratch(w, rows) };
         let mut states = [Partial::EMPTY; ROWS_MAX];
         let mut parts = [Partial::EMPTY; ROWS_MAX];
-        self.attend_chunk(w, tile, 0, room, &mut states[..rows], values);
-        let chunks = (self.start + tile.tokens.end).div_ceil(CHUNK);
-        for chunk in 1..chunks {
+        let mut chunks = self.chunks(tile.layer, &tile.tokens);
+        if self.seeing(tile, chunks.start) == tile.tokens {
+            self.attend_chunk(w, tile, chunks.start, room, &mut states, values);
+            chunks.start += 1;
+        } else {
+            values.fill(0.0);
+        }
+        for chunk in chunks {
             let seeing = self.attend_chunk(w, tile, chunk, room, &mut parts, chunk_values);
-            for (i, r) in (rows - seeing..rows).enumerate() {
+            for (i, r) in seeing.enumerate() {
                 let values = &mut values[row(r, c.head_dim)];
                 states[r].merge(values, parts[i], &chunk_values[row(i, c.head_dim)]);
             }
@@ -189,7 +225,7 @@ impl Pass<'_> {
         }
     }
 
-    /// One chunk for those rows of a tile that see it, the last ones; gives their number.
+    /// One chunk for those rows of a tile that see it, whose numbers it gives.
     fn attend_chunk(
         &self,
         w: &mut Worker<'_>,
@@ -198,15 +234,15 @@ impl Pass<'_> {
         room: &mut [f32],
         states: &mut [Partial],
         values: &mut [f32],
-    ) -> usize {
+    ) -> Range<usize> {
         let c = &self.model.config;
         let stride = c.q_dim() + 2 * c.kv_dim();
         let first = chunk * CHUNK;
-        let token = tile.tokens.start.max(first.saturating_sub(self.start));
-        let tokens = tile.tokens.end.saturating_sub(token);
-        if tokens == 0 {
-            return 0;
+        let seeing = self.seeing(tile, chunk);
+        if seeing.is_empty() {
+            return 0..0;
         }
+        let (token, tokens) = (seeing.start, seeing.len());
         let seen = self.start + token + 1 - first;
         let last = CHUNK.min(seen + tokens - 1);
         let q = token * stride + tile.heads.start * c.head_dim
@@ -228,6 +264,8 @@ impl Pass<'_> {
             keys: k,
             values: v,
             seen,
+            window: c.layers[tile.layer].window,
+            cap: c.attention_cap,
         };
         if tile.heads.start.is_multiple_of(c.group()) {
             w.ledger.kv_read_bytes += a.bytes() as u64;
@@ -239,7 +277,8 @@ impl Pass<'_> {
             &mut values[..rows * c.head_dim],
             room,
         );
-        rows
+        let first_row = (token - tile.tokens.start) * tile.heads.len();
+        first_row..first_row + rows
     }
 
     /// One chunk of a tile, left to be merged.
@@ -249,8 +288,8 @@ impl Pass<'_> {
         let [room, values, _] = unsafe { self.scratch(w, tile.rows()) };
         let mut parts = [Partial::EMPTY; ROWS_MAX];
         let seeing = self.attend_chunk(w, tile, chunk, room, &mut parts, values);
-        for i in 0..seeing {
-            let (t, h) = tile.row(tile.rows() - seeing + i);
+        for (i, r) in seeing.enumerate() {
+            let (t, h) = tile.row(r);
             let slot = self.slot(t, h, chunk);
             // SAFETY: each slot belongs to one item.
             unsafe {
@@ -263,21 +302,21 @@ impl Pass<'_> {
     }
 
     /// Merges the chunks of every head in the order of positions, as [`Pass::attend_whole`] does.
-    fn merge_chunks(&self, w: &mut Worker<'_>) {
+    fn merge_chunks(&self, w: &mut Worker<'_>, l: usize) {
         let (c, b) = (&self.model.config, self.buffers);
         for item in w.ctx.share(self.tokens.len() * c.n_heads) {
             let (t, h) = (item / c.n_heads, item % c.n_heads);
-            let chunks = (self.start + t + 1).div_ceil(CHUNK);
-            let first = self.slot(t, h, 0);
+            let chunks = self.chunks(l, &(t..t + 1));
+            let first = self.slot(t, h, chunks.start);
             let out = row_part(t, c.q_dim(), h * c.head_dim, c.head_dim);
             // SAFETY: the slots were written before the last barrier; each head belongs to one thread.
             let (out, states, values) = unsafe {
                 (
                     b.attn.write(out),
-                    b.attention.split.read(first..first + chunks),
+                    b.attention.split.read(first..first + chunks.len()),
                     b.attention
                         .split_values
-                        .read(first * c.head_dim..(first + chunks) * c.head_dim),
+                        .read(first * c.head_dim..(first + chunks.len()) * c.head_dim),
                 )
             };
             let mut state = states[0];

@@ -2,12 +2,15 @@
 
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::kernel::{ROWS_MAX, cache};
+use crate::kernel::{Activation, ROWS_MAX, cache};
 use crate::options::Options;
 use crate::simd::LANES;
 
 /// Context capacity when none is asked for and the model would allow more.
 const CTX_DEFAULT_MAX: usize = 4096;
+
+/// Values of a head at most.
+pub(super) const HEAD_DIM_MAX: usize = 1024;
 
 /// Limits on what a file may ask for.
 mod limits {
@@ -17,8 +20,6 @@ mod limits {
     pub(super) const WIDTH: usize = 1 << 20;
     /// Attention heads.
     pub(super) const HEADS: usize = 1024;
-    /// Values of a head.
-    pub(super) const HEAD_DIM: usize = 1024;
     /// Context length.
     pub(super) const CONTEXT: usize = 1 << 24;
 }
@@ -32,25 +33,103 @@ pub enum RopeStyle {
     Halves,
 }
 
+/// Layers in which a token sees only the latest positions: all but the last of each `period` layers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Windows {
+    /// Positions seen where the file does not say; 0 for all.
+    pub default: usize,
+    /// Layers of a period where the file does not say.
+    pub period: usize,
+    /// Base of the rotary frequencies in these layers where the file does not say; `None` for that of the others.
+    pub rope_base: Option<f32>,
+}
+
 /// What differs between architectures beyond what a file's tensors and metadata say.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Arch {
     /// Value of `general.architecture`.
     pub name: &'static str,
     /// How positions are encoded.
     pub rope_style: RopeStyle,
+    /// The last of each so many layers rotates nothing (NoPE, Yang et al. 2025); 0 where all rotate.
+    pub nope_period: usize,
+    /// Layers with a sliding window.
+    pub windows: Option<Windows>,
+    /// Queries and keys are normed head by head before they are rotated.
+    pub qk_norms: bool,
+    /// What attention and feed-forward give is normed before it is added to the residual stream.
+    pub post_norms: bool,
+    /// Activation of the gate.
+    pub activation: Activation,
+    /// Embeddings are multiplied by the square root of their width.
+    pub embedding_by_width: bool,
+    /// The file has multipliers for embeddings, residuals and logits.
+    pub multipliers: bool,
+    /// Soft caps of attention scores and of logits where the file does not say; 0 for none.
+    pub soft_caps: [f32; 2],
+    /// Models of so many layers scale attention by `n_embd / n_heads` instead of the size of a head.
+    pub scaled_by_width: Option<usize>,
 }
 
+impl Arch {
+    /// The architecture that files call `name`.
+    pub fn by_name(name: &str) -> Option<&'static Arch> {
+        ARCHS.iter().find(|arch| arch.name == name)
+    }
+
+    /// Names of all architectures.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        ARCHS.iter().map(|arch| arch.name)
+    }
+}
+
+const LLAMA: Arch = Arch {
+    name: "llama",
+    rope_style: RopeStyle::Adjacent,
+    nope_period: 0,
+    windows: None,
+    qk_norms: false,
+    post_norms: false,
+    activation: Activation::Silu,
+    embedding_by_width: false,
+    multipliers: false,
+    soft_caps: [0.0; 2],
+    scaled_by_width: None,
+};
+
+const PHI_3: Arch = Arch {
+    name: "phi3",
+    rope_style: RopeStyle::Halves,
+    ..LLAMA
+};
+
+const GEMMA: Arch = Arch {
+    name: "gemma",
+    activation: Activation::Gelu,
+    embedding_by_width: true,
+    ..PHI_3
+};
+
 /// The architectures the forward pass serves.
-pub(crate) const ARCHS: &[Arch] = &[
+#[rustfmt::skip]
+const ARCHS: &[Arch] = &[
+    LLAMA,
+    PHI_3,
+    Arch { name: "qwen2", ..PHI_3 },
+    Arch { name: "qwen3", qk_norms: true, ..PHI_3 },
+    GEMMA,
     Arch {
-        name: "llama",
-        rope_style: RopeStyle::Adjacent,
+        name: "gemma2",
+        windows: Some(Windows { default: 4096, period: 2, rope_base: None }),
+        post_norms: true, soft_caps: [50.0, 30.0], scaled_by_width: Some(46), ..GEMMA
     },
     Arch {
-        name: "phi3",
-        rope_style: RopeStyle::Halves,
+        name: "gemma3",
+        windows: Some(Windows { default: 0, period: 6, rope_base: Some(10_000.0) }),
+        qk_norms: true, post_norms: true, scaled_by_width: Some(62), ..GEMMA
     },
+    Arch { name: "smollm3", nope_period: 4, ..LLAMA },
+    Arch { name: "granite", multipliers: true, ..LLAMA },
 ];
 
 /// Rotary position embedding of a model.
@@ -70,13 +149,22 @@ pub struct Rope {
     pub original_context: usize,
 }
 
+/// What differs between the layers of a model.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LayerConfig {
+    /// Positions that a token sees, its own included.
+    pub window: usize,
+    /// Which of [`Config::ropes`] encodes positions; `None` for none.
+    pub rope: Option<usize>,
+}
+
 /// Hyperparameters of a model.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Architecture.
     pub arch: &'static Arch,
-    /// Layers.
-    pub n_layers: usize,
+    /// Layers, in order.
+    pub layers: Vec<LayerConfig>,
     /// Width of the residual stream.
     pub n_embd: usize,
     /// Query heads.
@@ -93,8 +181,20 @@ pub struct Config {
     pub n_ctx_train: usize,
     /// Added to the mean square in norms.
     pub rms_eps: f32,
-    /// Position encoding.
-    pub rope: Rope,
+    /// Position encodings: that of layers that see all positions, then that of layers with a window, if it is another.
+    pub ropes: Vec<Rope>,
+    /// What queries are multiplied by.
+    pub attention_scale: f32,
+    /// What embeddings are multiplied by.
+    pub embedding_scale: f32,
+    /// What attention and feed-forward give is multiplied by.
+    pub residual_scale: f32,
+    /// What logits are multiplied by.
+    pub logit_scale: f32,
+    /// Soft cap of attention scores, `cap tanh(x / cap)`; 0 for none.
+    pub attention_cap: f32,
+    /// Soft cap of logits; 0 for none.
+    pub logit_cap: f32,
 }
 
 impl Config {
@@ -104,54 +204,64 @@ impl Config {
     /// When the architecture is unknown, a value is missing, absurd or does not fit the others.
     pub fn from_gguf(gguf: &Gguf) -> Result<Config> {
         let name = gguf.require_str("general.architecture")?;
-        let arch = ARCHS.iter().find(|a| a.name == name).ok_or_else(|| {
-            let known: Vec<_> = ARCHS.iter().map(|a| a.name).collect();
+        let arch = Arch::by_name(name).ok_or_else(|| {
+            let known: Vec<_> = Arch::names().collect();
             Error::Model(format!(
                 "architecture \"{name}\" is not supported, only {}: use a model of one of these",
                 known.join(", ")
             ))
         })?;
-        let key = |k: &str| format!("{name}.{k}");
-        let required = |k: &str, max: usize| bounded(&key(k), gguf.require_u32(&key(k))?, max);
-        let optional = |k: &str, max: usize, default: usize| {
-            gguf.u32(&key(k))?
-                .map_or(Ok(default), |v| bounded(&key(k), v, max))
-        };
-        if gguf.u32(&key("expert_count"))?.unwrap_or(0) > 0 {
+        let keys = Keys { gguf, arch };
+        if keys.size("expert_count", usize::MAX, 0)? > 0 {
             return Err(Error::Model(
                 "mixtures of experts are not supported: use a dense model".into(),
             ));
         }
-        let n_embd = required("embedding_length", limits::WIDTH)?;
-        let n_heads = required("attention.head_count", limits::HEADS)?;
-        let head_dim = optional("attention.key_length", limits::HEAD_DIM, n_embd / n_heads)?;
-        let n_ctx_train = required("context_length", limits::CONTEXT)?;
+        let n_embd = keys.required_size("embedding_length", limits::WIDTH)?;
+        let n_heads = keys.required_size("attention.head_count", limits::HEADS)?;
+        let head_dim = keys.size("attention.key_length", HEAD_DIM_MAX, n_embd / n_heads)?;
         let embd = gguf
             .tensor("token_embd.weight")
             .ok_or_else(|| missing("token_embd.weight"))?;
+        let ropes = keys.ropes(head_dim)?;
+        let layers = keys.layers(ropes.len() - 1)?;
+        let scale_dim = match arch.scaled_by_width {
+            Some(n) if n == layers.len() => n_embd / n_heads,
+            _ => head_dim,
+        };
+        let [attention_cap, logit_cap] = arch.soft_caps;
+        let scale = |k: &str| {
+            if arch.multipliers {
+                keys.required_f32(k)
+            } else {
+                Ok(1.0)
+            }
+        };
         let config = Config {
             arch,
-            n_layers: required("block_count", limits::LAYERS)?,
             n_embd,
             n_heads,
-            n_kv_heads: optional("attention.head_count_kv", limits::HEADS, n_heads)?,
+            n_kv_heads: keys.size("attention.head_count_kv", limits::HEADS, n_heads)?,
             head_dim,
-            n_ff: required("feed_forward_length", limits::WIDTH)?,
+            n_ff: keys.required_size("feed_forward_length", limits::WIDTH)?,
             n_vocab: embd.dims.get(1).map_or(1, |&d| d as usize),
-            n_ctx_train,
-            rms_eps: gguf.require_f32(&key("attention.layer_norm_rms_epsilon"))?,
-            rope: Rope {
-                style: arch.rope_style,
-                dims: optional("rope.dimension_count", limits::HEAD_DIM, head_dim)?,
-                base: gguf.f32(&key("rope.freq_base"))?.unwrap_or(10_000.0),
-                linear_factor: linear_factor(gguf, name)?,
-                magnitude: gguf.f32(&key("rope.scaling.attn_factor"))?.unwrap_or(1.0),
-                original_context: optional(
-                    "rope.scaling.original_context_length",
-                    limits::CONTEXT,
-                    n_ctx_train,
-                )?,
+            n_ctx_train: keys.required_size("context_length", limits::CONTEXT)?,
+            rms_eps: keys.required_f32("attention.layer_norm_rms_epsilon")?,
+            attention_scale: match keys.f32("attention.scale", 0.0)? {
+                0.0 => 1.0 / (scale_dim as f32).sqrt(),
+                scale => scale,
             },
+            embedding_scale: if arch.embedding_by_width {
+                (n_embd as f32).sqrt()
+            } else {
+                scale("embedding_scale")?
+            },
+            residual_scale: scale("residual_scale")?,
+            logit_scale: 1.0 / scale("logit_scale")?,
+            attention_cap: keys.f32("attn_logit_softcapping", attention_cap)?,
+            logit_cap: keys.f32("final_logit_softcapping", logit_cap)?,
+            ropes,
+            layers,
         };
         config.check()?;
         let names = gguf
@@ -166,6 +276,11 @@ impl Config {
             )));
         }
         Ok(config)
+    }
+
+    /// Number of layers.
+    pub fn n_layers(&self) -> usize {
+        self.layers.len()
     }
 
     /// Values of all query heads.
@@ -234,19 +349,35 @@ impl Config {
                 self.head_dim
             ),
         )?;
-        require(
-            self.rope.dims.is_multiple_of(2) && self.rope.dims <= self.head_dim,
-            format!(
-                "{} rotated values do not fit heads of {}",
-                self.rope.dims, self.head_dim
-            ),
-        )?;
         let positive = |x: f32| x.is_finite() && x > 0.0;
+        for rope in &self.ropes {
+            require(
+                rope.dims.is_multiple_of(2) && rope.dims <= self.head_dim,
+                format!(
+                    "{} rotated values do not fit heads of {}",
+                    rope.dims, self.head_dim
+                ),
+            )?;
+            require(
+                positive(rope.base) && positive(rope.linear_factor) && positive(rope.magnitude),
+                "the rotary embedding's base and factors must be positive numbers".into(),
+            )?;
+        }
+        let scales = [
+            self.attention_scale,
+            self.embedding_scale,
+            self.residual_scale,
+            self.logit_scale,
+        ];
         require(
-            positive(self.rope.base)
-                && positive(self.rope.linear_factor)
-                && positive(self.rope.magnitude),
-            "the rotary embedding's base and factors must be positive numbers".into(),
+            scales.into_iter().all(positive),
+            "the scales of attention, embeddings, residuals and logits must be positive numbers"
+                .into(),
+        )?;
+        let caps = [self.attention_cap, self.logit_cap];
+        require(
+            caps.iter().all(|&cap| cap == 0.0 || positive(cap)),
+            "the soft caps of attention and logits must be positive numbers, or 0 for none".into(),
         )?;
         require(
             self.rms_eps.is_finite() && self.rms_eps >= 0.0,
@@ -269,17 +400,108 @@ fn bounded(key: &str, value: u32, max: usize) -> Result<usize> {
     )))
 }
 
-/// The factor of linear position scaling, 1 without; other kinds of scaling that would change results are refused.
-fn linear_factor(gguf: &Gguf, name: &str) -> Result<f32> {
-    let kind = gguf.str(&format!("{name}.rope.scaling.type"))?;
-    match kind {
-        None | Some("none" | "longrope") => Ok(1.0),
-        Some("linear") => Ok(gguf
-            .f32(&format!("{name}.rope.scaling.factor"))?
-            .unwrap_or(1.0)),
-        Some(other) => Err(Error::Model(format!(
-            "position scaling \"{other}\" is not supported, only none, linear and longrope"
-        ))),
+/// The metadata of an architecture.
+struct Keys<'a> {
+    gguf: &'a Gguf,
+    arch: &'static Arch,
+}
+
+impl Keys<'_> {
+    fn name(&self, key: &str) -> String {
+        format!("{}.{key}", self.arch.name)
+    }
+
+    /// A size of 1 to `max`.
+    fn required_size(&self, key: &str, max: usize) -> Result<usize> {
+        let key = self.name(key);
+        bounded(&key, self.gguf.require_u32(&key)?, max)
+    }
+
+    /// The same, or `default` where it is missing.
+    fn size(&self, key: &str, max: usize, default: usize) -> Result<usize> {
+        let key = self.name(key);
+        let value = self.gguf.u32(&key)?;
+        value.map_or(Ok(default), |v| bounded(&key, v, max))
+    }
+
+    fn required_f32(&self, key: &str) -> Result<f32> {
+        self.gguf.require_f32(&self.name(key))
+    }
+
+    fn f32(&self, key: &str, default: f32) -> Result<f32> {
+        Ok(self.gguf.f32(&self.name(key))?.unwrap_or(default))
+    }
+
+    /// See [`Config::ropes`].
+    fn ropes(&self, head_dim: usize) -> Result<Vec<Rope>> {
+        let n_ctx_train = self.required_size("context_length", limits::CONTEXT)?;
+        let rope = Rope {
+            style: self.arch.rope_style,
+            dims: self.size("rope.dimension_count", HEAD_DIM_MAX, head_dim)?,
+            base: self.f32("rope.freq_base", 10_000.0)?,
+            linear_factor: self.linear_factor()?,
+            magnitude: self.f32("rope.scaling.attn_factor", 1.0)?,
+            original_context: self.size(
+                "rope.scaling.original_context_length",
+                limits::CONTEXT,
+                n_ctx_train,
+            )?,
+        };
+        let local = match self.arch.windows.and_then(|windows| windows.rope_base) {
+            None => None,
+            Some(base) => Some(Rope {
+                base: self.f32("rope.freq_base_swa", base)?,
+                linear_factor: 1.0,
+                ..rope
+            }),
+        };
+        Ok([rope].into_iter().chain(local).collect())
+    }
+
+    /// The layers; those with a window rotate by number `local_rope`.
+    fn layers(&self, local_rope: usize) -> Result<Vec<LayerConfig>> {
+        let n_layers = self.required_size("block_count", limits::LAYERS)?;
+        let (window, period) = match self.arch.windows {
+            None => (usize::MAX, 1),
+            Some(windows) => (
+                match self.gguf.u32(&self.name("attention.sliding_window"))? {
+                    Some(window) => window as usize,
+                    None => windows.default,
+                },
+                self.size(
+                    "attention.sliding_window_pattern",
+                    limits::LAYERS,
+                    windows.period,
+                )?,
+            ),
+        };
+        let nope = self.arch.nope_period;
+        let layers = (1..=n_layers).map(|l| {
+            let local = window > 0 && !l.is_multiple_of(period);
+            LayerConfig {
+                window: if local { window } else { usize::MAX },
+                rope: (nope == 0 || !l.is_multiple_of(nope)).then_some(if local {
+                    local_rope
+                } else {
+                    0
+                }),
+            }
+        });
+        Ok(layers.collect())
+    }
+
+    /// The factor of linear position scaling, 1 without; other kinds of scaling that would change results are refused.
+    fn linear_factor(&self) -> Result<f32> {
+        match self.gguf.str(&self.name("rope.scaling.type"))? {
+            Some("none" | "longrope") => Ok(1.0),
+            None | Some("linear") => match self.f32("rope.scaling.factor", 0.0)? {
+                0.0 => self.f32("rope.scale_linear", 1.0),
+                factor => Ok(factor),
+            },
+            Some(other) => Err(Error::Model(format!(
+                "position scaling \"{other}\" is not supported, only none, linear and longrope"
+            ))),
+        }
     }
 }
 

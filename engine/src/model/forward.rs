@@ -3,13 +3,14 @@
 //! Steps of a layer, each ended by a barrier: norm + q, k, v projections · rotation and KV write · attention · output
 //! projection + residual · norm + gate, up and activation · down projection + residual. Of a few tokens every thread
 //! quantises the activations it needs for itself; of many, each thread quantises its share and one more barrier follows.
+//! Models that norm what attention and feed-forward give add it to the residual stream behind another barrier.
 //!
 //! A token's result does not depend on how many tokens share the pass or how many threads there are: every output row
 //! is summed by one thread in one order, and attention is merged chunk by chunk in the order of positions.
 #![allow(unsafe_code)]
 
 use super::attention::Scratch;
-use super::config::Config;
+use super::config::Rope;
 use super::weights::{Layer, Model};
 use crate::kernel::TILE_TOKENS;
 use crate::kv::Kv;
@@ -47,6 +48,8 @@ pub(crate) struct Buffers {
     pub(super) attn: SharedBuf<f32>,
     /// Activated feed-forward values, `[tokens][n_ff]`.
     ff: SharedBuf<f32>,
+    /// What a block gave, before its norm, `[tokens][n_embd]`; empty where models add it at once.
+    block: SharedBuf<f32>,
     /// `[HEAD_TOKENS][n_vocab]`.
     pub(crate) logits: SharedBuf<f32>,
     /// Quantised activations of a batch.
@@ -55,8 +58,8 @@ pub(crate) struct Buffers {
     own: Vec<Activations>,
     /// Working memory of attention.
     pub(super) attention: Scratch,
-    /// Cosines and sines, `[ctx][rope dims / 2]` pairs.
-    pub(super) rope: Vec<[f32; 2]>,
+    /// Cosines and sines of each of the model's encodings, `[ctx][rope dims / 2]` pairs.
+    pub(super) ropes: Vec<Vec<[f32; 2]>>,
     /// What each thread did in the last pass.
     pub(crate) tallies: SharedBuf<Tally>,
     /// Panels that any thread may multiply, and the number of the last step that gave some out.
@@ -84,13 +87,23 @@ impl Buffers {
             qkv: SharedBuf::new(batch * (c.q_dim() + 2 * c.kv_dim())),
             attn: SharedBuf::new(batch * c.q_dim()),
             ff: SharedBuf::new(batch * c.n_ff),
+            block: SharedBuf::new(if c.arch.post_norms {
+                batch * c.n_embd
+            } else {
+                0
+            }),
             logits: SharedBuf::new(HEAD_TOKENS.min(batch) * c.n_vocab),
             batch: Activations::new(batch, width),
             own: (0..threads)
                 .map(|_| Activations::new(REDUNDANT_TOKENS, width))
                 .collect(),
             attention: Scratch::new(c, threads, batch, ctx),
-            rope: rope_table(c, &model.rope_factors, ctx),
+            ropes: c
+                .ropes
+                .iter()
+                .zip(&model.rope_factors)
+                .map(|(rope, factors)| rope_table(rope, factors, ctx))
+                .collect(),
             tallies: SharedBuf::new(threads),
             tails: Tails::new(threads),
             steps: AtomicU32::new(0),
@@ -109,8 +122,7 @@ impl Buffers {
 }
 
 /// Cosine and sine of every position and frequency, times the magnitude.
-fn rope_table(c: &Config, factors: &[Vec<f32>; 2], ctx: usize) -> Vec<[f32; 2]> {
-    let rope = &c.rope;
+fn rope_table(rope: &Rope, factors: &[Vec<f32>; 2], ctx: usize) -> Vec<[f32; 2]> {
     let factors = &factors[usize::from(ctx > rope.original_context)];
     let frequency = |i: usize| {
         let exponent = -2.0 * i as f64 / rope.dims as f64;
@@ -193,7 +205,12 @@ impl Pass<'_> {
         self.project(&mut w, &[&model.head], act, n, |r, t, y| {
             let at = t * model.config.n_vocab + r;
             // SAFETY: each row of the head belongs to one thread.
-            unsafe { b.logits.write(at..at + y.len()) }.copy_from_slice(y);
+            let out = unsafe { b.logits.write(at..at + y.len()) };
+            let scale = model.config.logit_scale;
+            out.iter_mut().zip(y).for_each(|(out, y)| *out = *y * scale);
+            if model.config.logit_cap != 0.0 {
+                model.kernels.soft_cap(model.config.logit_cap, out);
+            }
         });
         w.clock.lap(Stage::Head);
         self.finish(w);
@@ -331,15 +348,42 @@ impl Pass<'_> {
         });
     }
 
-    /// `x += W act` for this thread's rows.
-    fn project_to_residual(&self, w: &mut Worker<'_>, m: &Matrix, act: &Activations) {
-        let n_embd = self.model.config.n_embd;
-        self.project(w, &[m], act, self.tokens.len(), |r, t, y| {
-            let at = t * n_embd + r;
-            // SAFETY: each row belongs to one thread; all have read the stream before the last barrier.
-            let x = unsafe { self.buffers.x.write(at..at + y.len()) };
-            x.iter_mut().zip(y).for_each(|(x, y)| *x += *y);
+    /// `x += scale W act` for this thread's rows; with `norm`, `x += norm(W act)` for this thread's tokens.
+    fn project_to_residual(
+        &self,
+        w: &mut Worker<'_>,
+        m: &Matrix,
+        act: &Activations,
+        norm: &[f32],
+        stage: Stage,
+    ) {
+        let (c, b, n) = (&self.model.config, self.buffers, self.tokens.len());
+        if norm.is_empty() {
+            self.project(w, &[m], act, n, |r, t, y| {
+                let at = t * c.n_embd + r;
+                // SAFETY: each row belongs to one thread; all have read the stream before the last barrier.
+                let x = unsafe { b.x.write(at..at + y.len()) };
+                x.iter_mut()
+                    .zip(y)
+                    .for_each(|(x, y)| *x += c.residual_scale * *y);
+            });
+            return w.clock.lap(stage);
+        }
+        self.project(w, &[m], act, n, |r, t, y| {
+            let at = t * c.n_embd + r;
+            // SAFETY: each row belongs to one thread.
+            unsafe { b.block.write(at..at + y.len()) }.copy_from_slice(y);
         });
+        w.clock.lap(stage);
+        w.barrier();
+        for t in w.ctx.share(n) {
+            // SAFETY: the block was written before the last barrier; each token belongs to one thread, and all have read
+            // the stream before.
+            let (block, x) =
+                unsafe { (b.block.read(row(t, c.n_embd)), b.x.write(row(t, c.n_embd))) };
+            self.model.kernels.add_rms_norm(block, norm, c.rms_eps, x);
+        }
+        w.clock.lap(Stage::Norm);
     }
 
     /// Norm of the residual stream of token `t`.
@@ -372,8 +416,7 @@ impl Pass<'_> {
             // SAFETY: written before the last barrier.
             out.copy_from_slice(unsafe { b.attn.read(row(t, c.q_dim())) });
         });
-        self.project_to_residual(w, &layer.o, act);
-        w.clock.lap(Stage::AttnOut);
+        self.project_to_residual(w, &layer.o, act, &layer.attn_post_norm, Stage::AttnOut);
         self.barrier_before(w, &[&layer.gate]);
     }
 
@@ -388,7 +431,7 @@ impl Pass<'_> {
             let ledger = &mut w.ledger;
             self.bank()
                 .multiply(pair, panels, act, n, ledger, |r, t, [gate, up]| {
-                    kernels.silu_mul(gate, up);
+                    kernels.gate(c.arch.activation, gate, up);
                     let len = LANES.min(c.n_ff - r);
                     let at = t * c.n_ff + r;
                     // SAFETY: each row belongs to one thread.
@@ -401,8 +444,7 @@ impl Pass<'_> {
             // SAFETY: written before the last barrier.
             out.copy_from_slice(unsafe { b.ff.read(row(t, c.n_ff)) });
         });
-        self.project_to_residual(w, &layer.down, act);
-        w.clock.lap(Stage::Down);
+        self.project_to_residual(w, &layer.down, act, &layer.ffn_post_norm, Stage::Down);
     }
 }
 

@@ -5,6 +5,6 @@ mod config;
 mod forward;
 mod weights;
 
-pub use config::{Arch, Config, Rope, RopeStyle};
+pub use config::{Arch, Config, LayerConfig, Rope, RopeStyle, Windows};
 pub(crate) use forward::{Buffers, HEAD_TOKENS, Pass};
 pub use weights::Model;

@@ -19,6 +19,11 @@ use std::sync::Mutex;
 #[derive(Debug)]
 pub(crate) struct Layer {
     pub(crate) attn_norm: Vec<f32>,
+    /// Norms of a query or key head, and of what attention and feed-forward give; empty for none.
+    pub(crate) q_norm: Vec<f32>,
+    pub(crate) k_norm: Vec<f32>,
+    pub(crate) attn_post_norm: Vec<f32>,
+    pub(crate) ffn_post_norm: Vec<f32>,
     pub(crate) q: Matrix,
     pub(crate) k: Matrix,
     pub(crate) v: Matrix,
@@ -37,8 +42,9 @@ pub struct Model {
     pub(crate) layers: Vec<Layer>,
     pub(crate) output_norm: Vec<f32>,
     pub(crate) head: Matrix,
-    /// Divisors of the rotary frequencies, `[dims / 2]`, for short and for long contexts; empty for none.
-    pub(crate) rope_factors: [Vec<f32>; 2],
+    /// Divisors of the rotary frequencies, `[dims / 2]`, for short and for long contexts, empty for none; for layers that
+    /// see all positions, and for those with a window.
+    pub(crate) rope_factors: [[Vec<f32>; 2]; 2],
     gguf: Gguf,
 }
 
@@ -75,7 +81,7 @@ impl Model {
             arena_bytes: 0,
             sources: Vec::new(),
         };
-        let layers = (0..config.n_layers)
+        let layers = (0..config.n_layers())
             .map(|l| loader.layer(&config, l))
             .collect::<Result<Vec<_>>>()?;
         let output_norm = loader.vector("output_norm.weight", config.n_embd)?;
@@ -85,7 +91,7 @@ impl Model {
             .ok_or_else(|| missing("output.weight"))?;
         let head = loader.matrix(head_name, config.n_vocab, 0..config.n_vocab, config.n_embd)?;
         loader.format("token_embd.weight", config.n_vocab, config.n_embd)?;
-        let rope_factors = loader.rope_factors(&config)?;
+        let rope_factors = [loader.rope_factors(&config)?, Default::default()];
         loader.refuse_unused()?;
 
         let (sources, arena_bytes) = (loader.sources, loader.arena_bytes);
@@ -142,6 +148,8 @@ impl Model {
         let format = FormatInfo::by_id(tensor.format_id).expect("checked at load");
         let row = format.row_bytes(self.config.n_embd);
         format.dequantize(&self.gguf.data(tensor)[token as usize * row..][..row], out);
+        out.iter_mut()
+            .for_each(|x| *x *= self.config.embedding_scale);
     }
 
     /// All matrices, in the order of the arena.
@@ -212,12 +220,28 @@ impl Model {
 }
 
 impl Loader<'_> {
+    /// The norm `name` of `len` values, empty unless the architecture has it.
+    fn norm_if(&mut self, has: bool, name: &str, len: usize) -> Result<Vec<f32>> {
+        if has {
+            self.vector(name, len)
+        } else {
+            Ok(Vec::new())
+        }
+    }
+
     /// The matrices and norms of layer `l`, whatever way the file fuses them.
     fn layer(&mut self, config: &Config, l: usize) -> Result<Layer> {
         let name = |part: &str| format!("blk.{l}.{part}");
         let (embd, ff) = (config.n_embd, config.n_ff);
         let (q, kv) = (config.q_dim(), config.kv_dim());
+        let (arch, dim) = (config.arch, config.head_dim);
         let attn_norm = self.vector(&name("attn_norm.weight"), embd)?;
+        let q_norm = self.norm_if(arch.qk_norms, &name("attn_q_norm.weight"), dim)?;
+        let k_norm = self.norm_if(arch.qk_norms, &name("attn_k_norm.weight"), dim)?;
+        let post = name("post_attention_norm.weight");
+        let attn_post_norm = self.norm_if(arch.post_norms, &post, embd)?;
+        let post = name("post_ffw_norm.weight");
+        let ffn_post_norm = self.norm_if(arch.post_norms, &post, embd)?;
         let fused = name("attn_qkv.weight");
         let [wq, wk, wv] = if self.gguf.tensor(&fused).is_some() {
             let all = q + 2 * kv;
@@ -245,6 +269,10 @@ impl Loader<'_> {
         let down = self.matrix(&name("ffn_down.weight"), embd, 0..embd, ff)?;
         Ok(Layer {
             attn_norm,
+            q_norm,
+            k_norm,
+            attn_post_norm,
+            ffn_post_norm,
             q: wq,
             k: wk,
             v: wv,
@@ -320,7 +348,7 @@ impl Loader<'_> {
 
     /// Divisors of the rotary frequencies for short and long contexts.
     fn rope_factors(&mut self, config: &Config) -> Result<[Vec<f32>; 2]> {
-        let half = config.rope.dims / 2;
+        let half = config.ropes[0].dims / 2;
         let mut factors = [Vec::new(), Vec::new()];
         for (name, which) in [
             ("rope_freqs.weight", &[0, 1][..]),

@@ -10,7 +10,7 @@ mod weights;
 #[cfg(test)]
 mod tests;
 
-pub use shape::{Architecture, Rope, Shape};
+pub use shape::{Rope, Shape};
 
 use crate::error::{Error, Result};
 use crate::gguf::limits::ALIGNMENT_DEFAULT;

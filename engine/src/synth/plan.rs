@@ -1,7 +1,7 @@
 //! What a file of a shape contains: metadata, and its tensors with their formats and fillings.
 
 use super::head::{self, Metadata};
-use super::shape::{Architecture, Shape};
+use super::shape::Shape;
 use super::vocab::{self, vocab};
 use super::weights::Fill;
 use crate::error::{Error, Result};
@@ -56,7 +56,7 @@ pub(super) fn plan(shape: &Shape, quant: &'static FormatInfo, seed: u64) -> Resu
 }
 
 fn metadata(shape: &Shape, quant: &FormatInfo, seed: u64) -> Metadata {
-    let arch = shape.architecture.name();
+    let arch = shape.architecture.name;
     let key = |name: &str| format!("{arch}.{name}");
     let mut m = Metadata::default();
     m.str("general.architecture", arch);
@@ -75,7 +75,7 @@ fn metadata(shape: &Shape, quant: &FormatInfo, seed: u64) -> Metadata {
     m.u32(&key("attention.key_length"), shape.head_dim);
     m.u32(&key("attention.value_length"), shape.head_dim);
     m.f32(&key("attention.layer_norm_rms_epsilon"), shape.norm_epsilon);
-    if shape.architecture == Architecture::Phi3 {
+    if shape.is_fused() || shape.sliding_window > 0 {
         m.u32(&key("attention.sliding_window"), shape.sliding_window);
     }
     m.u32(&key("rope.dimension_count"), shape.rope.dims);
@@ -86,6 +86,9 @@ fn metadata(shape: &Shape, quant: &FormatInfo, seed: u64) -> Metadata {
             &key("rope.scaling.attn_factor"),
             attention_factor(shape.context, original),
         );
+    }
+    for (name, value) in &shape.metadata {
+        m.f32(&key(name), *value);
     }
     m.u32(&key("vocab_size"), shape.vocabulary);
     m.u32("general.file_type", quant.file_type);
@@ -154,6 +157,48 @@ impl List {
         self.push(name, vec![len], named("F32"), Fill::AroundOne);
     }
 
+    fn bias(&mut self, name: String, len: u64) {
+        self.push(name, vec![len], named("F32"), Fill::Bell(0.5));
+    }
+
+    fn layer(&mut self, shape: &Shape, layer: u32) {
+        let arch = shape.architecture;
+        let name = |part: &str| format!("blk.{layer}.{part}.weight");
+        let (n_embd, n_ff) = (u64::from(shape.embedding), u64::from(shape.feed_forward));
+        let (q, kv) = (shape.q_dim(), shape.kv_dim());
+        self.norm(name("attn_norm"), n_embd);
+        let parts = if shape.is_fused() {
+            &[("attn_qkv", q + 2 * kv)][..]
+        } else {
+            &[("attn_q", q), ("attn_k", kv), ("attn_v", kv)]
+        };
+        for &(part, rows) in parts {
+            self.matrix(name(part), n_embd, rows);
+            if shape.biases {
+                self.bias(format!("blk.{layer}.{part}.bias"), rows);
+            }
+        }
+        if arch.qk_norms {
+            self.norm(name("attn_q_norm"), u64::from(shape.head_dim));
+            self.norm(name("attn_k_norm"), u64::from(shape.head_dim));
+        }
+        self.matrix(name("attn_output"), q, n_embd);
+        if arch.post_norms {
+            self.norm(name("post_attention_norm"), n_embd);
+        }
+        self.norm(name("ffn_norm"), n_embd);
+        if shape.is_fused() {
+            self.matrix(name("ffn_up"), n_embd, 2 * n_ff);
+        } else {
+            self.matrix(name("ffn_gate"), n_embd, n_ff);
+            self.matrix(name("ffn_up"), n_embd, n_ff);
+        }
+        self.matrix(name("ffn_down"), n_ff, n_embd);
+        if arch.post_norms {
+            self.norm(name("post_ffw_norm"), n_embd);
+        }
+    }
+
     fn factors(&mut self, name: &str, values: Vec<f32>) {
         let dims = vec![values.len() as u64];
         self.push(name.to_string(), dims, named("F32"), Fill::Values(values));
@@ -165,8 +210,7 @@ fn tensors(shape: &Shape, quant: &'static FormatInfo) -> Option<Vec<Planned>> {
         quant,
         tensors: Some(Vec::new()),
     };
-    let (n_embd, n_ff) = (u64::from(shape.embedding), u64::from(shape.feed_forward));
-    let (q, kv) = (shape.q_dim(), shape.kv_dim());
+    let n_embd = u64::from(shape.embedding);
     let n_vocab = u64::from(shape.vocabulary);
     list.matrix("token_embd.weight".into(), n_embd, n_vocab);
     if let Some(original) = shape.rope.original_context {
@@ -177,27 +221,13 @@ fn tensors(shape: &Shape, quant: &'static FormatInfo) -> Option<Vec<Planned>> {
         list.factors("rope_factors_long.weight", (0..pairs).map(long).collect());
         list.factors("rope_factors_short.weight", vec![1.0; pairs as usize]);
     }
+    if let Some(slowest) = shape.rope.slowest {
+        let pairs = shape.rope.dims / 2;
+        let factor = |i: u32| slowest.powf((2.0 * i as f32 / pairs as f32 - 0.5).clamp(0.0, 1.0));
+        list.factors("rope_freqs.weight", (0..pairs).map(factor).collect());
+    }
     for layer in 0..shape.layers {
-        let name = |part: &str| format!("blk.{layer}.{part}.weight");
-        list.norm(name("attn_norm"), n_embd);
-        match shape.architecture {
-            Architecture::Llama => {
-                list.matrix(name("attn_q"), n_embd, q);
-                list.matrix(name("attn_k"), n_embd, kv);
-                list.matrix(name("attn_v"), n_embd, kv);
-            }
-            Architecture::Phi3 => list.matrix(name("attn_qkv"), n_embd, q + 2 * kv),
-        }
-        list.matrix(name("attn_output"), q, n_embd);
-        list.norm(name("ffn_norm"), n_embd);
-        match shape.architecture {
-            Architecture::Llama => {
-                list.matrix(name("ffn_gate"), n_embd, n_ff);
-                list.matrix(name("ffn_up"), n_embd, n_ff);
-            }
-            Architecture::Phi3 => list.matrix(name("ffn_up"), n_embd, 2 * n_ff),
-        }
-        list.matrix(name("ffn_down"), n_ff, n_embd);
+        list.layer(shape, layer);
     }
     list.norm("output_norm.weight".into(), n_embd);
     if !shape.tied_embeddings {

@@ -1,7 +1,10 @@
 //! Shapes of models: the sizes that decide how many bytes a token costs, as TOML data.
 
 use crate::error::{Error, Result};
-use serde::Deserialize;
+use crate::model::Arch;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What a shape may ask for at most.
@@ -18,6 +21,8 @@ mod limits {
     pub(super) const CONTEXT: u32 = 1 << 24;
     /// Tokens of the vocabulary.
     pub(super) const VOCABULARY: u32 = 1 << 20;
+    /// Keys of further metadata.
+    pub(super) const METADATA: usize = 32;
     /// Bytes of a name.
     pub(super) const NAME_BYTES: usize = 64;
 }
@@ -26,30 +31,18 @@ mod limits {
 const BUILT_IN: &[(&str, &str)] = &[
     ("tiny", include_str!("shapes/tiny.toml")),
     ("tiny-phi3", include_str!("shapes/tiny-phi3.toml")),
+    ("tiny-llama3", include_str!("shapes/tiny-llama3.toml")),
+    ("tiny-qwen2", include_str!("shapes/tiny-qwen2.toml")),
+    ("tiny-qwen3", include_str!("shapes/tiny-qwen3.toml")),
+    ("tiny-gemma", include_str!("shapes/tiny-gemma.toml")),
+    ("tiny-gemma2", include_str!("shapes/tiny-gemma2.toml")),
+    ("tiny-gemma3", include_str!("shapes/tiny-gemma3.toml")),
+    ("tiny-smollm3", include_str!("shapes/tiny-smollm3.toml")),
+    ("tiny-granite", include_str!("shapes/tiny-granite.toml")),
     ("smollm2-135m", include_str!("shapes/smollm2-135m.toml")),
     ("phi-4-mini", include_str!("shapes/phi-4-mini.toml")),
     ("phi-4", include_str!("shapes/phi-4.toml")),
 ];
-
-/// Architectures that files can be written for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Architecture {
-    /// Separate matrices for query, key, value, gate and up.
-    Llama,
-    /// Query, key and value fused into one matrix, gate and up into another.
-    Phi3,
-}
-
-impl Architecture {
-    /// Name in `general.architecture` and in front of its keys.
-    pub fn name(self) -> &'static str {
-        match self {
-            Architecture::Llama => "llama",
-            Architecture::Phi3 => "phi3",
-        }
-    }
-}
 
 /// Sizes of a model.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -57,8 +50,9 @@ impl Architecture {
 pub struct Shape {
     /// Name for people.
     pub name: String,
-    /// Architecture.
-    pub architecture: Architecture,
+    /// Architecture, as `general.architecture` names it.
+    #[serde(deserialize_with = "architecture")]
+    pub architecture: &'static Arch,
     /// Layers.
     pub layers: u32,
     /// Width of the residual stream.
@@ -79,13 +73,33 @@ pub struct Shape {
     pub tied_embeddings: bool,
     /// Added to the mean square in norms.
     pub norm_epsilon: f32,
-    /// Sliding window in tokens, 0 for none; phi3 files always carry it.
+    /// Sliding window in tokens, 0 for none; only phi3 files then still carry it.
     #[serde(default)]
     pub sliding_window: u32,
+    /// Whether queries, keys and values have biases.
+    #[serde(default)]
+    pub biases: bool,
+    /// Further metadata: numbers by their keys without the architecture in front.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, f32>,
     /// How text is split before byte pairs are merged: a value of `tokenizer.ggml.pre`.
     pub pre_tokenizer: String,
     /// Position encoding.
     pub rope: Rope,
+}
+
+/// The architecture of that name.
+fn architecture<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<&'static Arch, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    Arch::by_name(&name).ok_or_else(|| {
+        let names: Vec<&str> = Arch::names().collect();
+        let names = names.join(", ");
+        D::Error::custom(format!(
+            "architecture \"{name}\" is unknown: expected one of {names}"
+        ))
+    })
 }
 
 /// Rotary position embedding of a shape.
@@ -98,6 +112,8 @@ pub struct Rope {
     pub base: f32,
     /// Where present, the context up to which the short factors hold; the file then has short and long factors (phi3 only).
     pub original_context: Option<u32>,
+    /// Where present, the slowest rotations are slower by this and the next ones by less (llama only), as in Llama 3.
+    pub slowest: Option<f32>,
 }
 
 impl Shape {
@@ -147,6 +163,11 @@ impl Shape {
         })?;
         shape.check().map_err(|what| refuse(format!(": {what}")))?;
         Ok(shape)
+    }
+
+    /// Whether query, key and value are one matrix, gate and up another.
+    pub(super) fn is_fused(&self) -> bool {
+        self.architecture.name == "phi3"
     }
 
     /// Values of all query heads.
@@ -200,7 +221,7 @@ impl Shape {
             ),
         )?;
         require(
-            self.architecture == Architecture::Llama || self.q_dim() == u64::from(self.embedding),
+            !self.is_fused() || self.q_dim() == u64::from(self.embedding),
             format!(
                 "\"heads\" times \"head_dim\" is {}, but phi3 needs it to equal \"embedding\" {}",
                 self.q_dim(),
@@ -208,10 +229,27 @@ impl Shape {
             ),
         )?;
         require(
-            self.architecture == Architecture::Phi3 || self.rope.original_context.is_none(),
+            self.is_fused() || self.rope.original_context.is_none(),
             "\"rope.original_context\" is only known to phi3: remove it".to_string(),
         )?;
+        require(
+            self.architecture.name == "llama" || self.rope.slowest.is_none(),
+            "\"rope.slowest\" is only known to llama: remove it".to_string(),
+        )?;
         let positive = |x: f32| x.is_finite() && x > 0.0;
+        require(
+            self.rope.slowest.is_none_or(positive),
+            "\"rope.slowest\" must be a positive number".to_string(),
+        )?;
+        let known = |key: &String| !key.is_empty() && key.len() <= limits::NAME_BYTES;
+        require(
+            self.metadata.len() <= limits::METADATA && self.metadata.keys().all(known),
+            format!(
+                "\"metadata\" must have at most {} keys of 1 to {} bytes",
+                limits::METADATA,
+                limits::NAME_BYTES
+            ),
+        )?;
         require(
             positive(self.rope.base) && positive(self.norm_epsilon),
             "\"rope.base\" and \"norm_epsilon\" must be positive numbers".to_string(),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::gguf::Gguf;
+use crate::model::Arch;
 
 const SEED: u64 = 42;
 
@@ -113,7 +114,7 @@ fn rows_that_are_no_whole_blocks_take_a_stand_in() {
     let check = |quant: &str, row_len, expect: &str| {
         let shape = Shape {
             embedding: row_len,
-            architecture: Architecture::Llama,
+            architecture: Arch::by_name("llama").unwrap(),
             ..Shape::load("tiny").unwrap()
         };
         let bytes = in_memory(&shape, quant, SEED).unwrap();
@@ -207,7 +208,11 @@ fn bad_shapes_are_refused_with_the_field_and_the_way_out() {
         "norm_epsilon = 0.0",
         "must be positive",
     );
-    check("\"llama\"", "\"gpt\"", "unknown variant `gpt`");
+    check(
+        "\"llama\"",
+        "\"gpt\"",
+        "architecture \"gpt\" is unknown: expected one of llama, phi3",
+    );
     check("\"gpt-2\"", "\"\"", "must have 1 to 64 bytes");
     check(
         "architecture = \"llama\"",

@@ -171,7 +171,7 @@ fn model(gguf: &Gguf, out: &mut dyn Write) -> io::Result<()> {
     };
     let mut row = |name: &str, value: String| writeln!(out, "  {name:24}  {value}");
     row("architecture", c.arch.name.to_string())?;
-    row("layers", c.n_layers.to_string())?;
+    row("layers", c.n_layers().to_string())?;
     row("embedding", c.n_embd.to_string())?;
     row("feed-forward", c.n_ff.to_string())?;
     row(
@@ -181,7 +181,12 @@ fn model(gguf: &Gguf, out: &mut dyn Write) -> io::Result<()> {
             c.n_heads, c.n_kv_heads, c.head_dim
         ),
     )?;
-    row("rotated values of a head", c.rope.dims.to_string())?;
+    row("rotated values of a head", c.ropes[0].dims.to_string())?;
+    if let Some(local) = c.layers.iter().find(|l| l.window < usize::MAX) {
+        let n = c.layers.iter().filter(|l| *l == local).count();
+        let sees = format!("the latest {} positions, in {n} layers", local.window);
+        row("sliding window", sees)?;
+    }
     row("vocabulary", c.n_vocab.to_string())?;
     row("context", c.n_ctx_train.to_string())?;
     let tied = gguf.tensor("output.weight").is_none();
@@ -189,7 +194,7 @@ fn model(gguf: &Gguf, out: &mut dyn Write) -> io::Result<()> {
         "output head",
         if tied { "the embedding" } else { "its own" }.to_string(),
     )?;
-    let kv = 2 * c.n_layers as u64 * c.kv_dim() as u64 * KV_VALUE_BYTES;
+    let kv = 2 * c.n_layers() as u64 * c.kv_dim() as u64 * KV_VALUE_BYTES;
     let weights = decode_bytes(gguf);
     writeln!(out, "\nread for one decoded token")?;
     writeln!(

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 /// Arguments of `engine synth`.
 #[derive(Debug, Args)]
 pub(crate) struct SynthArgs {
-    /// Shape: tiny, tiny-phi3, smollm2-135m, phi-4-mini, phi-4, or a TOML file.
+    /// Shape: one of those that come with the engine (a wrong name lists them), or a TOML file.
     #[arg(long, value_name = "NAME|FILE.toml")]
     shape: String,
     /// Format of the matrices, such as Q4_0, Q4_K, Q8_0, F16.
