@@ -1,8 +1,9 @@
-//! Text to tokens and back: byte-level byte-pair encoding, as the model file describes it.
+//! Text to tokens and back: byte-level byte-pair encoding or SentencePiece, as the model file describes it.
 //!
-//! A text goes through three steps, each exactly as in llama.cpp: special tokens are cut out (`special`), the rest is
-//! cut into words by the file's pre-tokenizer (`pre`, `split`), and each word is merged into tokens (`bpe`). Every step
-//! is linear in the text, but for the logarithm of the merge queue, whatever the text and the vocabulary are.
+//! A text goes through these steps, each exactly as in llama.cpp: special tokens are cut out (`special`); then, for
+//! byte-level vocabularies, the rest is cut into words by the file's pre-tokenizer (`pre`, `split`) and each word is merged
+//! into tokens (`bpe`), and for SentencePiece the rest is merged as a whole (`spm`). Every step is linear in the text, but
+//! for the logarithm of the merge queue, whatever the text and the vocabulary are.
 
 mod alphabet;
 mod bpe;
@@ -10,6 +11,7 @@ mod decoder;
 mod pre;
 mod special;
 mod split;
+mod spm;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +20,7 @@ use std::collections::HashMap;
 use self::bpe::{Bpe, Scratch};
 use self::pre::Pre;
 use self::special::{Finder, Kind, Part};
+use self::spm::Spm;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 
@@ -32,6 +35,10 @@ const MAX_TOKEN_BYTES: usize = 1 << 14;
 /// Most bytes of a token that is looked for in texts.
 const MAX_SPECIAL_TOKEN_BYTES: usize = 256;
 
+/// BOS and EOS of SentencePiece where the file does not say.
+const SPM_BOS: u32 = 1;
+const SPM_EOS: u32 = 2;
+
 /// Keys of further tokens that end a generation.
 const END_KEYS: &[&str] = &[
     "eot_token_id",
@@ -44,16 +51,22 @@ const END_KEYS: &[&str] = &[
 /// What a tokenizer is made of; the names are those of the keys `tokenizer.ggml.*` of a GGUF file.
 #[derive(Debug, Clone, Default)]
 pub struct TokenizerParts<'a> {
-    /// Kind of tokenizer: `gpt2` is byte-level BPE.
+    /// Kind of tokenizer: `gpt2` is byte-level BPE, `llama` is SentencePiece.
     pub model: &'a str,
-    /// Name of the pre-tokenizer.
+    /// Name of the model, `general.name`.
+    pub name: Option<&'a str>,
+    /// Name of the pre-tokenizer; SentencePiece has none.
     pub pre: Option<&'a str>,
-    /// Texts of the tokens, in the byte alphabet; the index is the id.
+    /// Texts of the tokens, of byte-level BPE in the byte alphabet; the index is the id.
     pub tokens: Vec<&'a [u8]>,
     /// Type of each token; empty means all normal.
     pub types: Vec<i32>,
-    /// Merges, best first: two pieces with a space between them.
+    /// Merges of byte-level BPE, best first: two pieces with a space between them.
     pub merges: Vec<&'a [u8]>,
+    /// Scores of SentencePiece's tokens.
+    pub scores: Vec<f32>,
+    /// Whether SentencePiece puts a space before a text.
+    pub add_space_prefix: Option<bool>,
     /// Token that begins a text.
     pub bos: Option<u32>,
     /// Token that ends a text.
@@ -77,8 +90,7 @@ pub struct EncodeOptions {
 
 /// A vocabulary with its rules.
 pub struct Tokenizer {
-    pre: &'static Pre,
-    bpe: Bpe,
+    rules: Rules,
     always: Finder,
     parsed: Finder,
     kinds: Vec<Kind>,
@@ -91,6 +103,12 @@ pub struct Tokenizer {
     ends: Vec<u32>,
     add_bos: bool,
     add_eos: bool,
+}
+
+/// How text between special tokens becomes tokens.
+enum Rules {
+    Bpe(&'static Pre, Bpe),
+    Spm(Spm),
 }
 
 impl Tokenizer {
@@ -113,15 +131,18 @@ impl Tokenizer {
             ends.extend(id(name)?);
         }
         let model = gguf.require_str(&key("model"))?;
-        check_model(model)?;
+        let spm = is_spm(model)?;
         Tokenizer::new(&TokenizerParts {
             model,
+            name: gguf.str("general.name")?,
             pre: gguf.str(&key("pre"))?,
             tokens: list("tokens")?,
             types: gguf.i32s(&key("token_type"))?.unwrap_or_default(),
-            merges: list("merges")?,
-            bos: id("bos_token_id")?,
-            eos: id("eos_token_id")?,
+            merges: if spm { Vec::new() } else { list("merges")? },
+            scores: gguf.f32s(&key("scores"))?.unwrap_or_default(),
+            add_space_prefix: gguf.bool(&key("add_space_prefix"))?,
+            bos: id("bos_token_id")?.or(spm.then_some(SPM_BOS)),
+            eos: id("eos_token_id")?.or(spm.then_some(SPM_EOS)),
             ends,
             add_bos: gguf.bool(&key("add_bos_token"))?,
             add_eos: gguf.bool(&key("add_eos_token"))?,
@@ -133,12 +154,16 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`] where the vocabulary is empty, too large or broken, or needs rules that are not known.
     pub fn new(parts: &TokenizerParts) -> Result<Tokenizer> {
-        check_model(parts.model)?;
-        let pre = pre::find(parts.pre)?;
+        let spm = is_spm(parts.model)?;
+        let pre = if spm {
+            None
+        } else {
+            Some(pre::find(parts.pre)?)
+        };
         check_sizes(parts)?;
         check_ids(parts)?;
         let n = parts.tokens.len();
-        let add_bos = parts.add_bos.unwrap_or(pre.add_bos);
+        let add_bos = parts.add_bos.unwrap_or(pre.is_none_or(|pre| pre.add_bos));
         let add_eos = parts.add_eos.unwrap_or(false);
         if add_bos && parts.bos.is_none() || add_eos && parts.eos.is_none() {
             return Err(Error::Tokenizer(
@@ -158,21 +183,27 @@ impl Tokenizer {
                 .filter(|&id| kinds_wanted.contains(&kinds[id as usize]))
                 .collect()
         };
-        let always = Finder::new(&parts.tokens, ids(&[Kind::UserDefined]))?;
+        let swallows = special::swallow_spaces(parts.name);
+        let always = Finder::new(&parts.tokens, ids(&[Kind::UserDefined]), swallows)?;
         let parsed = Finder::new(
             &parts.tokens,
             ids(&[Kind::UserDefined, Kind::Control, Kind::Unknown]),
+            swallows,
         )?;
 
-        let decoded: Vec<Option<Vec<u8>>> = parts
-            .tokens
-            .iter()
-            .map(|token| alphabet::decode(token).filter(|bytes| !bytes.is_empty()))
-            .collect();
-        let bpe = Bpe::new(
-            decoded.iter().map(Option::as_deref),
-            merges(&parts.merges)?.into_iter(),
-        );
+        let decode = |token: &&[u8]| match pre {
+            Some(_) => alphabet::decode(token).filter(|bytes| !bytes.is_empty()),
+            None => Some(spm::spaced(token)),
+        };
+        let decoded: Vec<Option<Vec<u8>>> = parts.tokens.iter().map(decode).collect();
+        let rules = match pre {
+            Some(pre) => {
+                let tokens = decoded.iter().map(Option::as_deref);
+                let merges = merges(&parts.merges)?.into_iter();
+                Rules::Bpe(pre, Bpe::new(tokens, merges))
+            }
+            None => Rules::Spm(Spm::new(parts)?),
+        };
         let mut bytes = Vec::new();
         let mut offsets = vec![0];
         for ((&token, decoded), &kind) in parts.tokens.iter().zip(&decoded).zip(&kinds) {
@@ -180,8 +211,7 @@ impl Tokenizer {
             offsets.push(bytes.len());
         }
         Ok(Tokenizer {
-            pre,
-            bpe,
+            rules,
             always,
             parsed,
             kinds,
@@ -207,22 +237,25 @@ impl Tokenizer {
             &self.always
         };
         let mut scratch = Scratch::default();
+        let mut after_token = true;
         for part in finder.parts(text) {
-            match part {
-                Part::Token(id) => out.push(id),
-                Part::Text(text) => split::words(text, self.pre.passes, |word| {
-                    let whole = self
-                        .pre
-                        .whole_words
-                        .then(|| self.bpe.token(word.as_bytes()));
-                    match whole.flatten() {
-                        Some(id) => out.push(id),
-                        None => self
-                            .bpe
-                            .encode_word(word.as_bytes(), &mut scratch, &mut out),
-                    }
-                }),
+            match (part, &self.rules) {
+                (Part::Token(id), _) => out.push(id),
+                (Part::Text(text), Rules::Spm(spm)) => {
+                    spm.encode(text, spm.space_prefix && after_token, &mut out);
+                }
+                (Part::Text(text), Rules::Bpe(pre, bpe)) => {
+                    split::words(text, pre.passes, |word| {
+                        let word = word.as_bytes();
+                        let whole = pre.whole_words.then(|| bpe.token(word));
+                        match whole.flatten() {
+                            Some(id) => out.push(id),
+                            None => bpe.encode_word(word, &mut scratch, &mut out),
+                        }
+                    })
+                }
             }
+            after_token = matches!(part, Part::Token(_));
         }
         if options.add_special && self.add_eos {
             out.extend(self.eos);
@@ -230,7 +263,8 @@ impl Tokenizer {
         out
     }
 
-    /// The text of `ids`, control tokens included; U+FFFD for bytes that are no UTF-8.
+    /// The text of `ids`, control tokens included; U+FFFD for bytes that are no UTF-8. The space that encoding puts before
+    /// a text is taken off again.
     ///
     /// # Errors
     /// [`Error::Input`] where an id is outside the vocabulary.
@@ -244,6 +278,11 @@ impl Tokenizer {
                 )));
             }
             bytes.extend_from_slice(self.token_bytes(id));
+        }
+        if matches!(&self.rules, Rules::Spm(spm) if spm.space_prefix)
+            && bytes.first() == Some(&b' ')
+        {
+            bytes.remove(0);
         }
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
@@ -288,13 +327,16 @@ impl Tokenizer {
     }
 }
 
-fn check_model(model: &str) -> Result<()> {
-    if model == "gpt2" {
-        return Ok(());
+/// Whether a vocabulary of the kind `model` is SentencePiece; otherwise it is byte-level BPE.
+fn is_spm(model: &str) -> Result<bool> {
+    match model {
+        "gpt2" => Ok(false),
+        "llama" => Ok(true),
+        _ => Err(Error::Tokenizer(format!(
+            "model \"{model}\" is not supported, expected byte-level BPE, \"gpt2\", or SentencePiece, \"llama\": use a \
+             file with such a vocabulary"
+        ))),
     }
-    Err(Error::Tokenizer(format!(
-        "model \"{model}\" is not supported, expected byte-level BPE, \"gpt2\": use a file with such a vocabulary"
-    )))
 }
 
 /// Checks that the ids the file names are tokens.

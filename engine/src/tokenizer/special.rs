@@ -1,9 +1,9 @@
 //! Special tokens: which tokens are, which of them end a generation, and how they are found in a text.
 //!
 //! The rules are those of llama.cpp: the file's token types, corrected for tokens whose text gives away what they are.
-//! White space beside a special token stays: tokens that swallow it exist in SentencePiece models and encoders only.
+//! White space beside a special token stays but in Phi-3, where special tokens swallow what follows them.
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, Input, MatchKind};
 
 use super::MAX_SPECIAL_TOKEN_BYTES;
 use crate::error::{Error, Result};
@@ -148,6 +148,20 @@ pub(super) fn correct(tokens: &[&[u8]], kinds: &mut [Kind], named: &[u32]) -> Ve
     ends
 }
 
+/// Whether a token with this text, if special, swallows the white space behind it.
+pub(super) type Swallows = fn(&[u8]) -> bool;
+
+/// Which special tokens swallow the white space behind them in a model of this name: files do not say it, so that
+/// llama.cpp goes by the name, too.
+pub(super) fn swallow_spaces(model_name: Option<&str>) -> Swallows {
+    let name = model_name.unwrap_or("").to_lowercase();
+    if name.contains("phi-3") || name.contains("phi3") {
+        |token| !matches!(token, b"<unk>" | b"<s>" | b"<|endoftext|>")
+    } else {
+        |_| false
+    }
+}
+
 /// A stretch of a text on the way to tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part<'t> {
@@ -164,11 +178,13 @@ pub(super) struct Finder {
 struct Group {
     finder: AhoCorasick,
     ids: Vec<u32>,
+    /// Whether each token swallows the white space behind it.
+    swallows: Vec<bool>,
 }
 
 impl Finder {
     /// A finder of the tokens `ids`.
-    pub(super) fn new(tokens: &[&[u8]], mut ids: Vec<u32>) -> Result<Finder> {
+    pub(super) fn new(tokens: &[&[u8]], mut ids: Vec<u32>, swallows: Swallows) -> Result<Finder> {
         let len = |id: u32| tokens[id as usize].len();
         if let Some(&id) = ids.iter().find(|&&id| len(id) > MAX_SPECIAL_TOKEN_BYTES) {
             return Err(Error::Tokenizer(format!(
@@ -191,6 +207,10 @@ impl Finder {
             Ok(Group {
                 finder,
                 ids: ids.to_vec(),
+                swallows: ids
+                    .iter()
+                    .map(|&id| swallows(tokens[id as usize]))
+                    .collect(),
             })
         });
         Ok(Finder {
@@ -224,10 +244,15 @@ impl Group {
             }
         };
         let mut end = 0;
-        for found in self.finder.find_iter(text) {
+        while let Some(found) = self.finder.find(Input::new(text).range(end..)) {
             push_text(&text[end..found.start()], out);
-            out.push(Part::Token(self.ids[found.pattern().as_usize()]));
+            let which = found.pattern().as_usize();
+            out.push(Part::Token(self.ids[which]));
             end = found.end();
+            if self.swallows[which] {
+                let space = |c: char| c.is_ascii_whitespace() || c == '\u{B}';
+                end = text.len() - text[end..].trim_start_matches(space).len();
+            }
         }
         push_text(&text[end..], out);
     }
@@ -239,8 +264,26 @@ mod tests {
 
     fn check(tokens: &[&str], text: &str, expect: &[Part]) {
         let tokens: Vec<&[u8]> = tokens.iter().map(|t| t.as_bytes()).collect();
-        let finder = Finder::new(&tokens, (0..tokens.len() as u32).collect()).unwrap();
+        let ids = (0..tokens.len() as u32).collect();
+        let finder = Finder::new(&tokens, ids, swallow_spaces(None)).unwrap();
         assert_eq!(finder.parts(text), expect, "{text:?}");
+    }
+
+    #[test]
+    fn special_tokens_of_phi_3_swallow_spaces() {
+        use Part::{Text, Token};
+        let tokens: [&[u8]; 2] = [b"<|end|>", b"<s>"];
+        let swallows = swallow_spaces(Some("Phi-3 mini"));
+        let finder = Finder::new(&tokens, vec![0, 1], swallows).unwrap();
+        let expect = [
+            Text("a "),
+            Token(0),
+            Text("b"),
+            Token(1),
+            Text(" "),
+            Token(0),
+        ];
+        assert_eq!(finder.parts("a <|end|> \n\tb<s> <|end|> "), expect);
     }
 
     #[test]
@@ -262,7 +305,10 @@ mod tests {
     #[test]
     fn overlong_special_tokens_are_refused() {
         let long = vec![b'x'; MAX_SPECIAL_TOKEN_BYTES + 1];
-        let error = Finder::new(&[&long], vec![0]).err().unwrap().to_string();
+        let error = Finder::new(&[&long], vec![0], swallow_spaces(None))
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains("special token 0 has 257 bytes"), "{error}");
     }
 

@@ -23,10 +23,13 @@ fn parts<'a>(texts: &'a [String], pre: &'a str) -> TokenizerParts<'a> {
     types[265] = CONTROL;
     TokenizerParts {
         model: "gpt2",
+        name: None,
         pre: Some(pre),
         tokens: texts.iter().map(|t| t.as_bytes()).collect(),
         types,
         merges: MERGES.iter().map(|m| m.as_bytes()).collect(),
+        scores: Vec::new(),
+        add_space_prefix: None,
         bos: Some(265),
         eos: Some(263),
         ends: Vec::new(),
@@ -208,8 +211,8 @@ fn broken_vocabularies_are_refused() {
         assert!(error.contains(expect), "{error}");
     };
     check(
-        &|p| p.model = "llama",
-        "model \"llama\" is not supported, expected byte-level BPE",
+        &|p| p.model = "bert",
+        "model \"bert\" is not supported, expected byte-level BPE",
     );
     check(
         &|p| p.pre = Some("qwen-9"),
@@ -245,6 +248,19 @@ fn broken_vocabularies_are_refused() {
         &|p| p.merges[0] = &[b'x'; MAX_TOKEN_BYTES + 1],
         "merge 0 has 16385 bytes",
     );
+    check(&|p| p.model = "llama", "0 scores for 266 tokens");
+    let spm = |p: &mut TokenizerParts| {
+        p.model = "llama";
+        p.scores = vec![0.0; 266];
+    };
+    check(
+        &|p| {
+            spm(p);
+            p.scores[7] = f32::NAN;
+        },
+        "266 scores for 266 tokens, expected a number",
+    );
+    check(&|p| spm(p), "no token \"<0x00>\"");
 }
 
 #[test]
@@ -274,4 +290,76 @@ fn odd_vocabularies_are_taken() {
         &[97],
     );
     check(&|p| p.types[264] = 99, "<tab>", &[60, 116, 97, 98, 62]);
+}
+
+/// Ids below 256 are the bytes; then come the special tokens, the pieces and their scores.
+const PIECES: &[(&str, i32, f32)] = &[
+    ("<unk>", 2, 0.0),
+    ("<s>", CONTROL, 0.0),
+    ("</s>", CONTROL, 0.0),
+    ("<tab>", USER_DEFINED, 0.0),
+    ("\u{2581}", 1, -9.0),
+    ("h", 1, -9.0),
+    ("e", 1, -9.0),
+    ("l", 1, -9.0),
+    ("o", 1, -9.0),
+    ("he", 1, -1.0),
+    ("el", 1, -0.5),
+    ("ll", 1, -2.0),
+    ("lo", 1, -2.0),
+    ("hell", 1, -3.0),
+    ("ello", 1, -1.5),
+    ("\u{2581}h", 1, -4.0),
+];
+
+fn spm(space_prefix: Option<bool>) -> Tokenizer {
+    let mut texts: Vec<String> = (0..=255).map(|byte| format!("<0x{byte:02X}>")).collect();
+    texts.extend(PIECES.iter().map(|piece| piece.0.to_owned()));
+    let mut types = vec![6; 256];
+    types.extend(PIECES.iter().map(|piece| piece.1));
+    let mut scores = vec![0.0; 256];
+    scores.extend(PIECES.iter().map(|piece| piece.2));
+    Tokenizer::new(&TokenizerParts {
+        model: "llama",
+        tokens: texts.iter().map(|t| t.as_bytes()).collect(),
+        types,
+        scores,
+        bos: Some(257),
+        eos: Some(258),
+        add_space_prefix: space_prefix,
+        ..TokenizerParts::default()
+    })
+    .unwrap()
+}
+
+#[test]
+fn pieces_are_merged_by_their_scores() {
+    let check = |space_prefix, text: &str, options: EncodeOptions, expect: &[u32]| {
+        let tokenizer = spm(space_prefix);
+        let ids = tokenizer.encode(text, options);
+        assert_eq!(ids, expect, "{text:?}");
+        if !options.add_special {
+            assert_eq!(tokenizer.decode(&ids).unwrap(), text);
+        }
+    };
+    let (bare, prefixed) = (Some(false), None);
+    check(bare, "", WITH_BOS, &[257]);
+    // "el" first, then nothing makes more of it; "lo" stands to the right of "ll".
+    check(bare, "hel", PLAIN, &[261, 266]);
+    check(bare, "llo", PLAIN, &[267, 264]);
+    check(bare, "he ll", PLAIN, &[265, 260, 267]);
+    check(prefixed, "h", PLAIN, &[271]);
+    check(prefixed, " h", PLAIN, &[260, 271]);
+    check(prefixed, "h<tab>h", WITH_BOS, &[257, 271, 259, 271]);
+    check(bare, "h<tab>h", WITH_BOS, &[257, 261, 259, 261]);
+    check(bare, "é\n", PLAIN, &[0xC3, 0xA9, 10]);
+    check(bare, "h</s>", PARSED, &[261, 258]);
+    let tokenizer = spm(None);
+    assert_eq!(tokenizer.token_bytes(271), b" h");
+    assert_eq!(tokenizer.token_bytes(0xE9), [0xE9]);
+    let text = "hello ".repeat(1 << 16);
+    assert_eq!(
+        tokenizer.decode(&tokenizer.encode(&text, PLAIN)).unwrap(),
+        text
+    );
 }
