@@ -4,6 +4,7 @@
 //! checked, and no memory is reserved from a number in the file.
 
 mod parse;
+mod split;
 pub mod types;
 mod value;
 
@@ -43,11 +44,12 @@ pub mod limits {
     pub const ENTRY_BYTES_MIN: u64 = 8 + 4 + 1;
 }
 
-/// An open GGUF file.
+/// An open GGUF file, or several that hold one model.
 #[derive(Debug)]
 pub struct Gguf {
     path: PathBuf,
-    source: Source,
+    /// The files; the first has the metadata.
+    parts: Vec<Source>,
     index: Index,
 }
 
@@ -66,6 +68,8 @@ pub struct Tensor {
     pub dims: Vec<u64>,
     /// Number of the type; always one of [`types::TENSOR_TYPES`].
     pub format_id: u32,
+    /// Which of the model's files it is in, from 0.
+    pub part: usize,
     /// Start in bytes from the start of the file.
     pub offset: u64,
     /// Size in bytes.
@@ -86,21 +90,22 @@ impl Tensor {
 }
 
 impl Gguf {
-    /// Maps and checks a file. Errors name what is wrong with it and what to do.
+    /// Maps and checks a file; of a split model all its files, whichever of them is named. Errors name what is wrong and
+    /// what to do.
     pub fn open(path: &Path) -> Result<Gguf> {
-        Gguf::index(path, Source::File(FileMap::open(path)?))
+        Gguf::open_all(path)
     }
 
     /// Checks a file that lies in memory; `name` stands for its path in errors.
     pub fn from_bytes(name: &Path, bytes: Vec<u8>) -> Result<Gguf> {
-        Gguf::index(name, Source::Memory(bytes))
+        Gguf::index(name, Source::Memory(bytes))?.whole()
     }
 
     fn index(path: &Path, source: Source) -> Result<Gguf> {
         match parse::parse(source.bytes()) {
             Ok(index) => Ok(Gguf {
                 path: path.to_path_buf(),
-                source,
+                parts: vec![source],
                 index,
             }),
             Err(what) => Err(Error::Gguf {
@@ -110,7 +115,7 @@ impl Gguf {
         }
     }
 
-    /// Where the file is.
+    /// Where the file is, of a split model the first.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -120,9 +125,12 @@ impl Gguf {
         self.index.version
     }
 
-    /// Size of the file in bytes.
+    /// Size of the file in bytes, of a split model that of all files.
     pub fn file_bytes(&self) -> u64 {
-        self.source.bytes().len() as u64
+        self.parts
+            .iter()
+            .map(|part| part.bytes().len() as u64)
+            .sum()
     }
 
     /// Alignment of the tensors in bytes.
@@ -132,7 +140,7 @@ impl Gguf {
 
     /// Metadata in file order.
     pub fn metadata(&self) -> impl Iterator<Item = (&str, Value<'_>)> {
-        let file = self.source.bytes();
+        let file = self.parts[0].bytes();
         self.index
             .keys
             .iter()
@@ -142,7 +150,7 @@ impl Gguf {
     /// The metadata value of `key`.
     pub fn get(&self, key: &str) -> Option<Value<'_>> {
         let &index = self.index.key_by_name.get(key)?;
-        self.index.keys[index].value(self.source.bytes())
+        self.index.keys[index].value(self.parts[0].bytes())
     }
 
     /// An unsigned integer, `None` where the key is absent. Integers of any width that fit are accepted.
@@ -225,12 +233,12 @@ impl Gguf {
     /// If `tensor` is not of this file.
     pub fn data(&self, tensor: &Tensor) -> &[u8] {
         let start = tensor.offset as usize;
-        &self.source.bytes()[start..start + tensor.bytes as usize]
+        &self.parts[tensor.part].bytes()[start..start + tensor.bytes as usize]
     }
 
     /// Takes the pages of a tensor out of this process after use; they come back from the file when read again.
     pub fn drop_pages(&self, tensor: &Tensor) {
-        if let Source::File(map) = &self.source {
+        if let Source::File(map) = &self.parts[tensor.part] {
             let start = tensor.offset as usize;
             map.drop_pages(start..start + tensor.bytes as usize);
         }

@@ -191,7 +191,6 @@ pub(super) fn parse(file: &[u8]) -> Parsed<Index> {
             .get(name)
             .and_then(|&i: &usize| keys[i].value(file))
     };
-    refuse_split(lookup("split.count"))?;
     let alignment = alignment(lookup("general.alignment"))?;
 
     let mut tensors: Vec<Tensor> = Vec::new();
@@ -304,15 +303,6 @@ fn key(cursor: &mut Cursor) -> Parsed<Key> {
     })
 }
 
-fn refuse_split(count: Option<Value>) -> Parsed<()> {
-    match count.and_then(|value| value.as_int()) {
-        Some(count) if count > 1 => Err(format!(
-            "is one of {count} parts of a split model, which are not supported yet: merge them with \"llama-gguf-split --merge FIRST-PART.gguf WHOLE.gguf\""
-        )),
-        _ => Ok(()),
-    }
-}
-
 fn alignment(value: Option<Value>) -> Parsed<u64> {
     let Some(value) = value else {
         return Ok(limits::ALIGNMENT_DEFAULT);
@@ -355,6 +345,7 @@ fn tensor(cursor: &mut Cursor, alignment: u64) -> Parsed<Tensor> {
         name,
         dims,
         format_id,
+        part: 0,
         offset,
         bytes,
     })

@@ -4,7 +4,7 @@ use super::*;
 
 /// A file under construction; every number can be wrong.
 #[derive(Clone)]
-struct File {
+pub(super) struct File {
     magic: Vec<u8>,
     version: u32,
     n_keys: Option<u64>,
@@ -21,7 +21,7 @@ fn string(text: &[u8]) -> Vec<u8> {
     out
 }
 
-fn kv(name: &str, kind: u32, value: &[u8]) -> Vec<u8> {
+pub(super) fn kv(name: &str, kind: u32, value: &[u8]) -> Vec<u8> {
     let mut out = string(name.as_bytes());
     out.extend(kind.to_le_bytes());
     out.extend(value);
@@ -35,7 +35,7 @@ fn array(kind: u32, len: u64, elements: &[u8]) -> Vec<u8> {
     out
 }
 
-fn info(name: &str, dims: &[u64], kind: u32, offset: u64) -> Vec<u8> {
+pub(super) fn info(name: &str, dims: &[u64], kind: u32, offset: u64) -> Vec<u8> {
     let mut out = string(name.as_bytes());
     out.extend((dims.len() as u32).to_le_bytes());
     dims.iter().for_each(|dim| out.extend(dim.to_le_bytes()));
@@ -84,7 +84,7 @@ impl File {
         }
     }
 
-    fn empty() -> File {
+    pub(super) fn empty() -> File {
         File {
             keys: Vec::new(),
             tensors: Vec::new(),
@@ -93,17 +93,17 @@ impl File {
         }
     }
 
-    fn with_key(mut self, key: Vec<u8>) -> File {
+    pub(super) fn with_key(mut self, key: Vec<u8>) -> File {
         self.keys.push(key);
         self
     }
 
-    fn with_tensors(mut self, tensors: &[Vec<u8>]) -> File {
+    pub(super) fn with_tensors(mut self, tensors: &[Vec<u8>]) -> File {
         self.tensors = tensors.to_vec();
         self
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub(super) fn bytes(&self) -> Vec<u8> {
         let mut out = self.magic.clone();
         out.extend(self.version.to_le_bytes());
         out.extend(
