@@ -138,7 +138,8 @@ fn a_tiny_model_is_counted_and_counts_repeat() {
     near(&counts, read(&folder).simulated(0).expect("counts"));
 }
 
-/// Counts repeat far within the 1 % from which a gate takes a change as one.
+/// Counts repeat far within the 1 % from which a gate takes a change as one, or to two misses: this model has fewer than a
+/// hundred in the last level, and whether one line more is missed depends on where the heap lies.
 fn near(a: &Simulated, b: &Simulated) {
     let phases = [(&a.prefill, &b.prefill)];
     for (a, b) in phases
@@ -147,12 +148,13 @@ fn near(a: &Simulated, b: &Simulated) {
     {
         let (x, y) = (a.total(), b.total());
         let rows = [
-            (x.instructions, y.instructions, 0.001),
-            (x.l1_misses(), y.l1_misses(), 0.01),
-            (x.ll_misses(), y.ll_misses(), 0.01),
+            (x.instructions, y.instructions, 0.001, 0),
+            (x.l1_misses(), y.l1_misses(), 0.01, 2),
+            (x.ll_misses(), y.ll_misses(), 0.01, 2),
         ];
-        for (x, y, bound) in rows {
-            assert!((x as f64 / y as f64 - 1.0).abs() < bound, "{a:?} {b:?}");
+        for (x, y, share, count) in rows {
+            let near = (x as f64 / y as f64 - 1.0).abs() < share || x.abs_diff(y) <= count;
+            assert!(near, "{a:?} {b:?}");
         }
     }
 }
