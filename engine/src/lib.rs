@@ -21,6 +21,8 @@ pub mod simd;
 
 pub mod quant;
 
+pub mod quantize;
+
 pub mod kernel;
 
 pub mod pool;

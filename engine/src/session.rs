@@ -5,6 +5,7 @@ use crate::kv::Kv;
 use crate::model::{Buffers, HEAD_TOKENS, Model, Pass};
 use crate::options::Options;
 use crate::pool::Pool;
+use crate::quantize::Observer;
 use crate::stage::{Ledger, Listener, Stage, StageClock, StageTimes};
 
 /// Time and bytes of the passes since they were last taken.
@@ -29,6 +30,7 @@ pub struct Session<'a> {
     batch: usize,
     position: usize,
     stats: Stats,
+    observer: Option<Observer>,
 }
 
 impl<'a> Session<'a> {
@@ -51,6 +53,7 @@ impl<'a> Session<'a> {
             batch,
             position: 0,
             stats: Stats::default(),
+            observer: None,
         })
     }
 
@@ -137,6 +140,16 @@ impl<'a> Session<'a> {
         self.buffers.listener = Some(listener);
     }
 
+    /// Sums the squares of what every matrix of the layers is multiplied with, from now on.
+    pub fn observe(&mut self) {
+        self.observer = Some(self.model.observer(self.pool.threads()));
+    }
+
+    /// What was summed since [`Session::observe`]; `None` without it.
+    pub fn observed(&self) -> Option<&Observer> {
+        self.observer.as_ref()
+    }
+
     /// Forgets all tokens from position `len` on. Costs nothing.
     ///
     /// # Panics
@@ -182,7 +195,10 @@ impl<'a> Session<'a> {
 
     /// One batch through the layers.
     fn pass(&mut self, tokens: &[u32]) {
-        let pass = self.at(tokens, self.position);
+        let pass = Pass {
+            observer: self.observer.as_ref(),
+            ..self.at(tokens, self.position)
+        };
         self.pool.run(&|ctx| pass.layers(ctx));
         self.position += tokens.len();
         self.stats.passes += 1;
@@ -203,6 +219,7 @@ impl<'a> Session<'a> {
             tokens,
             start,
             first_step: self.buffers.next_steps(self.model),
+            observer: None,
         }
     }
 

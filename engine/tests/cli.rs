@@ -297,3 +297,66 @@ fn output_that_cannot_be_written_is_an_error() {
         text(&out.stderr)
     );
 }
+
+#[test]
+fn models_are_quantised_with_an_importance_matrix() {
+    let (folder, model) = folder();
+    let prompt = path(&folder, "text.txt");
+    fs::write(
+        &prompt,
+        "one two three four five six seven eight nine ten ".repeat(8),
+    )
+    .expect("written");
+    let (matrix, made) = (path(&folder, "imatrix.gguf"), path(&folder, "made.gguf"));
+    let imatrix = [
+        "imatrix", &model, "-f", &prompt, "-o", &matrix, "-c", "32", "-t", "1",
+    ];
+    let out = output(&imatrix);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let quantize = [
+        "quantize",
+        &model,
+        "-o",
+        &made,
+        "--to",
+        "q3_k",
+        "--imatrix",
+        &matrix,
+    ];
+    let out = output(&[&quantize[..], &["--tensor-type", "ffn_down=Q6_K"]].concat());
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    assert!(
+        text(&out.stderr).contains("tensors Q3_K"),
+        "{}",
+        text(&out.stderr)
+    );
+    let out = output(&[
+        "perplexity",
+        "-m",
+        &made,
+        "-f",
+        &prompt,
+        "-c",
+        "32",
+        "-t",
+        "1",
+    ]);
+    assert!(
+        text(&out.stdout).contains("PPL = "),
+        "{}",
+        text(&out.stderr)
+    );
+    fails(&quantize, &["made.gguf", "exists already"]);
+    fails(&imatrix, &["imatrix.gguf", "exists already"]);
+    let other = path(&folder, "other.gguf");
+    let to = ["quantize", &model, "-o", &other, "--to"];
+    fails(&[&to[..], &["Q9"]].concat(), &["format \"Q9\" is unknown"]);
+    let rule = |rule| [&to[..], &["Q4_K", "--tensor-type", rule]].concat();
+    fails(&rule("ffn"), &["expected REGEX=FORMAT"]);
+    fails(&rule("(=Q4_K"), &["no regular expression"]);
+    fails(
+        &[&to[..], &["Q4_K", "--imatrix", &model]].concat(),
+        &["no importance matrix"],
+    );
+    assert!(!Path::new(&other).exists());
+}

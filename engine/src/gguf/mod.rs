@@ -7,6 +7,7 @@ mod parse;
 mod split;
 pub mod types;
 mod value;
+pub(crate) mod write;
 
 #[cfg(test)]
 mod tests;

@@ -17,6 +17,7 @@ use crate::kv::Kv;
 use crate::matrix::{Activations, Bank, Matrix, tail_panels};
 use crate::options::Options;
 use crate::pool::{Ctx, SharedBuf, Tails};
+use crate::quantize::Observer;
 use crate::simd::LANES;
 use crate::stage::{Ledger, Listener, Stage, StageClock, StageTimes};
 use std::ops::Range;
@@ -146,6 +147,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) start: usize,
     /// Number of the first step of the pass that hands out panels.
     pub(crate) first_step: u32,
+    /// Hears the inputs of the matrices of every step.
+    pub(crate) observer: Option<&'a Observer>,
 }
 
 /// What a thread carries through a pass.
@@ -266,7 +269,17 @@ impl Pass<'_> {
         };
         for t in mine {
             // SAFETY: own rows are this thread's; shared tiles are split, and the last readers passed a barrier.
-            unsafe { act.set(&*self.model.kernels, t, n, cols, |out| fill(t, out)) };
+            unsafe {
+                act.set(&*self.model.kernels, t, n, cols, |out| {
+                    fill(t, out);
+                    if let Some(observer) = self.observer
+                        && (!own || w.ctx.index == 0)
+                    {
+                        let step = w.step.wrapping_sub(self.first_step);
+                        observer.add(w.ctx.index, step as usize, out);
+                    }
+                })
+            };
         }
         w.clock.lap(Stage::Norm);
         if !own {
@@ -445,6 +458,28 @@ impl Pass<'_> {
             out.copy_from_slice(unsafe { b.ff.read(row(t, c.n_ff)) });
         });
         self.project_to_residual(w, &layer.down, act, &layer.ffn_post_norm, Stage::Down);
+    }
+}
+
+impl Model {
+    /// An observer of the steps of a pass, by the names of the tensors that share their inputs.
+    pub(crate) fn observer(&self, threads: usize) -> Observer {
+        let has = |name: &String| self.gguf().tensor(name).is_some();
+        let step = |l: usize, parts: &[&str]| -> Vec<String> {
+            let names = parts.iter().map(|part| format!("blk.{l}.{part}.weight"));
+            names.filter(has).collect()
+        };
+        let names = (0..self.layers.len())
+            .flat_map(|l| {
+                [
+                    step(l, &["attn_q", "attn_k", "attn_v", "attn_qkv"]),
+                    step(l, &["attn_output"]),
+                    step(l, &["ffn_gate", "ffn_up"]),
+                    step(l, &["ffn_down"]),
+                ]
+            })
+            .collect();
+        Observer::new(names, threads)
     }
 }
 

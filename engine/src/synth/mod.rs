@@ -1,7 +1,6 @@
 //! Writes GGUF files with seeded random weights: the same bytes per token as a real model of that shape, and a working
 //! vocabulary, for measuring where no real model is at hand.
 
-mod head;
 mod plan;
 mod shape;
 mod vocab;
@@ -14,15 +13,14 @@ pub use shape::{Rope, Shape};
 
 use crate::error::{Error, Result};
 use crate::gguf::limits::ALIGNMENT_DEFAULT;
+use crate::gguf::write::create;
 use crate::quant::{FORMATS, FormatInfo};
 use crate::rng::Rng;
 use plan::{Plan, Planned};
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::Path;
 use weights::{Fill, Pool};
 
 /// Bytes written at a time.
@@ -56,18 +54,9 @@ pub fn synth(
     progress: Progress<'_>,
 ) -> Result<()> {
     let plan = plan::plan(shape, format(quant)?, seed)?;
-    if out.exists() {
-        return Err(write_error(
-            out,
-            ErrorKind::AlreadyExists,
-            "it exists already: remove it, or choose another name",
-        ));
-    }
-    // First the file: what an interrupted run left behind makes room.
-    let part = Part::create(out)?;
-    require_space(out, plan.total_bytes)?;
-    write(&plan, seed, &part.file, progress).map_err(|source| part.error(source))?;
-    part.finish(out)
+    create(out, plan.total_bytes, |file| {
+        write(&plan, seed, file, progress)
+    })
 }
 
 /// The bytes of the file that [`synth`] would write, for models small enough to be held in memory.
@@ -146,115 +135,4 @@ fn write_matrix(
         left -= bytes;
     }
     Ok(())
-}
-
-/// Folder that `out` lies in.
-fn folder_of(out: &Path) -> &Path {
-    match out.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
-/// Refuses to start what the disk has no room for.
-fn require_space(out: &Path, needed: u64) -> Result<()> {
-    let folder = folder_of(out);
-    let stat = rustix::fs::statvfs(folder).map_err(|error| Error::Io {
-        action: "write",
-        path: out.to_path_buf(),
-        source: error.into(),
-    })?;
-    let available = stat.f_bavail.saturating_mul(stat.f_frsize);
-    if available >= needed {
-        return Ok(());
-    }
-    let mb = |bytes: u64| bytes.div_ceil(1_000_000);
-    let what = format!(
-        "it needs {} MB, but its file system has {} MB free: free some space, or choose another folder",
-        mb(needed),
-        available / 1_000_000
-    );
-    Err(write_error(out, ErrorKind::StorageFull, &what))
-}
-
-fn write_error(path: &Path, kind: ErrorKind, what: &str) -> Error {
-    Error::Io {
-        action: "write",
-        path: path.to_path_buf(),
-        source: std::io::Error::new(kind, what),
-    }
-}
-
-/// A file being written, removed unless finished. It is locked, so that nobody else writes it at the same time; one that
-/// an interrupted run left behind is written over.
-struct Part {
-    file: File,
-    path: PathBuf,
-    finished: bool,
-}
-
-impl Part {
-    fn create(out: &Path) -> Result<Part> {
-        let mut name = out.file_name().unwrap_or_default().to_os_string();
-        name.push(".part");
-        let path = folder_of(out).join(name);
-        let io = |source| Error::Io {
-            action: "write",
-            path: path.clone(),
-            source,
-        };
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(io)?;
-        let busy = || {
-            write_error(
-                &path,
-                ErrorKind::WouldBlock,
-                "another program is writing it: wait for it, or choose another name",
-            )
-        };
-        file.try_lock().map_err(|_| busy())?;
-        // Between opening and locking, another program may have finished this file and renamed it.
-        let ours = file.metadata().map_err(io)?;
-        let named = std::fs::metadata(&path).map_err(|_| busy())?;
-        if (ours.dev(), ours.ino()) != (named.dev(), named.ino()) {
-            return Err(busy());
-        }
-        file.set_len(0).map_err(io)?;
-        Ok(Part {
-            file,
-            path,
-            finished: false,
-        })
-    }
-
-    fn error(&self, source: std::io::Error) -> Error {
-        Error::Io {
-            action: "write",
-            path: self.path.clone(),
-            source,
-        }
-    }
-
-    /// Brings the bytes to the disk, so that writing them does not disturb a later measurement, and renames the file.
-    fn finish(mut self, out: &Path) -> Result<()> {
-        self.file
-            .sync_data()
-            .and_then(|()| std::fs::rename(&self.path, out))
-            .map_err(|source| self.error(source))?;
-        self.finished = true;
-        Ok(())
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        if !self.finished {
-            // What fails here cannot be reported any more; the error that led here can.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
 }

@@ -1,10 +1,10 @@
 //! What a file of a shape contains: metadata, and its tensors with their formats and fillings.
 
-use super::head::{self, Metadata};
 use super::shape::Shape;
 use super::vocab::{self, vocab};
 use super::weights::Fill;
 use crate::error::{Error, Result};
+use crate::gguf::write::{self, Metadata};
 use crate::quant::FormatInfo;
 
 /// Everything about a file but its weights.
@@ -47,7 +47,7 @@ pub(super) fn plan(shape: &Shape, quant: &'static FormatInfo, seed: u64) -> Resu
     let described = tensors
         .iter()
         .map(|t| (t.name.as_str(), t.dims.as_slice(), t.format.id, t.bytes));
-    let (head, total_bytes) = head::head(&metadata, described).ok_or_else(overflow)?;
+    let (head, total_bytes) = write::head(&metadata, described).ok_or_else(overflow)?;
     Ok(Plan {
         head,
         tensors,

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::gguf::Gguf;
+use crate::gguf::write::{Part, require_space};
 use crate::model::Arch;
+use std::io::ErrorKind;
 
 const SEED: u64 = 42;
 

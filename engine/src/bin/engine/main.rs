@@ -3,13 +3,16 @@
 //! Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 error, 2 wrong usage.
 
 mod bench;
+mod imatrix;
 mod info;
 mod open;
 mod perplexity;
+mod quantize;
 mod run;
 mod synth;
 mod text;
 mod tokenize;
+mod windows;
 
 use std::io::ErrorKind;
 use std::process::ExitCode;
@@ -29,10 +32,14 @@ struct Cli {
 enum Command {
     /// Times prefill and decode, with llama-bench's meanings and field names.
     Bench(bench::BenchArgs),
+    /// Makes an importance matrix: what the columns of a model's matrices are multiplied with.
+    Imatrix(imatrix::ImatrixArgs),
     /// Shows what a model file contains and what a token costs.
     Info(info::InfoArgs),
     /// Measures how well a model predicts a text.
     Perplexity(perplexity::PerplexityArgs),
+    /// Writes a model file again with its matrices in another format.
+    Quantize(quantize::QuantizeArgs),
     /// Completes a prompt.
     Run(run::RunArgs),
     /// Writes a model file of a given shape with random weights.
@@ -44,8 +51,10 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Bench(args) => bench::run(&args),
+        Command::Imatrix(args) => imatrix::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
+        Command::Quantize(args) => quantize::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Synth(args) => synth::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),

@@ -3,13 +3,13 @@
 //! The tokens of the text are cut into windows of `--ctx`; each is read from an empty cache, its first token replaced by
 //! BOS if the vocabulary asks for BOS, and the predictions of the second half are counted.
 
-use crate::open;
+use crate::{open, windows};
 use clap::Args;
+use engine::Result;
 use engine::model::Model;
 use engine::pool::Pool;
 use engine::session::Session;
-use engine::tokenizer::{EncodeOptions, Tokenizer};
-use engine::{Error, Result};
+use engine::tokenizer::Tokenizer;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
 
@@ -68,31 +68,15 @@ pub(crate) fn run(args: &PerplexityArgs) -> Result<()> {
     let pool = Pool::new(&options)?;
     let model = Model::load(&args.model, &pool, &options)?;
     let tokenizer = Tokenizer::from_gguf(model.gguf())?;
-    let encode = EncodeOptions {
-        add_special: true,
-        parse_special: false,
-    };
-    let tokens = tokenizer.encode(&text, encode);
-    let windows = (tokens.len() / ctx).min(args.chunks.unwrap_or(usize::MAX));
-    if windows == 0 {
-        return Err(Error::Input(format!(
-            "the text has {} tokens, not one window of {ctx}: use a longer text or a smaller --ctx",
-            tokens.len()
-        )));
-    }
-    let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
+    let windows = windows::of(&tokenizer, &text, ctx, args.chunks)?;
     let mut session = Session::new(&model, &pool, &options)?;
     let mut sums = Sums::default();
-    let bar = ProgressBar::new(windows as u64);
+    let bar = ProgressBar::new(windows.len() as u64);
     bar.set_style(open::style(
         ProgressStyle::default_bar(),
         "{bar:40} {pos}/{len} windows  {msg}  {eta} left",
     ));
-    for window in tokens.chunks_exact(ctx).take(windows) {
-        let mut window = window.to_vec();
-        if let Some(bos) = bos {
-            window[0] = bos;
-        }
+    for window in &windows {
         session.truncate(0);
         session.score(&window[..ctx - 1], ctx / 2, |i, logits| {
             sums.add(logits, window[i + 1])
@@ -103,8 +87,8 @@ pub(crate) fn run(args: &PerplexityArgs) -> Result<()> {
     bar.finish_and_clear();
     let (ppl, error) = sums.perplexity();
     open::print(&format!(
-        "{} tokens in {windows} windows of {ctx}, {} predictions counted\nPPL = {ppl:.4} +/- {error:.4}\n",
-        tokens.len(),
+        "{} windows of {ctx} tokens, {} predictions counted\nPPL = {ppl:.4} +/- {error:.4}\n",
+        windows.len(),
         sums.count
     ))
 }

@@ -1,0 +1,99 @@
+//! `engine quantize`: a model file with its matrices in another format.
+
+use crate::{open, text};
+use clap::Args;
+use engine::gguf::Gguf;
+use engine::quantize::{Importance, Recipe, format, quantize};
+use engine::topology::Topology;
+use engine::{Error, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use regex::Regex;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Arguments of `engine quantize`.
+#[derive(Debug, Args)]
+pub(crate) struct QuantizeArgs {
+    /// Model file; best one in F32, F16 or BF16.
+    input: PathBuf,
+    /// File to write; it must not exist.
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Format of the matrices, such as Q4_K, Q8_0, IQ4_XS. The output's matrix keeps at least Q6_K, norms stay as they are.
+    #[arg(long, value_name = "FORMAT")]
+    to: String,
+    /// Another format for the tensors whose names the expression finds, such as ffn_down=Q6_K; may be repeated, the first
+    /// that fits counts.
+    #[arg(long, value_name = "REGEX=FORMAT")]
+    tensor_type: Vec<String>,
+    /// Importance matrix of `engine imatrix` or llama-imatrix, in GGUF form.
+    #[arg(long, value_name = "FILE")]
+    imatrix: Option<PathBuf>,
+    /// Threads; 0 for one per CPU.
+    #[arg(short, long, default_value_t = 0)]
+    threads: usize,
+}
+
+/// Writes the file and says what it is made of.
+pub(crate) fn run(args: &QuantizeArgs) -> Result<()> {
+    let file = Gguf::open(&args.input)?;
+    let recipe = Recipe {
+        to: format(&args.to)?,
+        rules: args
+            .tensor_type
+            .iter()
+            .map(|r| rule(r))
+            .collect::<Result<_>>()?,
+        importance: args.imatrix.as_deref().map(Importance::open).transpose()?,
+    };
+    let threads = match args.threads {
+        0 => Topology::detect().cpus.len(),
+        n => n,
+    };
+    let bar = ProgressBar::new(0).with_style(open::style(
+        ProgressStyle::default_bar(),
+        "{bar:30} {bytes}/{total_bytes} {bytes_per_sec} eta {eta}",
+    ));
+    let result = quantize(&file, &recipe, &args.output, threads, &mut |done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    let planned = result?;
+    let mut by_format: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
+    for p in &planned {
+        let (count, bytes) = by_format.entry(p.format).or_default();
+        (*count, *bytes) = (*count + 1, *bytes + p.bytes);
+    }
+    let values: u64 = planned.iter().map(|p| p.from.n_values()).sum();
+    let bytes: u64 = planned.iter().map(|p| p.bytes).sum();
+    let parts: Vec<String> = by_format
+        .iter()
+        .map(|(name, (count, bytes))| format!("{count} tensors {name} ({})", text::bytes(*bytes)))
+        .collect();
+    eprintln!(
+        "wrote \"{}\": {}, {:.2} bits a weight: {}",
+        args.output.display(),
+        text::bytes(bytes),
+        8.0 * bytes as f64 / values.max(1) as f64,
+        parts.join(", ")
+    );
+    Ok(())
+}
+
+/// An expression and the format of what it finds.
+fn rule(text: &str) -> Result<(Regex, &'static engine::quant::FormatInfo)> {
+    let (name, to) = text.rsplit_once('=').ok_or_else(|| {
+        Error::Input(format!(
+            "--tensor-type {text}: expected REGEX=FORMAT, such as ffn_down=Q6_K"
+        ))
+    })?;
+    let regex = Regex::new(name).map_err(|e| {
+        let what = e.to_string();
+        Error::Input(format!(
+            "--tensor-type {text}: \"{name}\" is no regular expression: {}",
+            what.lines().last().unwrap_or_default()
+        ))
+    })?;
+    Ok((regex, format(to)?))
+}

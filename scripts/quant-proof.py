@@ -1,0 +1,105 @@
+#!/usr/bin/env python3
+"""Holds every weight format against llama.cpp: the same file in both, and both programs' rounding of the same weights.
+
+Usage: scripts/quant-proof.py MODEL TEXT LLAMA_BIN [--engine PROGRAM] [--chunks N] [--formats A,B] [--imatrix FILE]
+
+Of each format, MODEL is converted by `llama-quantize --allow-requantize --pure` and by `engine quantize`, the matrix of
+the output as the engine does it in both. Of each file the perplexity in windows of 512 tokens is taken by both programs;
+they must agree within half a percent. llama-perplexity gives the KL divergence of both files from MODEL as well: the
+engine's rounding is to lose no more (told, and not a reason to fail). `-` stands for a format that llama-quantize does
+not write for such a model. Exits with 1 where perplexities differ or llama.cpp does not load a file.
+"""
+import argparse
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+TOLERANCE = 0.005
+# What llama-quantize calls a file of one format; by the format's name where it is not listed.
+FILE_TYPES = {"Q3_K": "Q3_K_S", "Q4_K": "Q4_K_S", "Q5_K": "Q5_K_S", "MXFP4": None}
+FORMATS = ("F16,BF16,Q8_0,Q6_K,Q5_K,Q5_1,Q5_0,Q4_K,Q4_1,Q4_0,IQ4_NL,IQ4_XS,MXFP4,Q3_K,Q2_K,TQ2_0")
+# Formats that the output's matrix takes too.
+WIDE = ("F32", "F16", "BF16", "Q8_0")
+
+
+def run(*command):
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, errors="replace")
+    text = done.stdout + done.stderr
+    if done.returncode != 0:
+        sys.exit(f"{command[0]} ended with {done.returncode}: {text[-600:]}")
+    return text
+
+
+def found(pattern, text):
+    match = re.search(pattern, text)
+    if not match:
+        sys.exit(f"\"{pattern}\" is not in: {text[-600:]}")
+    return float(match.group(1))
+
+
+class Proof:
+    def __init__(self, args, folder):
+        self.args, self.base = args, folder / "base.kld"
+        text = self.reference(args.model, "--kl-divergence-base", self.base)
+        self.ppl = found(r"Final estimate: PPL = ([\d.]+)", text)
+
+    def reference(self, model, *flags):
+        return run(self.args.bin / "llama-perplexity", "-m", model, "-f", self.args.text, "-c", 512, "-b", 512,
+                   "--chunks", self.args.chunks, "-t", 2, *flags)
+
+    def measure(self, file):
+        """Perplexity in llama.cpp and in the engine, and the KL divergence in thousandths."""
+        text = self.reference(file, "--kl-divergence-base", self.base, "--kl-divergence")
+        ours = run(self.args.engine, "perplexity", "-m", file, "-f", self.args.text, "--chunks", self.args.chunks)
+        return (found(r"Mean PPL\(Q\)\s*:\s*([\d.]+)", text), found(r"PPL = ([\d.]+)", ours),
+                found(r"Mean\s+KLD:\s*(-?[\d.]+)", text) * 1e3)
+
+    def quantised(self, name, folder):
+        args, imatrix = self.args, ["--imatrix", self.args.imatrix] if self.args.imatrix else []
+        theirs, ours = folder / f"{name}-theirs.gguf", folder / f"{name}-ours.gguf"
+        run(args.engine, "quantize", args.model, "-o", ours, "--to", name, *imatrix)
+        file_type = FILE_TYPES.get(name, name)
+        if file_type is None:
+            return None, ours
+        output = [] if name in WIDE else ["--token-embedding-type", "q8_0"]
+        run(args.bin / "llama-quantize", "--allow-requantize", "--pure", *output, *imatrix, args.model, theirs, file_type, 2)
+        return theirs, ours
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=pathlib.Path)
+    parser.add_argument("text", type=pathlib.Path)
+    parser.add_argument("bin", type=pathlib.Path)
+    parser.add_argument("--engine", default="target/release/engine")
+    parser.add_argument("--chunks", type=int, default=20)
+    parser.add_argument("--formats", default=FORMATS)
+    parser.add_argument("--imatrix", type=pathlib.Path)
+    args = parser.parse_args()
+    failed = []
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        proof = Proof(args, folder)
+        print(f"{args.model.name}: PPL {proof.ppl:.4f} in llama.cpp, {args.chunks} windows of 512")
+        print("format   MB  file of llama-quantize: llama.cpp, engine, apart, KLD/1000 | of the engine: the same")
+        for name in args.formats.split(","):
+            cells = []
+            for file in proof.quantised(name, folder):
+                if file is None:
+                    cells.append("-")
+                    continue
+                theirs, ours, kld = proof.measure(file)
+                apart = ours / theirs - 1
+                if abs(apart) > TOLERANCE:
+                    failed.append(f"{name} ({file.name})")
+                cells.append(f"{file.stat().st_size / 1e6:6.1f} {theirs:9.4f} {ours:9.4f} {100 * apart:+6.3f} % {kld:8.3f}")
+                file.unlink()
+            print(f"{name:7} {' | '.join(cells)}", flush=True)
+    print(f"{len(failed)} apart by more than {100 * TOLERANCE} %{': ' if failed else ''}{', '.join(failed)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
