@@ -28,7 +28,7 @@ impl Metadata {
 
     /// Copies the metadata of `file`, but for the keys that `leave_out` names.
     pub(crate) fn copy(&mut self, file: &Gguf, leave_out: impl Fn(&str) -> bool) {
-        let bytes = file.source.bytes();
+        let bytes = file.parts[0].bytes();
         for key in file.index.keys.iter().filter(|key| !leave_out(&key.name)) {
             self.entry(&key.name, key.kind)
                 .extend(&bytes[key.at.clone()]);
