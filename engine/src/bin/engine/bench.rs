@@ -166,25 +166,17 @@ fn tests(args: &BenchArgs) -> Result<Vec<Test>> {
     }
 }
 
-/// Arbitrary tokens, the same in every run.
-fn tokens(model: &Model, n: usize) -> Vec<u32> {
-    let n_vocab = model.config().n_vocab as u64;
-    (0..n as u64)
-        .map(|i| ((i * 7919 + 13) % n_vocab) as u32)
-        .collect()
-}
-
 /// Nanoseconds of one test, from its depth's cache to its last logits.
 ///
 /// `filled` tokens of the sequence are those of a depth, which are the same for all tests; only missing ones are read.
 fn time(session: &mut Session<'_>, model: &Model, test: Test, filled: &mut usize) -> Result<u64> {
     session.truncate(test.n_depth.min(*filled));
-    let missing = &tokens(model, test.n_depth)[session.position()..];
+    let missing = &open::arbitrary_tokens(model, test.n_depth)[session.position()..];
     if !missing.is_empty() {
         session.prefill(missing)?;
     }
     *filled = test.n_depth;
-    let tokens = tokens(model, test.n_prompt.max(test.n_gen));
+    let tokens = open::arbitrary_tokens(model, test.n_prompt.max(test.n_gen));
     session.take_stats();
     let start = Tick::now();
     if test.n_prompt > 0 {

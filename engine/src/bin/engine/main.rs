@@ -6,6 +6,7 @@ mod bench;
 mod imatrix;
 mod info;
 mod open;
+mod passes;
 mod perplexity;
 mod quantize;
 mod run;
@@ -36,6 +37,8 @@ enum Command {
     Imatrix(imatrix::ImatrixArgs),
     /// Shows what a model file contains and what a token costs.
     Info(info::InfoArgs),
+    /// Times passes of several tokens against passes of one.
+    Passes(passes::PassesArgs),
     /// Measures how well a model predicts a text.
     Perplexity(perplexity::PerplexityArgs),
     /// Writes a model file again with its matrices in another format.
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Imatrix(args) => imatrix::run(&args),
         Command::Info(args) => info::run(&args),
+        Command::Passes(args) => passes::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
         Command::Quantize(args) => quantize::run(&args),
         Command::Run(args) => run::run(&args),

@@ -45,6 +45,14 @@ pub(crate) struct TuningArgs {
     set: Vec<String>,
 }
 
+/// Arbitrary tokens, the same in every run.
+pub(crate) fn arbitrary_tokens(model: &Model, n: usize) -> Vec<u32> {
+    let n_vocab = model.config().n_vocab as u64;
+    (0..n as u64)
+        .map(|i| ((i * 7919 + 13) % n_vocab) as u32)
+        .collect()
+}
+
 impl EngineArgs {
     /// The options for a context of `ctx` tokens; 0 for the engine's default.
     ///
