@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use crate::kernel::{
-    Kernels, Row, RowMut, STREAMS, SUM_GROUP, TILE, TILE_TOKENS, TileGroup, Tiles,
+    FEW_TOKENS, Kernels, Row, RowMut, STREAMS, SUM_GROUP, TILE, TILE_TOKENS, TileGroup, Tiles,
 };
 use crate::pool::SharedBuf;
 use crate::quant::{FormatInfo, GROUP};
@@ -98,6 +98,14 @@ impl Bank<'_> {
                 tokens,
                 sink,
             );
+        } else if tokens <= FEW_TOKENS {
+            self.multiply_chunks::<N, STREAMS, FEW_TOKENS>(
+                matrices,
+                panels.clone(),
+                x,
+                tokens,
+                sink,
+            );
         } else {
             self.multiply_chunks::<N, 1, CHUNK_TOKENS>(matrices, panels.clone(), x, tokens, sink);
         }
@@ -144,7 +152,7 @@ impl Bank<'_> {
 
 /// Panels that are handed out at a time, where any thread may take them, for a pass of `tokens`.
 pub fn tail_panels(tokens: usize) -> usize {
-    if tokens == 1 { STREAMS } else { 1 }
+    if tokens <= FEW_TOKENS { STREAMS } else { 1 }
 }
 
 /// Splits panels and tokens into blocks that are multiplied one after the other: the activations of a chunk of tokens stay
@@ -246,7 +254,7 @@ impl Activations {
         }
     }
 
-    /// Products of some panels, of one where there are more than [`DIRECT_TOKENS`], with the tokens of `chunk`, which begins
+    /// Products of some panels, with the tokens of `chunk`, which begins
     /// a tile, of `tokens` in all; `out` as in [`Kernels::dot`].
     #[allow(clippy::too_many_arguments, reason = "a product's operands")]
     fn dot(
@@ -281,12 +289,18 @@ impl Activations {
                     sums: self.sums.read(self.row(at, coded, SUM_GROUP)),
                 }
             };
-            let per_call = if tiled { TILE } else { out.len() };
-            for (i, out) in out.chunks_mut(per_call).enumerate() {
-                let first = chunk.start + i * TILE;
-                let n = TILE.min(chunk.end - first);
-                let rows: [Row<'_>; TILE] = std::array::from_fn(|t| row(first + t.min(n - 1)));
-                kernels.dot(format.id, panels, k, &rows[..n], out);
+            let (per_panel, per_call) = match tiled {
+                true => (LANES * format.row_bytes(k), TILE),
+                false => (panels.len(), out.len()),
+            };
+            let outputs = out.len() / (panels.len() / per_panel);
+            for (panels, out) in panels.chunks(per_panel).zip(out.chunks_mut(outputs)) {
+                for (i, out) in out.chunks_mut(per_call).enumerate() {
+                    let first = chunk.start + i * TILE;
+                    let n = TILE.min(chunk.end - first);
+                    let rows: [Row<'_>; TILE] = std::array::from_fn(|t| row(first + t.min(n - 1)));
+                    kernels.dot(format.id, panels, k, &rows[..n], out);
+                }
             }
         }
     }

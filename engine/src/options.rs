@@ -32,8 +32,8 @@ pub struct Options {
     pub kv: KvType,
     /// Asks the kernel for huge pages under the weights.
     pub huge_pages: bool,
-    /// How far ahead of the weights being multiplied the next ones are fetched, in bytes, except for one token, whose
-    /// panels are read side by side; `0` leaves it to the CPU.
+    /// How far ahead of the weights being multiplied the next ones are fetched, in bytes, except where panels
+    /// are read side by side (one and two tokens, five to eight); `0` leaves it to the CPU.
     pub prefetch_bytes: usize,
     /// Bytes of the next matrix that a thread fetches when it has reached a barrier.
     pub wait_prefetch_bytes: usize,

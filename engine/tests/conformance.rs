@@ -247,20 +247,23 @@ fn a_batch_gives_the_bits_of_its_tokens_alone() {
         // More groups than are unpacked at a time, and a rest.
         let k = (320_usize).next_multiple_of(format.block_len);
         let stride = k / GROUP + 3;
-        let panel = panel(format, &rows(format, k, true, &mut random));
+        let panels: Vec<_> = (0..3)
+            .map(|_| panel(format, &rows(format, k, true, &mut random)))
+            .collect();
         let mut values: Vec<Vec<f32>> = (0..2 * TILE_TOKENS + 3).map(|_| random.vec(k)).collect();
         // The largest codes there are, of one sign, in the end.
         values.push(vec![3.0; k]);
         values.push(vec![-3.0; k]);
-        let alone: Vec<_> = values
+        let scalar = kernel::kernels(&options(Isa::Scalar)).expect("available");
+        let alone = |panel: &[u8], v: &Vec<f32>| {
+            let x = Activations::new(&*scalar, v.clone());
+            let mut out = [[0.0; LANES]];
+            scalar.dot(format.id, panel, k, &[x.row()], &mut out);
+            out[0].map(f32::to_bits)
+        };
+        let alone: Vec<Vec<_>> = panels
             .iter()
-            .map(|v| {
-                let kernels = kernel::kernels(&options(Isa::Scalar)).expect("available");
-                let x = Activations::new(&*kernels, v.clone());
-                let mut out = [[0.0; LANES]];
-                kernels.dot(format.id, &panel, k, &[x.row()], &mut out);
-                out[0].map(f32::to_bits)
-            })
+            .map(|p| values.iter().map(|v| alone(p, v)).collect())
             .collect();
         for &isa in &isas {
             let kernels = kernel::kernels(&options(isa)).expect("available");
@@ -271,12 +274,20 @@ fn a_batch_gives_the_bits_of_its_tokens_alone() {
                     let tile = &mut groups[t / TILE_TOKENS * stride..][..k / GROUP];
                     kernels.quantize_tile(v, t % TILE_TOKENS, tile);
                 }
-                let groups = &groups;
-                let mut out = vec![[f32::NAN; LANES]; n];
-                kernels.dot_batch(format.id, &panel, k, Tiles { groups, stride }, &mut out);
-                let bits: Vec<_> = out.iter().map(|o| o.map(f32::to_bits)).collect();
-                let expect = &alone[alone.len() - n..];
-                assert_eq!(bits, expect, "{} {isa:?} {n} tokens", format.name);
+                for count in [1, panels.len()] {
+                    let x = Tiles {
+                        groups: &groups,
+                        stride,
+                    };
+                    let mut out = vec![[f32::NAN; LANES]; count * n];
+                    kernels.dot_batch(format.id, &panels[..count].concat(), k, x, &mut out);
+                    for (alone, out) in alone.iter().zip(out.chunks(n)) {
+                        let bits: Vec<_> = out.iter().map(|o| o.map(f32::to_bits)).collect();
+                        let expect = &alone[alone.len() - n..];
+                        let name = format.name;
+                        assert_eq!(bits, expect, "{name} {isa:?} {n} tokens {count} panels");
+                    }
+                }
             }
         }
     }

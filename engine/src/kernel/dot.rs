@@ -13,11 +13,12 @@ pub(super) const LINE: usize = 64;
 /// Columns in a quad: what one [`Simd::dot`] takes.
 pub(super) const QUAD: usize = 4;
 
-/// Panels that are read side by side for one token: while the CPU's own prefetch begins anew on the next page of one, the
-/// others arrive. Of more tokens the products take as long as the reading, and one panel fetched ahead comes out faster.
+/// Panels that are read side by side for one or two tokens: while the CPU's own prefetch begins anew on the next page of one,
+/// the others arrive. Of three and four tokens the sums of several panels do not fit the registers, and one panel fetched
+/// ahead comes out faster.
 pub const STREAMS: usize = 4;
 
-/// Goes through the panels, [`STREAMS`] at a time for one token; each number of tokens has its own unrolled loop.
+/// Goes through the panels, [`STREAMS`] at a time for one or two tokens; each number of tokens has its own unrolled loop.
 macro_rules! by_shape {
     ($s:ident, $run:ident::<$S:ty, $F:ty>($panels:ident, $k:ident, $x:ident, $ahead:ident, $out:ident)) => {
         $s.vectorize(
@@ -26,7 +27,7 @@ macro_rules! by_shape {
                 let (panel_bytes, tokens) = (panel_bytes::<$F>($k), $x.len());
                 let (mut panels, mut out) = ($panels, &mut $out[..]);
                 while !panels.is_empty() && tokens > 0 {
-                    let streams = match tokens == 1 && panels.len() >= STREAMS * panel_bytes {
+                    let streams = match tokens <= 2 && panels.len() >= STREAMS * panel_bytes {
                         true => STREAMS,
                         false => 1,
                     };
@@ -37,7 +38,8 @@ macro_rules! by_shape {
                     // SAFETY: the shapes were checked by the caller.
                     unsafe {
                         match (streams, tokens) {
-                            (STREAMS, _) => $run::<$S, $F, STREAMS, 1>($s, p, $k, $x, 0, results),
+                            (STREAMS, 1) => $run::<$S, $F, STREAMS, 1>($s, p, $k, $x, 0, results),
+                            (STREAMS, _) => $run::<$S, $F, STREAMS, 2>($s, p, $k, $x, 0, results),
                             (_, 1) => $run::<$S, $F, 1, 1>($s, p, $k, $x, $ahead, results),
                             (_, 2) => $run::<$S, $F, 1, 2>($s, p, $k, $x, $ahead, results),
                             (_, 3) => $run::<$S, $F, 1, 3>($s, p, $k, $x, $ahead, results),

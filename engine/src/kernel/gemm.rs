@@ -18,8 +18,9 @@ const STEP_GROUPS: usize = 8;
 /// Groups that are unpacked at a time for at most [`FEW_TOKENS`], so that the memory is read without pauses.
 const FEW_STEP_GROUPS: usize = 2;
 
-/// Tokens of a batch whose products take less time than the weights take to arrive.
-const FEW_TOKENS: usize = 8;
+/// Tokens of a batch whose products take little more time than the weights take to arrive: their panels are read side by
+/// side, like those of one token.
+pub const FEW_TOKENS: usize = 8;
 
 /// Quads of a group.
 const QUADS: usize = GROUP / QUAD;
@@ -49,51 +50,86 @@ fn whole<S: Simd, Q: Codes>() -> bool {
     S::dots_max(bits::<Q>()) > 0
 }
 
-/// See [`super::Kernels::dot_batch`]; weights are prefetched `ahead` bytes before they are unpacked, not at all for 0.
+/// See [`super::Kernels::dot_batch`]; the weights of a panel read alone are prefetched `ahead` bytes before they are unpacked,
+/// not at all for 0.
 pub(super) fn codes<S: Simd, Q: Codes>(
     s: S,
-    panel: &[u8],
+    panels: &[u8],
     k: usize,
     x: Tiles<'_>,
     ahead: usize,
     out: &mut [[f32; LANES]],
 ) {
     check_columns::<Q>(k);
-    assert!(panel.len() >= panel_bytes::<Q>(k), "panel too short");
-    let tiles = out.len().div_ceil(TILE);
+    let panel_bytes = panel_bytes::<Q>(k);
+    let count = panels.len() / panel_bytes;
+    assert!(
+        panels.len().is_multiple_of(panel_bytes) && (count > 0 && out.len().is_multiple_of(count)),
+        "{} bytes are no whole number of panels with equally many outputs",
+        panels.len()
+    );
+    let tokens = out.len() / count;
+    let tiles = tokens.div_ceil(TILE);
     assert!(
         tiles == 0 || x.groups.len() >= (tiles - 1) * x.stride + k / GROUP,
         "activations too short"
     );
+    if tokens == 0 {
+        return;
+    }
     s.vectorize(
         #[inline(always)]
         || {
             // SAFETY: the shapes were just checked.
             unsafe {
-                batch::<S, Q>(
-                    s,
-                    panel.as_ptr(),
-                    k,
-                    x.groups.as_ptr(),
-                    x.stride,
-                    ahead,
-                    out,
-                )
+                if tokens <= FEW_TOKENS && count > 1 {
+                    few::<S, Q>(s, panels.as_ptr(), count, k, x, tokens, out);
+                } else {
+                    for (panel, out) in panels.chunks(panel_bytes).zip(out.chunks_mut(tokens)) {
+                        batch::<S, Q>(s, panel.as_ptr(), k, x, ahead, out);
+                    }
+                }
             }
         },
     );
 }
 
+/// Reads `count` panels side by side, a group of each in turn, so that one arrives while another is multiplied.
+///
 /// # Safety
-/// `panel` holds `k` columns of 16 rows of `Q`, and `x` holds `k / 32` groups for each [`TILE`] tokens of `out`, at
-/// distances of `stride`.
+/// As [`batch`], for each of the panels; `out` holds `tokens` outputs of each.
+#[inline(always)]
+unsafe fn few<S: Simd, Q: Codes>(
+    s: S,
+    panels: *const u8,
+    count: usize,
+    k: usize,
+    x: Tiles<'_>,
+    tokens: usize,
+    out: &mut [[f32; LANES]],
+) {
+    let mut unpacked = MaybeUninit::<Unpacked>::uninit();
+    let unpacked = unpacked.as_mut_ptr();
+    for group in 0..k / GROUP {
+        for (p, out) in out.chunks_mut(tokens).enumerate().take(count) {
+            // SAFETY: the group lies within the panel and the activations, and `tiles` reads what was just written.
+            unsafe {
+                let panel = panels.add(p * panel_bytes::<Q>(k));
+                unpack::<S, Q>(s, panel, group, 0, unpacked, 0);
+                tiles::<S, Q>(s, unpacked, group, 1, x, out);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// `panel` holds `k` columns of 16 rows of `Q`, and `x` holds `k / 32` groups for each [`TILE`] tokens of `out`.
 #[inline(always)]
 unsafe fn batch<S: Simd, Q: Codes>(
     s: S,
     panel: *const u8,
     k: usize,
-    x: *const TileGroup,
-    stride: usize,
+    x: Tiles<'_>,
     ahead: usize,
     out: &mut [[f32; LANES]],
 ) {
@@ -109,22 +145,41 @@ unsafe fn batch<S: Simd, Q: Codes>(
     while first < groups {
         let count = step.min(groups - first);
         // SAFETY: groups `first..first + count` lie within the panel and the activations, `count` is at most
-        // STEP_GROUPS, and what `tile` reads of `unpacked` was written just before.
+        // STEP_GROUPS, and what `tiles` reads of `unpacked` was written just before.
         unsafe {
             for g in 0..count {
                 unpack::<S, Q>(s, panel, first + g, ahead, unpacked, g);
             }
-            for (i, out) in out.chunks_mut(TILE).enumerate() {
-                let x = x.add(i * stride + first);
-                match out.len() {
-                    1 => tile::<S, Q, 1>(s, unpacked, count, x, first == 0, out),
-                    2 => tile::<S, Q, 2>(s, unpacked, count, x, first == 0, out),
-                    3 => tile::<S, Q, 3>(s, unpacked, count, x, first == 0, out),
-                    _ => tile::<S, Q, TILE>(s, unpacked, count, x, first == 0, out),
-                }
-            }
+            tiles::<S, Q>(s, unpacked, first, count, x, out);
         }
         first += count;
+    }
+}
+
+/// Adds the products of `count` unpacked groups, the first of them group `first` of the columns, with all tokens to `out`.
+///
+/// # Safety
+/// The groups were unpacked, and lie within the activations.
+#[inline(always)]
+unsafe fn tiles<S: Simd, Q: Codes>(
+    s: S,
+    unpacked: *const Unpacked,
+    first: usize,
+    count: usize,
+    x: Tiles<'_>,
+    out: &mut [[f32; LANES]],
+) {
+    for (i, out) in out.chunks_mut(TILE).enumerate() {
+        // SAFETY: by contract.
+        unsafe {
+            let x = x.groups.as_ptr().add(i * x.stride + first);
+            match out.len() {
+                1 => tile::<S, Q, 1>(s, unpacked, count, x, first == 0, out),
+                2 => tile::<S, Q, 2>(s, unpacked, count, x, first == 0, out),
+                3 => tile::<S, Q, 3>(s, unpacked, count, x, first == 0, out),
+                _ => tile::<S, Q, TILE>(s, unpacked, count, x, first == 0, out),
+            }
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod ops;
 
 pub use attend::{Attend, CHUNK, Partial, ROWS_MAX, room_len};
 pub use dot::STREAMS;
+pub use gemm::FEW_TOKENS;
 
 use crate::error::Result;
 use crate::options::{Isa, KvType, Options};
@@ -119,16 +120,16 @@ pub trait Kernels: Send + Sync {
     /// Asks for the cache lines of `bytes`, which will be read soon.
     fn prefetch(&self, bytes: &[u8]);
 
-    /// Products of the 16 rows of a panel of codes with the tokens of a batch; `out[t][r]`, bit-identical to
-    /// [`Kernels::dot`].
+    /// Products of the 16 rows of each of some panels of codes, one behind the other, with the tokens of a batch; `out`:
+    /// `[panels][tokens][16]`, bit-identical to [`Kernels::dot`].
     ///
     /// # Panics
-    /// If `panel` is shorter than `k` columns of 16 rows, `x` does not cover `k` columns of as many tokens as `out` has,
-    /// or the format is none of codes.
+    /// If `panels` is no whole number of panels of `k` columns of 16 rows, `out` does not hold equally many outputs of each,
+    /// `x` does not cover `k` columns of as many tokens, or the format is none of codes.
     fn dot_batch(
         &self,
         format: u32,
-        panel: &[u8],
+        panels: &[u8],
         k: usize,
         x: Tiles<'_>,
         out: &mut [[f32; LANES]],
@@ -196,9 +197,9 @@ macro_rules! dot_match {
             }
         }
 
-        fn dot_batch_any<S: Simd>(s: S, format: u32, panel: &[u8], k: usize, x: Tiles<'_>, ahead: usize, out: &mut [[f32; LANES]]) {
+        fn dot_batch_any<S: Simd>(s: S, format: u32, panels: &[u8], k: usize, x: Tiles<'_>, ahead: usize, out: &mut [[f32; LANES]]) {
             match format {
-                $(quant::$c::ID => gemm::codes::<S, quant::$c>(s, panel, k, x, ahead, out),)*
+                $(quant::$c::ID => gemm::codes::<S, quant::$c>(s, panels, k, x, ahead, out),)*
                 _ => unreachable!("format {format} is none of codes; the matrix checks"),
             }
         }
@@ -237,12 +238,12 @@ impl<S: Simd> Kernels for On<S> {
     fn dot_batch(
         &self,
         format: u32,
-        panel: &[u8],
+        panels: &[u8],
         k: usize,
         x: Tiles<'_>,
         out: &mut [[f32; LANES]],
     ) {
-        dot_batch_any(self.s, format, panel, k, x, self.prefetch_bytes, out);
+        dot_batch_any(self.s, format, panels, k, x, self.prefetch_bytes, out);
     }
     fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
         let s = self.s;
