@@ -32,13 +32,18 @@ pub struct Options {
     pub kv: KvType,
     /// Asks the kernel for huge pages under the weights.
     pub huge_pages: bool,
+    /// Reads four panels of weights in turn, a group of each, for one and two tokens and for five to eight; else one after
+    /// the other.
+    pub side_by_side: bool,
     /// How far ahead of the weights being multiplied the next ones are fetched, in bytes, except where panels
-    /// are read side by side (one and two tokens, five to eight); `0` leaves it to the CPU.
+    /// are read side by side; `0` leaves it to the CPU.
     pub prefetch_bytes: usize,
     /// Bytes of the next matrix that a thread fetches when it has reached a barrier.
     pub wait_prefetch_bytes: usize,
     /// Share of each thread's rows that others may take when they are done before it, in percent.
     pub tail_percent: usize,
+    /// How often a thread that waits for the others looks whether they have come, before it sleeps; `0` sleeps at once.
+    pub barrier_spins: u32,
     /// Takes the time of every stage on every thread.
     pub stage_clock: bool,
 }
@@ -54,9 +59,11 @@ impl Default for Options {
             batch: 512,
             kv: KvType::F16,
             huge_pages: true,
+            side_by_side: true,
             prefetch_bytes: 2880,
             wait_prefetch_bytes: 16 << 10,
             tail_percent: 12,
+            barrier_spins: 20_000,
             stage_clock: true,
         }
     }

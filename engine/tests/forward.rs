@@ -137,11 +137,15 @@ fn deep_attention_does_not_depend_on_batch_threads_or_isa() {
 fn who_multiplies_which_panel_and_what_is_fetched_ahead_change_nothing() {
     let tokens = prompt(24);
     let expect = logits("tiny", "Q4_K", &options(1, Isa::Auto, 1), &tokens, 0);
-    for (tail_percent, prefetch) in [(0, 0), (50, 64), (100, 1 << 20)] {
-        for batch in [1, 3, 24] {
+    for (tail_percent, prefetch, side_by_side) in
+        [(0, 0, true), (50, 64, false), (100, 1 << 20, true)]
+    {
+        for batch in [1, 3, 6, 24] {
             let options = Options {
                 tail_percent,
+                side_by_side,
                 prefetch_bytes: prefetch,
+                barrier_spins: 0,
                 wait_prefetch_bytes: prefetch,
                 ..options(3, Isa::Auto, batch)
             };

@@ -1,7 +1,7 @@
 //! Products of panels of 16 weight rows with a few tokens.
 #![allow(unsafe_code)]
 
-use super::{Row, SUM_GROUP, check_codes, check_shapes, panel_bytes};
+use super::{Reading, Row, SUM_GROUP, check_codes, check_shapes, panel_bytes};
 use crate::quant::{
     BLOCK_LEN_MAX, Codes, Floats, Format, GROUP, low_bits, parts, plane_bits, plane_bytes,
 };
@@ -20,16 +20,18 @@ pub const STREAMS: usize = 4;
 
 /// Goes through the panels, [`STREAMS`] at a time for one or two tokens; each number of tokens has its own unrolled loop.
 macro_rules! by_shape {
-    ($s:ident, $run:ident::<$S:ty, $F:ty>($panels:ident, $k:ident, $x:ident, $ahead:ident, $out:ident)) => {
+    ($s:ident, $run:ident::<$S:ty, $F:ty>($panels:ident, $k:ident, $x:ident, $reading:ident, $out:ident)) => {
         $s.vectorize(
             #[inline(always)]
             || {
                 let (panel_bytes, tokens) = (panel_bytes::<$F>($k), $x.len());
                 let (mut panels, mut out) = ($panels, &mut $out[..]);
                 while !panels.is_empty() && tokens > 0 {
-                    let streams = match tokens <= 2 && panels.len() >= STREAMS * panel_bytes {
-                        true => STREAMS,
-                        false => 1,
+                    let enough = tokens <= 2 && panels.len() >= STREAMS * panel_bytes;
+                    let streams = if enough && $reading.side_by_side {
+                        STREAMS
+                    } else {
+                        1
                     };
                     let (these, rest) = panels.split_at(streams * panel_bytes);
                     let (results, others) = out.split_at_mut(streams * tokens);
@@ -40,10 +42,10 @@ macro_rules! by_shape {
                         match (streams, tokens) {
                             (STREAMS, 1) => $run::<$S, $F, STREAMS, 1>($s, p, $k, $x, 0, results),
                             (STREAMS, _) => $run::<$S, $F, STREAMS, 2>($s, p, $k, $x, 0, results),
-                            (_, 1) => $run::<$S, $F, 1, 1>($s, p, $k, $x, $ahead, results),
-                            (_, 2) => $run::<$S, $F, 1, 2>($s, p, $k, $x, $ahead, results),
-                            (_, 3) => $run::<$S, $F, 1, 3>($s, p, $k, $x, $ahead, results),
-                            (..) => $run::<$S, $F, 1, 4>($s, p, $k, $x, $ahead, results),
+                            (_, 1) => $run::<$S, $F, 1, 1>($s, p, $k, $x, $reading.ahead, results),
+                            (_, 2) => $run::<$S, $F, 1, 2>($s, p, $k, $x, $reading.ahead, results),
+                            (_, 3) => $run::<$S, $F, 1, 3>($s, p, $k, $x, $reading.ahead, results),
+                            (..) => $run::<$S, $F, 1, 4>($s, p, $k, $x, $reading.ahead, results),
                         }
                     }
                 }
@@ -52,18 +54,18 @@ macro_rules! by_shape {
     };
 }
 
-/// Panels of integer codes; a panel read alone is prefetched `ahead` bytes before it is multiplied, not at all for 0.
+/// Panels of integer codes.
 pub(super) fn codes<S: Simd, Q: Codes>(
     s: S,
     panels: &[u8],
     k: usize,
     x: &[Row<'_>],
-    ahead: usize,
+    reading: Reading,
     out: &mut [[f32; LANES]],
 ) {
     check_shapes::<Q>(panels, k, x, out);
     check_codes::<Q>(k, x);
-    by_shape!(s, codes_tile::<S, Q>(panels, k, x, ahead, out));
+    by_shape!(s, codes_tile::<S, Q>(panels, k, x, reading, out));
 }
 
 /// # Safety
@@ -198,13 +200,13 @@ unsafe fn sub_dot<S: Simd, Q: Codes, const T: usize>(
     totals
 }
 
-/// Panels of floats; `ahead` as in [`codes`].
+/// Panels of floats.
 pub(super) fn floats<S: Simd, F: Floats>(
     s: S,
     panels: &[u8],
     k: usize,
     x: &[Row<'_>],
-    ahead: usize,
+    reading: Reading,
     out: &mut [[f32; LANES]],
 ) {
     check_shapes::<F>(panels, k, x, out);
@@ -212,7 +214,7 @@ pub(super) fn floats<S: Simd, F: Floats>(
         x.iter().all(|row| row.values.len() >= k),
         "activations too short"
     );
-    by_shape!(s, floats_tile::<S, F>(panels, k, x, ahead, out));
+    by_shape!(s, floats_tile::<S, F>(panels, k, x, reading, out));
 }
 
 /// Even and odd columns are summed apart, for the latency of the additions.

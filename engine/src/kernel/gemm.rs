@@ -7,7 +7,9 @@
 #![allow(unsafe_code)]
 
 use super::dot::{LINE, QUAD};
-use super::{SUM_GROUP, TILE_TOKENS as TILE, TileGroup, Tiles, check_columns, panel_bytes};
+use super::{
+    Reading, SUM_GROUP, TILE_TOKENS as TILE, TileGroup, Tiles, check_columns, panel_bytes,
+};
 use crate::quant::{Codes, GROUP, low_bits, parts, plane_bits};
 use crate::simd::{LANES, Simd};
 use std::mem::MaybeUninit;
@@ -50,14 +52,13 @@ fn whole<S: Simd, Q: Codes>() -> bool {
     S::dots_max(bits::<Q>()) > 0
 }
 
-/// See [`super::Kernels::dot_batch`]; the weights of a panel read alone are prefetched `ahead` bytes before they are unpacked,
-/// not at all for 0.
+/// See [`super::Kernels::dot_batch`].
 pub(super) fn codes<S: Simd, Q: Codes>(
     s: S,
     panels: &[u8],
     k: usize,
     x: Tiles<'_>,
-    ahead: usize,
+    reading: Reading,
     out: &mut [[f32; LANES]],
 ) {
     check_columns::<Q>(k);
@@ -82,11 +83,11 @@ pub(super) fn codes<S: Simd, Q: Codes>(
         || {
             // SAFETY: the shapes were just checked.
             unsafe {
-                if tokens <= FEW_TOKENS && count > 1 {
+                if tokens <= FEW_TOKENS && count > 1 && reading.side_by_side {
                     few::<S, Q>(s, panels.as_ptr(), count, k, x, tokens, out);
                 } else {
                     for (panel, out) in panels.chunks(panel_bytes).zip(out.chunks_mut(tokens)) {
-                        batch::<S, Q>(s, panel.as_ptr(), k, x, ahead, out);
+                        batch::<S, Q>(s, panel.as_ptr(), k, x, reading.ahead, out);
                     }
                 }
             }

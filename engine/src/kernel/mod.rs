@@ -176,7 +176,16 @@ pub trait Kernels: Send + Sync {
 struct On<S> {
     s: S,
     isa: Isa,
-    prefetch_bytes: usize,
+    reading: Reading,
+}
+
+/// How panels of weights are read.
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    /// Several in turn, where the tokens are few.
+    side_by_side: bool,
+    /// How far ahead those read alone are fetched, in bytes; 0 for not at all.
+    ahead: usize,
 }
 
 macro_rules! dot_match {
@@ -187,19 +196,19 @@ macro_rules! dot_match {
             panels: &[u8],
             k: usize,
             x: &[Row<'_>],
-            ahead: usize,
+            reading: Reading,
             out: &mut [[f32; LANES]],
         ) {
             match format {
-                $(quant::$f::ID => dot::floats::<S, quant::$f>(s, panels, k, x, ahead, out),)*
-                $(quant::$c::ID => dot::codes::<S, quant::$c>(s, panels, k, x, ahead, out),)*
+                $(quant::$f::ID => dot::floats::<S, quant::$f>(s, panels, k, x, reading, out),)*
+                $(quant::$c::ID => dot::codes::<S, quant::$c>(s, panels, k, x, reading, out),)*
                 _ => unreachable!("format {format} is not in the table; the loader checks"),
             }
         }
 
-        fn dot_batch_any<S: Simd>(s: S, format: u32, panels: &[u8], k: usize, x: Tiles<'_>, ahead: usize, out: &mut [[f32; LANES]]) {
+        fn dot_batch_any<S: Simd>(s: S, format: u32, panels: &[u8], k: usize, x: Tiles<'_>, reading: Reading, out: &mut [[f32; LANES]]) {
             match format {
-                $(quant::$c::ID => gemm::codes::<S, quant::$c>(s, panels, k, x, ahead, out),)*
+                $(quant::$c::ID => gemm::codes::<S, quant::$c>(s, panels, k, x, reading, out),)*
                 _ => unreachable!("format {format} is none of codes; the matrix checks"),
             }
         }
@@ -228,7 +237,7 @@ impl<S: Simd> Kernels for On<S> {
         );
     }
     fn dot(&self, format: u32, panels: &[u8], k: usize, x: &[Row<'_>], out: &mut [[f32; LANES]]) {
-        dot_any(self.s, format, panels, k, x, self.prefetch_bytes, out);
+        dot_any(self.s, format, panels, k, x, self.reading, out);
     }
     fn prefetch(&self, bytes: &[u8]) {
         for line in bytes.chunks(64) {
@@ -243,7 +252,7 @@ impl<S: Simd> Kernels for On<S> {
         x: Tiles<'_>,
         out: &mut [[f32; LANES]],
     ) {
-        dot_batch_any(self.s, format, panels, k, x, self.prefetch_bytes, out);
+        dot_batch_any(self.s, format, panels, k, x, self.reading, out);
     }
     fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
         let s = self.s;
@@ -306,7 +315,7 @@ impl<S: Simd> Kernels for On<S> {
 /// Puts the kernels of an instruction set behind one type.
 struct Boxed {
     isa: Isa,
-    prefetch_bytes: usize,
+    reading: Reading,
 }
 
 impl Visitor for Boxed {
@@ -315,17 +324,20 @@ impl Visitor for Boxed {
         Box::new(On {
             s,
             isa: self.isa,
-            prefetch_bytes: self.prefetch_bytes,
+            reading: self.reading,
         })
     }
 }
 
-/// The kernels that `options` ask for (`isa`, `prefetch_bytes`); an error when this CPU does not have them.
+/// The kernels that `options` ask for (`isa`, `side_by_side`, `prefetch_bytes`); an error when this CPU does not have them.
 pub fn kernels(options: &Options) -> Result<Box<dyn Kernels>> {
     let isa = simd::choose(options.isa)?;
     let boxed = Boxed {
         isa,
-        prefetch_bytes: options.prefetch_bytes,
+        reading: Reading {
+            side_by_side: options.side_by_side,
+            ahead: options.prefetch_bytes,
+        },
     };
     Ok(simd::with(isa, boxed).expect("the CPU has what was chosen"))
 }

@@ -85,7 +85,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Starts the threads that `options` ask for (`threads`, `affinity`, `oversubscribe`).
+    /// Starts the threads that `options` ask for (`threads`, `affinity`, `oversubscribe`, `barrier_spins`).
     ///
     /// # Errors
     /// When the threads or CPUs asked for are not there, or a thread cannot be started or pinned.
@@ -94,8 +94,8 @@ impl Pool {
             Topology::detect().plan(&options.affinity, options.threads, options.oversubscribe)?;
         let threads = cpus.len();
         let shared = Arc::new(Shared {
-            start: Turnstile::new(),
-            barrier: Barrier::new(threads),
+            start: Turnstile::new(options.barrier_spins),
+            barrier: Barrier::new(threads, options.barrier_spins),
             threads,
             stop: AtomicBool::new(false),
             job: UnsafeCell::new(None),

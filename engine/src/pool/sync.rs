@@ -14,13 +14,6 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering, fence},
 };
 
-/// Spins before a thread sleeps: some tens of microseconds, longer than the slowest stage difference seen.
-#[cfg(not(loom))]
-const SPINS: u32 = 20_000;
-/// Loom explores every interleaving: one look is as good as many.
-#[cfg(loom)]
-const SPINS: u32 = 1;
-
 fn relax() {
     #[cfg(not(loom))]
     std::hint::spin_loop();
@@ -38,15 +31,18 @@ pub(super) struct Turnstile {
     sleepers: AtomicUsize,
     lock: Mutex<()>,
     wake: Condvar,
+    spins: u32,
 }
 
 impl Turnstile {
-    pub(super) fn new() -> Turnstile {
+    /// Waiting threads look `spins` times before they sleep.
+    pub(super) fn new(spins: u32) -> Turnstile {
         Turnstile {
             count: AtomicUsize::new(0),
             sleepers: AtomicUsize::new(0),
             lock: Mutex::new(()),
             wake: Condvar::new(),
+            spins,
         }
     }
 
@@ -68,7 +64,7 @@ impl Turnstile {
 
     /// Waits until the count is no longer `seen`.
     pub(super) fn wait_past(&self, seen: usize) {
-        for _ in 0..SPINS {
+        for _ in 0..self.spins {
             if self.count() != seen {
                 return;
             }
@@ -93,11 +89,12 @@ pub(super) struct Barrier {
 }
 
 impl Barrier {
-    pub(super) fn new(threads: usize) -> Barrier {
+    /// For so many threads, which look `spins` times before they sleep.
+    pub(super) fn new(threads: usize, spins: u32) -> Barrier {
         Barrier {
             threads,
             arrived: AtomicUsize::new(0),
-            turnstile: Turnstile::new(),
+            turnstile: Turnstile::new(spins),
         }
     }
 
@@ -125,13 +122,16 @@ mod tests {
     use loom::sync::Arc;
     use loom::thread;
 
+    /// Loom explores every interleaving: one look is as good as many.
+    const SPINS: u32 = 1;
+
     /// Interleavings of some rounds: nobody passes early, nobody sleeps for ever, the barrier is reusable.
     fn rounds(threads: usize, rounds: usize) {
         let mut model = loom::model::Builder::new();
         // Almost all faults show with two forced switches; without a bound three threads take hours.
         model.preemption_bound = Some(3);
         model.check(move || {
-            let barrier = Arc::new(Barrier::new(threads));
+            let barrier = Arc::new(Barrier::new(threads, SPINS));
             let arrivals = Arc::new(AtomicUsize::new(0));
             let body = move |barrier: &Barrier, arrivals: &AtomicUsize| {
                 for round in 1..=rounds {
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn an_advance_is_never_missed_and_publishes() {
         loom::model(|| {
-            let turnstile = Arc::new(Turnstile::new());
+            let turnstile = Arc::new(Turnstile::new(SPINS));
             let message = Arc::new(loom::cell::UnsafeCell::new(0));
             let (t, m) = (turnstile.clone(), message.clone());
             let waiter = thread::spawn(move || {
