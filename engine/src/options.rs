@@ -38,6 +38,9 @@ pub struct Options {
     /// How far ahead of the weights being multiplied the next ones are fetched, in bytes, except where panels
     /// are read side by side; `0` leaves it to the CPU.
     pub prefetch_bytes: usize,
+    /// Bytes of the head of each of the next panels that are fetched while panels are read side by side, up to a line for
+    /// every 32 columns.
+    pub head_prefetch_bytes: usize,
     /// Bytes of the next matrix that a thread fetches when it has reached a barrier.
     pub wait_prefetch_bytes: usize,
     /// Share of each thread's rows that others may take when they are done before it, in percent.
@@ -61,6 +64,7 @@ impl Default for Options {
             huge_pages: true,
             side_by_side: true,
             prefetch_bytes: 2880,
+            head_prefetch_bytes: 1024,
             wait_prefetch_bytes: 16 << 10,
             tail_percent: 12,
             barrier_spins: 20_000,

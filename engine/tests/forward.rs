@@ -145,6 +145,7 @@ fn who_multiplies_which_panel_and_what_is_fetched_ahead_change_nothing() {
                 tail_percent,
                 side_by_side,
                 prefetch_bytes: prefetch,
+                head_prefetch_bytes: prefetch,
                 barrier_spins: 0,
                 wait_prefetch_bytes: prefetch,
                 ..options(3, Isa::Auto, batch)

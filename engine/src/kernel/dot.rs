@@ -40,12 +40,16 @@ macro_rules! by_shape {
                     // SAFETY: the shapes were checked by the caller.
                     unsafe {
                         match (streams, tokens) {
-                            (STREAMS, 1) => $run::<$S, $F, STREAMS, 1>($s, p, $k, $x, 0, results),
-                            (STREAMS, _) => $run::<$S, $F, STREAMS, 2>($s, p, $k, $x, 0, results),
-                            (_, 1) => $run::<$S, $F, 1, 1>($s, p, $k, $x, $reading.ahead, results),
-                            (_, 2) => $run::<$S, $F, 1, 2>($s, p, $k, $x, $reading.ahead, results),
-                            (_, 3) => $run::<$S, $F, 1, 3>($s, p, $k, $x, $reading.ahead, results),
-                            (..) => $run::<$S, $F, 1, 4>($s, p, $k, $x, $reading.ahead, results),
+                            (STREAMS, 1) => {
+                                $run::<$S, $F, STREAMS, 1>($s, p, $k, $x, $reading, results)
+                            }
+                            (STREAMS, _) => {
+                                $run::<$S, $F, STREAMS, 2>($s, p, $k, $x, $reading, results)
+                            }
+                            (_, 1) => $run::<$S, $F, 1, 1>($s, p, $k, $x, $reading, results),
+                            (_, 2) => $run::<$S, $F, 1, 2>($s, p, $k, $x, $reading, results),
+                            (_, 3) => $run::<$S, $F, 1, 3>($s, p, $k, $x, $reading, results),
+                            (..) => $run::<$S, $F, 1, 4>($s, p, $k, $x, $reading, results),
                         }
                     }
                 }
@@ -77,14 +81,15 @@ unsafe fn codes_tile<S: Simd, Q: Codes, const P: usize, const T: usize>(
     panels: *const u8,
     k: usize,
     x: &[Row<'_>],
-    ahead: usize,
+    reading: Reading,
     out: &mut [[f32; LANES]],
 ) {
     let groups = Q::BLOCK_LEN / GROUP;
     let group_bytes = LANES * GROUP * plane_bits::<Q>() / 8;
     let mut sum = [[s.splat(0.0); T]; P];
     for b in 0..k / Q::BLOCK_LEN {
-        let block = |p| panels.wrapping_add(p * panel_bytes::<Q>(k) + b * LANES * Q::BLOCK_BYTES);
+        let panel = |p| panels.wrapping_add(p * panel_bytes::<Q>(k));
+        let block = |p| panel(p).wrapping_add(b * LANES * Q::BLOCK_BYTES);
         let common: [Q::Common<S>; P] = std::array::from_fn(
             #[inline(always)]
             // SAFETY: block `b` lies within panel `p`.
@@ -96,12 +101,15 @@ unsafe fn codes_tile<S: Simd, Q: Codes, const P: usize, const T: usize>(
                 unsafe {
                     let block = block(p);
                     let planes = block.add(Q::SCALE_BYTES + g * group_bytes);
-                    if ahead > 0 {
+                    let (group, next) = (b * groups + g, P * panel_bytes::<Q>(k));
+                    if P == 1 && reading.ahead > 0 {
                         for line in 0..group_bytes.div_ceil(LINE) {
-                            s.prefetch(planes.wrapping_add(ahead + line * LINE));
+                            s.prefetch(planes.wrapping_add(reading.ahead + line * LINE));
                         }
+                    } else if P > 1 && group < reading.head_lines {
+                        s.prefetch(panel(p).wrapping_add(next + group * LINE));
                     }
-                    group_dot::<S, Q, T>(s, common[p], block, planes, b * groups + g, x, sum);
+                    group_dot::<S, Q, T>(s, common[p], block, planes, group, x, sum);
                 }
             }
         }
@@ -227,7 +235,7 @@ unsafe fn floats_tile<S: Simd, F: Floats, const P: usize, const T: usize>(
     panels: *const u8,
     k: usize,
     x: &[Row<'_>],
-    ahead: usize,
+    reading: Reading,
     out: &mut [[f32; LANES]],
 ) {
     let column_bytes = LANES * F::BLOCK_BYTES;
@@ -236,11 +244,14 @@ unsafe fn floats_tile<S: Simd, F: Floats, const P: usize, const T: usize>(
         for (p, sums) in sums.iter_mut().enumerate() {
             // SAFETY: column `c` lies within panel `p` and the activations.
             unsafe {
-                let p = panels.add(p * panel_bytes::<F>(k) + c * column_bytes);
-                if ahead > 0 {
-                    s.prefetch(p.wrapping_add(ahead));
+                let (panel, next) = (panels.add(p * panel_bytes::<F>(k)), P * panel_bytes::<F>(k));
+                let column = panel.add(c * column_bytes);
+                if P == 1 && reading.ahead > 0 {
+                    s.prefetch(column.wrapping_add(reading.ahead));
+                } else if P > 1 && c < reading.head_lines {
+                    s.prefetch(panel.wrapping_add(next + c * LINE));
                 }
-                let w = F::column(s, p);
+                let w = F::column(s, column);
                 for (t, [even, odd]) in sums.iter_mut().enumerate() {
                     let v = s.splat(*x[t].values.get_unchecked(c));
                     let sum = if c % 2 == 0 { even } else { odd };

@@ -84,7 +84,7 @@ pub(super) fn codes<S: Simd, Q: Codes>(
             // SAFETY: the shapes were just checked.
             unsafe {
                 if tokens <= FEW_TOKENS && count > 1 && reading.side_by_side {
-                    few::<S, Q>(s, panels.as_ptr(), count, k, x, tokens, out);
+                    few::<S, Q>(s, panels.as_ptr(), count, k, x, reading.head_lines, out);
                 } else {
                     for (panel, out) in panels.chunks(panel_bytes).zip(out.chunks_mut(tokens)) {
                         batch::<S, Q>(s, panel.as_ptr(), k, x, reading.ahead, out);
@@ -98,7 +98,7 @@ pub(super) fn codes<S: Simd, Q: Codes>(
 /// Reads `count` panels side by side, a group of each in turn, so that one arrives while another is multiplied.
 ///
 /// # Safety
-/// As [`batch`], for each of the panels; `out` holds `tokens` outputs of each.
+/// As [`batch`], for each of the panels; `out` holds equally many outputs of each.
 #[inline(always)]
 unsafe fn few<S: Simd, Q: Codes>(
     s: S,
@@ -106,9 +106,10 @@ unsafe fn few<S: Simd, Q: Codes>(
     count: usize,
     k: usize,
     x: Tiles<'_>,
-    tokens: usize,
+    head_lines: usize,
     out: &mut [[f32; LANES]],
 ) {
+    let tokens = out.len() / count;
     let mut unpacked = MaybeUninit::<Unpacked>::uninit();
     let unpacked = unpacked.as_mut_ptr();
     for group in 0..k / GROUP {
@@ -116,6 +117,9 @@ unsafe fn few<S: Simd, Q: Codes>(
             // SAFETY: the group lies within the panel and the activations, and `tiles` reads what was just written.
             unsafe {
                 let panel = panels.add(p * panel_bytes::<Q>(k));
+                if group < head_lines {
+                    s.prefetch(panel.wrapping_add(count * panel_bytes::<Q>(k) + group * LINE));
+                }
                 unpack::<S, Q>(s, panel, group, 0, unpacked, 0);
                 tiles::<S, Q>(s, unpacked, group, 1, x, out);
             }

@@ -186,6 +186,8 @@ struct Reading {
     side_by_side: bool,
     /// How far ahead those read alone are fetched, in bytes; 0 for not at all.
     ahead: usize,
+    /// Lines at the head of each of the next ones that are fetched while several are read in turn.
+    head_lines: usize,
 }
 
 macro_rules! dot_match {
@@ -329,7 +331,8 @@ impl Visitor for Boxed {
     }
 }
 
-/// The kernels that `options` ask for (`isa`, `side_by_side`, `prefetch_bytes`); an error when this CPU does not have them.
+/// The kernels that `options` ask for (`isa`, `side_by_side`, `prefetch_bytes`,
+/// `head_prefetch_bytes`); an error when this CPU does not have them.
 pub fn kernels(options: &Options) -> Result<Box<dyn Kernels>> {
     let isa = simd::choose(options.isa)?;
     let boxed = Boxed {
@@ -337,6 +340,7 @@ pub fn kernels(options: &Options) -> Result<Box<dyn Kernels>> {
         reading: Reading {
             side_by_side: options.side_by_side,
             ahead: options.prefetch_bytes,
+            head_lines: options.head_prefetch_bytes.div_ceil(dot::LINE),
         },
     };
     Ok(simd::with(isa, boxed).expect("the CPU has what was chosen"))
