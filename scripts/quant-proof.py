@@ -2,12 +2,16 @@
 """Holds every weight format against llama.cpp: the same file in both, and both programs' rounding of the same weights.
 
 Usage: scripts/quant-proof.py MODEL TEXT LLAMA_BIN [--engine PROGRAM] [--chunks N] [--formats A,B] [--imatrix FILE]
+           [--plan FILE --bits 4.25,4.5] [--base FILE]
 
 Of each format, MODEL is converted by `llama-quantize --allow-requantize --pure` and by `engine quantize`, the matrix of
 the output as the engine does it in both. Of each file the perplexity in windows of 512 tokens is taken by both programs;
 they must agree within half a percent. llama-perplexity gives the KL divergence of both files from MODEL as well: the
 engine's rounding is to lose no more (told, and not a reason to fail). `-` stands for a format that llama-quantize does
-not write for such a model. Exits with 1 where perplexities differ or llama.cpp does not load a file.
+not write for such a model. A format written `Q4_0+output` takes the output's matrix too. With --plan, rows `mixed@BITS`
+follow: files of `engine quantize --to mixed`. MB are the bytes that a token reads of the weights, by `engine info`.
+--base keeps the predictions of MODEL, half a gigabyte for 20 windows of SmolLM2, for another call with the same model, text
+and number of windows. Exits with 1 where perplexities differ or llama.cpp does not load a file.
 """
 import argparse
 import pathlib
@@ -41,27 +45,32 @@ def found(pattern, text):
 
 class Proof:
     def __init__(self, args, folder):
-        self.args, self.base = args, folder / "base.kld"
-        text = self.reference(args.model, "--kl-divergence-base", self.base)
-        self.ppl = found(r"Final estimate: PPL = ([\d.]+)", text)
+        self.args, self.base = args, args.base or folder / "base.kld"
+        if not self.base.exists():
+            self.reference(args.model, "--kl-divergence-base", self.base)
 
     def reference(self, model, *flags):
         return run(self.args.bin / "llama-perplexity", "-m", model, "-f", self.args.text, "-c", 512, "-b", 512,
                    "--chunks", self.args.chunks, "-t", 2, *flags)
 
     def measure(self, file):
-        """Perplexity in llama.cpp and in the engine, and the KL divergence in thousandths."""
+        """Megabytes a token reads, perplexity in llama.cpp and in the engine, KL divergence in thousandths."""
         text = self.reference(file, "--kl-divergence-base", self.base, "--kl-divergence")
         ours = run(self.args.engine, "perplexity", "-m", file, "-f", self.args.text, "--chunks", self.args.chunks)
-        return (found(r"Mean PPL\(Q\)\s*:\s*([\d.]+)", text), found(r"PPL = ([\d.]+)", ours),
+        read = found(r"weights .*\((\d+) bytes\)", run(self.args.engine, "info", file)) / 1e6
+        return (read, found(r"Mean PPL\(Q\)\s*:\s*([\d.]+)", text), found(r"PPL = ([\d.]+)", ours),
                 found(r"Mean\s+KLD:\s*(-?[\d.]+)", text) * 1e3)
 
     def quantised(self, name, folder):
         args, imatrix = self.args, ["--imatrix", self.args.imatrix] if self.args.imatrix else []
         theirs, ours = folder / f"{name}-theirs.gguf", folder / f"{name}-ours.gguf"
-        run(args.engine, "quantize", args.model, "-o", ours, "--to", name, *imatrix)
+        to, _, bits = name.partition("@")
+        to, _, everywhere = to.partition("+")
+        how = ["--plan", args.plan, "--bits", bits] if bits else []
+        how += ["--tensor-type", rf"^(token_embd|output)\.={to}"] if everywhere else []
+        run(args.engine, "quantize", args.model, "-o", ours, "--to", to, *how, *imatrix)
         file_type = FILE_TYPES.get(name, name)
-        if file_type is None:
+        if file_type is None or bits or everywhere:
             return None, ours
         output = [] if name in WIDE else ["--token-embedding-type", "q8_0"]
         run(args.bin / "llama-quantize", "--allow-requantize", "--pure", *output, *imatrix, args.model, theirs, file_type, 2)
@@ -77,26 +86,30 @@ def main():
     parser.add_argument("--chunks", type=int, default=20)
     parser.add_argument("--formats", default=FORMATS)
     parser.add_argument("--imatrix", type=pathlib.Path)
+    parser.add_argument("--plan", type=pathlib.Path)
+    parser.add_argument("--bits", default="")
+    parser.add_argument("--base", type=pathlib.Path)
     args = parser.parse_args()
     failed = []
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         proof = Proof(args, folder)
-        print(f"{args.model.name}: PPL {proof.ppl:.4f} in llama.cpp, {args.chunks} windows of 512")
-        print("format   MB  file of llama-quantize: llama.cpp, engine, apart, KLD/1000 | of the engine: the same")
-        for name in args.formats.split(","):
+        print(f"{args.model.name}, {args.chunks} windows of 512")
+        print("format      MB  file of llama-quantize: llama.cpp, engine, apart, KLD/1000 | of the engine: the same")
+        mixed = [f"mixed@{bits}" for bits in args.bits.split(",") if bits]
+        for name in [f for f in args.formats.split(",") if f] + mixed:
             cells = []
             for file in proof.quantised(name, folder):
                 if file is None:
                     cells.append("-")
                     continue
-                theirs, ours, kld = proof.measure(file)
+                read, theirs, ours, kld = proof.measure(file)
                 apart = ours / theirs - 1
                 if abs(apart) > TOLERANCE:
                     failed.append(f"{name} ({file.name})")
-                cells.append(f"{file.stat().st_size / 1e6:6.1f} {theirs:9.4f} {ours:9.4f} {100 * apart:+6.3f} % {kld:8.3f}")
+                cells.append(f"{read:6.2f} {theirs:9.4f} {ours:9.4f} {100 * apart:+6.3f} % {kld:8.3f}")
                 file.unlink()
-            print(f"{name:7} {' | '.join(cells)}", flush=True)
+            print(f"{name:10} {' | '.join(cells)}", flush=True)
     print(f"{len(failed)} apart by more than {100 * TOLERANCE} %{': ' if failed else ''}{', '.join(failed)}")
     return 1 if failed else 0
 

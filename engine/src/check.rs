@@ -4,28 +4,40 @@ use crate::error::Result;
 use crate::gguf::Gguf;
 use crate::model::Config;
 use crate::options::Options;
+use crate::quantize::{self, Recipe, plan};
 use crate::simd;
 use crate::topology::Topology;
 use std::path::Path;
 
-/// Refuses options that this machine cannot do.
+/// Refuses options that no machine and no model can do.
 ///
 /// # Errors
 /// [`crate::Error::Option`] names the option, what was asked for and what is possible.
-pub fn machine(options: &Options) -> Result<()> {
+pub fn options(options: &Options) -> Result<()> {
     options.check()?;
+    quantize::check(options)
+}
+
+/// Refuses options that this machine cannot do.
+///
+/// # Errors
+/// As [`options`].
+pub fn machine(options: &Options) -> Result<()> {
+    self::options(options)?;
     simd::choose(options.isa)?;
     let topology = Topology::detect();
     topology.plan(&options.affinity, options.threads, options.oversubscribe)?;
     Ok(())
 }
 
-/// Refuses options that a model cannot do. Reads the start of its file only.
+/// Refuses options that a model cannot do. Reads the start of its file only, and what else the options name.
 ///
 /// # Errors
 /// As [`machine`]; and when the file is no model that can be run.
 pub fn model(options: &Options, path: &Path) -> Result<()> {
-    Config::from_gguf(&Gguf::open(path)?)?.context(options)?;
+    let file = Gguf::open(path)?;
+    Config::from_gguf(&file)?.context(options)?;
+    plan(&file, &Recipe::from_options(options, &file)?)?;
     Ok(())
 }
 
@@ -73,6 +85,32 @@ mod tests {
                 },
                 "tail_percent",
                 "300 is not within 0 to 100",
+            ),
+            (
+                Options {
+                    quant: "q9".into(),
+                    ..options()
+                },
+                "quant",
+                "\"q9\" is unknown: expected one of native, mixed, F32, F16",
+            ),
+            (
+                Options {
+                    quant: "mixed".into(),
+                    ..options()
+                },
+                "quant_plan",
+                "\"engine plan\"",
+            ),
+            (
+                Options {
+                    quant: "Mixed".into(),
+                    quant_plan: "plan.toml".into(),
+                    quant_bits: f64::NAN,
+                    ..options()
+                },
+                "quant_bits",
+                "NaN is not above 0",
             ),
             (
                 Options {

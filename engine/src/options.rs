@@ -8,6 +8,7 @@ use serde::de::value::SeqAccessDeserializer;
 use serde::de::{self, IntoDeserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
+use std::path::PathBuf;
 
 /// Largest batch of prompt tokens.
 const BATCH_MAX: usize = 4096;
@@ -30,6 +31,15 @@ pub struct Options {
     pub batch: usize,
     /// Storage type of the KV cache.
     pub kv: KvType,
+    /// Format that the matrices take as the model is loaded: `native` for the file's own, one of
+    /// [`crate::quant::FORMATS`] as `engine quantize` would write it, or `mixed` for those of a plan; in any case.
+    pub quant: String,
+    /// With `mixed`, bits that a weight may take on average, over the matrices that every token is multiplied with.
+    pub quant_bits: f64,
+    /// With `mixed`, the plan that `engine plan` made.
+    pub quant_plan: PathBuf,
+    /// Importance matrix for formats other than the file's; empty for none.
+    pub quant_imatrix: PathBuf,
     /// Asks the kernel for huge pages under the weights.
     pub huge_pages: bool,
     /// Reads four panels of weights in turn, a group of each, for one and two tokens and for five to eight; else one after
@@ -61,6 +71,10 @@ impl Default for Options {
             ctx: 0,
             batch: 512,
             kv: KvType::F16,
+            quant: "native".into(),
+            quant_bits: 4.5,
+            quant_plan: PathBuf::new(),
+            quant_imatrix: PathBuf::new(),
             huge_pages: true,
             side_by_side: true,
             prefetch_bytes: 2880,
@@ -74,6 +88,11 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Whether the matrices stay in the formats of the file.
+    pub fn is_native(&self) -> bool {
+        self.quant.eq_ignore_ascii_case("native")
+    }
+
     /// Refuses what no machine and no model can do. The rest depends on the machine and the model: see [`crate::check`].
     ///
     /// # Errors

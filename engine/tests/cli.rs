@@ -350,7 +350,10 @@ fn models_are_quantised_with_an_importance_matrix() {
     fails(&imatrix, &["imatrix.gguf", "exists already"]);
     let other = path(&folder, "other.gguf");
     let to = ["quantize", &model, "-o", &other, "--to"];
-    fails(&[&to[..], &["Q9"]].concat(), &["format \"Q9\" is unknown"]);
+    fails(
+        &[&to[..], &["Q9"]].concat(),
+        &["\"Q9\" is unknown: expected one of native, mixed, F32"],
+    );
     let rule = |rule| [&to[..], &["Q4_K", "--tensor-type", rule]].concat();
     fails(&rule("ffn"), &["expected REGEX=FORMAT"]);
     fails(&rule("(=Q4_K"), &["no regular expression"]);
@@ -359,4 +362,90 @@ fn models_are_quantised_with_an_importance_matrix() {
         &["no importance matrix"],
     );
     assert!(!Path::new(&other).exists());
+}
+
+#[test]
+fn a_plan_is_measured_and_followed() {
+    let (folder, model) = folder();
+    let prompt = path(&folder, "text.txt");
+    fs::write(&prompt, "one two three four five six ".repeat(20)).expect("written");
+    let (plan, made) = (path(&folder, "plan.toml"), path(&folder, "made.gguf"));
+    let measure = |formats| {
+        let args = [
+            "plan", "-m", &model, "-f", &prompt, "-o", &plan, "--bits", "6",
+        ];
+        let more = [
+            "-c",
+            "32",
+            "--chunks",
+            "1",
+            "--parts",
+            "1",
+            "-t",
+            "1",
+            "--formats",
+            formats,
+        ];
+        [args.as_slice(), more.as_slice()].concat()
+    };
+    fails(&measure("Q2_K,Q9"), &["format \"Q9\" is unknown"]);
+    let out = output(&measure("q2_k,Q4_0,Q8_0"));
+    let (page, error) = (text(&out.stdout), text(&out.stderr));
+    assert!(out.status.success(), "{error}");
+    // As it is, a group loses nothing; in two bits it does.
+    for part in [
+        "ffn_down 0-1",
+        "Q2_K ",
+        "Q4_0 0.00 (4.50)",
+        "6 bits: ",
+        "sum of the parts",
+    ] {
+        assert!(page.contains(part), "{part:?} is not in {page}");
+    }
+    fails(&measure("Q2_K"), &["plan.toml", "exists already"]);
+    let mut show = measure("Q8_0,Q2_K");
+    show.retain(|&word| word != plan);
+    let at = show.iter().position(|&word| word == "-o").expect("there");
+    show[at] = "--show";
+    show.insert(6, &plan);
+    let out = output(&show);
+    let page = text(&out.stdout);
+    for row in ["Q2_K ", "Q8_0 ", "native ", "mixed 6 "] {
+        let found = page.lines().any(|line| line.starts_with(row));
+        assert!(found, "{row:?} is not in {page}{}", text(&out.stderr));
+    }
+    let mixed = ["--to", "mixed", "--plan", &plan, "--bits", "3"];
+    let out = output(&[&["quantize", &model, "-o", &made][..], &mixed].concat());
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    // What is written is what options would make of it at load.
+    let read = |args: &[&str]| {
+        let out = output(&[&["info"][..], args].concat());
+        let page = text(&out.stdout).to_owned();
+        let line = page
+            .lines()
+            .find(|l| l.trim_start().starts_with("weights "));
+        line.unwrap_or_else(|| panic!("{page}{}", text(&out.stderr)))
+            .to_owned()
+    };
+    let by_plan = format!("quant_plan={plan}");
+    let set = [
+        "--set",
+        "quant=mixed",
+        "--set",
+        &by_plan,
+        "--set",
+        "quant_bits=3",
+    ];
+    let loaded = read(&[&[model.as_str()][..], &set].concat());
+    assert_eq!(loaded, read(&[&made]));
+    assert!(
+        loaded.contains("bits each") && loaded != read(&[&model]),
+        "{loaded}"
+    );
+    let few = [
+        "quantize", &model, "-o", &made, "--to", "mixed", "--plan", &plan, "--bits", "1",
+    ];
+    fails(&few, &["\"quant_bits\"", "fewer than the smallest"]);
+    let none = ["info", &model, "--set", "quant=mixed"];
+    fails(&none, &["\"quant_plan\"", "engine plan"]);
 }

@@ -233,7 +233,7 @@ pub struct ModelFacts {
     pub description: String,
     /// Number of weights.
     pub n_params: Option<u64>,
-    /// Bytes of all weights as the file stores them.
+    /// Bytes of all weights in the formats they were loaded in.
     pub weight_bytes: Option<u64>,
     /// Weights in the layers' matrices, each multiplied once for every token.
     #[serde(default)]

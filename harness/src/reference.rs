@@ -97,6 +97,12 @@ fn adapter(kind: ReferenceKind) -> &'static dyn Adapter {
 /// # Errors
 /// What it cannot be told.
 pub fn commands(kind: ReferenceKind, work: &Workload<'_>) -> Result<Vec<ReferenceCommand>, String> {
+    if kind != ReferenceKind::Command && !work.case.engine.is_native() {
+        return Err(
+            "it runs the formats of the file, not those of engine.quant: write such a file with \"engine quantize\", and compare that"
+                .into(),
+        );
+    }
     adapter(kind).commands(work)
 }
 

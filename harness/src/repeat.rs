@@ -135,6 +135,9 @@ fn notes(case: &Case) -> Vec<&'static str> {
     if case.engine.isa != Isa::Auto {
         notes.push("it uses the instruction set it was built for");
     }
+    if !case.engine.is_native() {
+        notes.push("it runs the file's own formats, not those of engine.quant");
+    }
     notes
 }
 

@@ -349,7 +349,7 @@ impl<'a> Reader<'a> {
             n_gen: read.run.n_gen,
             ignore_eos: read.run.ignore_eos,
             timeout_s: read.run.timeout_s,
-            engine: read.engine,
+            engine: engine(read.engine, folder),
             sampler: read.sampler,
             counters: read.counters,
             expect_sha256: read.expect.output_sha256.map(|hash| hash.to_lowercase()),
@@ -386,6 +386,16 @@ impl<'a> Reader<'a> {
             None => self.locate(problem),
         }
     }
+}
+
+/// Options of the engine; paths start at the scenario's folder.
+fn engine(mut read: engine::Options, folder: &Path) -> engine::Options {
+    for path in [&mut read.quant_plan, &mut read.quant_imatrix] {
+        if !path.as_os_str().is_empty() {
+            *path = folder.join(&path);
+        }
+    }
+    read
 }
 
 /// Another program; paths start at the scenario's folder.

@@ -228,6 +228,11 @@ impl Gguf {
         Some(&self.index.tensors[index])
     }
 
+    /// Where a tensor stands among [`Gguf::tensors`].
+    pub(crate) fn tensor_index(&self, name: &str) -> Option<usize> {
+        self.index.tensor_by_name.get(name).copied()
+    }
+
     /// The bytes of a tensor of this file.
     ///
     /// # Panics

@@ -2,18 +2,23 @@
 
 use super::config::{Config, missing};
 use crate::error::{Error, Result};
-use crate::gguf::{Gguf, Tensor};
+use crate::gguf::Gguf;
 use crate::kernel::{self, Kernels};
 use crate::matrix::Matrix;
 use crate::mmap::Anon;
 use crate::options::{Isa, Options};
 use crate::pool::Pool;
 use crate::quant::{FORMATS, FormatInfo};
+use crate::quantize::{self, Planned, Recipe};
 use crate::simd::LANES;
 use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// Name of the embedding, which also makes the logits where the file has no other matrix for that.
+const EMBEDDING: &str = "token_embd.weight";
 
 /// Matrices and norms of one layer.
 #[derive(Debug)]
@@ -46,17 +51,24 @@ pub struct Model {
     /// see all positions, and for those with a window.
     pub(crate) rope_factors: [[Vec<f32>; 2]; 2],
     gguf: Gguf,
+    /// The tensors of the file, and what they became.
+    tensors: Vec<Planned>,
+    /// Format of the embedding.
+    embedding_format: &'static FormatInfo,
+    /// The embedding where it is not as in the file, else empty.
+    embedding: Vec<u8>,
 }
 
-/// A matrix and where its rows stand in the file.
+/// A matrix and where its rows stand: in which tensor of the file, and from which row on.
 struct Source {
-    tensor: Tensor,
+    tensor: usize,
     first_row: usize,
 }
 
 /// Collects the matrices of a model in the order a pass reads them, and what has been used of the file.
 struct Loader<'a> {
     gguf: &'a Gguf,
+    planned: &'a [Planned],
     used: HashSet<String>,
     arena_bytes: usize,
     sources: Vec<Source>,
@@ -73,10 +85,23 @@ impl Model {
 
     /// The same from an open file.
     pub fn from_gguf(gguf: Gguf, pool: &Pool, options: &Options) -> Result<Model> {
+        let recipe = Recipe::from_options(options, &gguf)?;
+        Model::with_recipe(gguf, &recipe, pool, options)
+    }
+
+    /// The same with the matrices in the formats of `recipe`, whatever `options` say about formats.
+    pub fn with_recipe(
+        gguf: Gguf,
+        recipe: &Recipe,
+        pool: &Pool,
+        options: &Options,
+    ) -> Result<Model> {
         let config = Config::from_gguf(&gguf)?;
         let kernels = kernel::kernels(options)?;
+        let tensors = quantize::plan(&gguf, recipe)?;
         let mut loader = Loader {
             gguf: &gguf,
+            planned: &tensors,
             used: HashSet::new(),
             arena_bytes: 0,
             sources: Vec::new(),
@@ -85,12 +110,13 @@ impl Model {
             .map(|l| loader.layer(&config, l))
             .collect::<Result<Vec<_>>>()?;
         let output_norm = loader.vector("output_norm.weight", config.n_embd)?;
-        let head_name = ["output.weight", "token_embd.weight"]
+        let head_name = ["output.weight", EMBEDDING]
             .into_iter()
             .find(|name| gguf.tensor(name).is_some())
             .ok_or_else(|| missing("output.weight"))?;
         let head = loader.matrix(head_name, config.n_vocab, 0..config.n_vocab, config.n_embd)?;
-        loader.format("token_embd.weight", config.n_vocab, config.n_embd)?;
+        let (embedding, embedding_format) =
+            loader.find(EMBEDDING, config.n_vocab, config.n_embd)?;
         let rope_factors = [loader.rope_factors(&config)?, Default::default()];
         loader.refuse_unused()?;
 
@@ -109,8 +135,12 @@ impl Model {
             head,
             rope_factors,
             gguf,
+            tensors,
+            embedding_format,
+            embedding: Vec::new(),
         };
-        model.pack(&sources, pool);
+        model.encode_embedding(embedding, pool)?;
+        model.pack(&sources, pool)?;
         Ok(model)
     }
 
@@ -122,6 +152,23 @@ impl Model {
     /// The file the model came from.
     pub fn gguf(&self) -> &Gguf {
         &self.gguf
+    }
+
+    /// The tensors of the file, and what they became as they were loaded.
+    pub fn tensors(&self) -> &[Planned] {
+        &self.tensors
+    }
+
+    /// Architecture, size and the format that most bytes are stored in: `llama 135M Q4_1`.
+    pub fn description(&self) -> String {
+        let n_params: u64 = self.tensors.iter().map(|t| t.from.n_values()).sum();
+        let size = match n_params {
+            0..1_000_000 => format!("{:.0}K", n_params as f64 / 1e3),
+            1_000_000..1_000_000_000 => format!("{:.0}M", n_params as f64 / 1e6),
+            _ => format!("{:.1}B", n_params as f64 / 1e9),
+        };
+        let format = quantize::main_format(&self.tensors);
+        format!("{} {size} {format}", self.config.arch.name)
     }
 
     /// Instruction set of the kernels.
@@ -139,15 +186,17 @@ impl Model {
         self.arena.huge_bytes()
     }
 
-    /// The embedding of a token, decoded from the file.
+    /// The embedding of a token, decoded.
     pub(crate) fn embed(&self, token: u32, out: &mut [f32]) {
-        let tensor = self
-            .gguf
-            .tensor("token_embd.weight")
-            .expect("checked at load");
-        let format = FormatInfo::by_id(tensor.format_id).expect("checked at load");
-        let row = format.row_bytes(self.config.n_embd);
-        format.dequantize(&self.gguf.data(tensor)[token as usize * row..][..row], out);
+        let all = match self.embedding.is_empty() {
+            true => self
+                .gguf
+                .data(self.gguf.tensor(EMBEDDING).expect("checked at load")),
+            false => &self.embedding,
+        };
+        let row = self.embedding_format.row_bytes(self.config.n_embd);
+        self.embedding_format
+            .dequantize(&all[token as usize * row..][..row], out);
         out.iter_mut()
             .for_each(|x| *x *= self.config.embedding_scale);
     }
@@ -160,63 +209,112 @@ impl Model {
             .chain([&self.head])
     }
 
+    /// Encodes the embedding, if it is not to stay as it is in the file.
+    fn encode_embedding(&mut self, index: usize, pool: &Pool) -> Result<()> {
+        let planned = &self.tensors[index];
+        let Some(encode) = &planned.encode else {
+            return Ok(());
+        };
+        let data = self.gguf.data(&planned.from);
+        let row_bytes = encode.to.row_bytes(self.config.n_embd);
+        let mut encoded = vec![0; self.config.n_vocab * row_bytes];
+        let parts = split(&mut encoded, self.config.n_vocab, row_bytes, pool.threads());
+        let finite = AtomicBool::new(true);
+        pool.run(&|ctx| {
+            let mut part = parts[ctx.index].lock().expect("one thread each");
+            let rows = part.0..part.0 + part.1.len() / row_bytes;
+            if !encode.rows(data, rows, part.1) {
+                finite.store(false, Relaxed);
+            }
+        });
+        if !finite.into_inner() {
+            return Err(planned.not_finite());
+        }
+        self.gguf.drop_pages(&planned.from);
+        self.embedding = encoded;
+        Ok(())
+    }
+
     /// Packs every matrix from the file into the arena: each thread the panels it will multiply.
-    fn pack(&mut self, sources: &[Source], pool: &Pool) {
+    fn pack(&mut self, sources: &[Source], pool: &Pool) -> Result<()> {
         let mut rest = std::mem::replace(&mut self.arena, Anon::zeroed(0, false).expect("nothing"));
         let mut tail = rest.bytes_mut();
         for (matrix, source) in self.matrices().zip(sources) {
             let (panels, after) = tail.split_at_mut(matrix.bytes());
             tail = after;
-            let threads = pool.threads();
-            let mut parts = Vec::with_capacity(threads);
-            let mut left = panels;
-            for i in 0..threads {
-                let first = matrix.panels() * i / threads;
-                let end = matrix.panels() * (i + 1) / threads;
-                let (part, others) = left.split_at_mut((end - first) * matrix.panel_bytes());
-                left = others;
-                parts.push(Mutex::new((first, part)));
-            }
-            let data = self.gguf.data(&source.tensor);
+            let planned = &self.tensors[source.tensor];
+            let parts = split(
+                panels,
+                matrix.panels(),
+                matrix.panel_bytes(),
+                pool.threads(),
+            );
+            let finite = AtomicBool::new(true);
             pool.run(&|ctx| {
                 let mut part = parts[ctx.index].lock().expect("one thread each");
                 let first = part.0;
                 for (i, panel) in part.1.chunks_exact_mut(matrix.panel_bytes()).enumerate() {
-                    self.pack_panel(matrix, source.first_row, first + i, data, panel);
+                    if !self.pack_panel(matrix, planned, source.first_row, first + i, panel) {
+                        finite.store(false, Relaxed);
+                    }
                 }
             });
-            self.gguf.drop_pages(&source.tensor);
+            if !finite.into_inner() {
+                return Err(planned.not_finite());
+            }
+            self.gguf.drop_pages(&planned.from);
         }
         self.arena = rest;
+        Ok(())
     }
 
-    /// Packs panel `p` of a matrix whose rows begin at `first_row` of the tensor's `data`; rows past the end are zeros.
+    /// Packs panel `p` of a matrix whose rows begin at `first_row` of the tensor `planned`, encoded first if they are to be;
+    /// rows past the end are zeros. Whether all values that were encoded are finite.
     fn pack_panel(
         &self,
         matrix: &Matrix,
+        planned: &Planned,
         first_row: usize,
         p: usize,
-        data: &[u8],
         panel: &mut [u8],
-    ) {
+    ) -> bool {
         let row_bytes = matrix.format.row_bytes(matrix.cols);
-        let zeros;
-        let padding: &[u8] = if (p + 1) * LANES > matrix.rows {
-            zeros = vec![0; row_bytes];
-            &zeros
-        } else {
-            &[]
-        };
-        let rows = std::array::from_fn(|r| {
-            let row = p * LANES + r;
-            if row < matrix.rows {
-                &data[(first_row + row) * row_bytes..][..row_bytes]
-            } else {
-                padding
+        let n = LANES.min(matrix.rows - p * LANES);
+        let first = first_row + p * LANES;
+        let file = self.gguf.data(&planned.from);
+        let mut encoded = Vec::new();
+        let mut finite = true;
+        let rows = match &planned.encode {
+            Some(_) if planned.from.name == EMBEDDING && !self.embedding.is_empty() => {
+                &self.embedding[first * row_bytes..]
             }
+            Some(encode) => {
+                encoded.resize(n * row_bytes, 0);
+                finite = encode.rows(file, first..first + n, &mut encoded);
+                &encoded
+            }
+            None => &file[first * row_bytes..],
+        };
+        let zeros = vec![0; if n < LANES { row_bytes } else { 0 }];
+        let rows = std::array::from_fn(|r| match r < n {
+            true => &rows[r * row_bytes..][..row_bytes],
+            false => &zeros[..],
         });
         self.kernels.pack(matrix.format.id, rows, panel);
+        finite
     }
+}
+
+/// The `n` pieces of `all`, of `bytes` each, in contiguous shares for `threads`, each with the number of its first one.
+fn split(all: &mut [u8], n: usize, bytes: usize, threads: usize) -> Vec<Mutex<(usize, &mut [u8])>> {
+    let mut left = all;
+    let mut part = |i: usize| {
+        let (first, end) = (n * i / threads, n * (i + 1) / threads);
+        let (part, others) = std::mem::take(&mut left).split_at_mut((end - first) * bytes);
+        left = others;
+        Mutex::new((first, part))
+    };
+    (0..threads).map(&mut part).collect()
 }
 
 impl Loader<'_> {
@@ -284,9 +382,15 @@ impl Loader<'_> {
         })
     }
 
-    /// A tensor of shape `[rows][cols]` in a format the engine has.
-    fn format(&mut self, name: &str, rows: usize, cols: usize) -> Result<&'static FormatInfo> {
-        let tensor = self.gguf.tensor(name).ok_or_else(|| missing(name))?;
+    /// The tensor of shape `[rows][cols]`: its number, and the format that it takes.
+    fn find(
+        &mut self,
+        name: &str,
+        rows: usize,
+        cols: usize,
+    ) -> Result<(usize, &'static FormatInfo)> {
+        let index = self.gguf.tensor_index(name).ok_or_else(|| missing(name))?;
+        let tensor = &self.planned[index].from;
         self.used.insert(name.to_owned());
         let dims: Vec<u64> = [cols, rows].iter().map(|&d| d as u64).collect();
         let found = &tensor.dims;
@@ -295,14 +399,15 @@ impl Loader<'_> {
                 "tensor \"{name}\" has dimensions {found:?}, expected {dims:?} by the file's hyperparameters"
             )));
         }
-        FormatInfo::by_id(tensor.format_id).ok_or_else(|| {
+        let format = self.planned[index].engine_format().ok_or_else(|| {
             let known: Vec<_> = FORMATS.iter().map(|f| f.name).collect();
             Error::Model(format!(
                 "tensor \"{name}\" is stored as {}, which is not supported, only {}: convert the file to one of these",
                 tensor.format().name,
                 known.join(", ")
             ))
-        })
+        })?;
+        Ok((index, format))
     }
 
     /// Rows `rows` of the tensor `name` of `all_rows` rows, as the next matrix of the arena, with its bias if there is one.
@@ -313,10 +418,10 @@ impl Loader<'_> {
         rows: Range<usize>,
         cols: usize,
     ) -> Result<Matrix> {
-        let format = self.format(name, all_rows, cols)?;
+        let (tensor, format) = self.find(name, all_rows, cols)?;
         let bias_name = format!("{}.bias", name.trim_end_matches(".weight"));
         let bias = match self.gguf.tensor(&bias_name) {
-            Some(_) if name != "token_embd.weight" => {
+            Some(_) if name != EMBEDDING => {
                 self.vector(&bias_name, all_rows)?[rows.clone()].to_vec()
             }
             _ => Vec::new(),
@@ -329,7 +434,6 @@ impl Loader<'_> {
             bias,
         };
         self.arena_bytes += matrix.bytes();
-        let tensor = self.gguf.tensor(name).expect("just found").clone();
         self.sources.push(Source {
             tensor,
             first_row: rows.start,
@@ -339,8 +443,8 @@ impl Loader<'_> {
 
     /// A tensor of `len` values, decoded.
     fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>> {
-        let format = self.format(name, 1, len)?;
-        let tensor = self.gguf.tensor(name).expect("just found");
+        let (tensor, format) = self.find(name, 1, len)?;
+        let tensor = &self.planned[tensor].from;
         let mut values = vec![0.0; len];
         format.dequantize(self.gguf.data(tensor), &mut values);
         Ok(values)

@@ -16,7 +16,7 @@ const SUMS: &str = ".in_sum2";
 const COUNTS: &str = ".counts";
 
 /// An importance matrix that was read.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Importance {
     /// Mean squares by the name of a tensor, `[experts][columns]`.
     columns: HashMap<String, Vec<f32>>,

@@ -1,21 +1,26 @@
-//! Writes a model file again with its matrices in other formats.
+//! The matrices of a model file in other formats: written as a file, or made as the model is loaded.
 //!
 //! Matrices (tensors of two and more dimensions, but for norms, routers of experts and position tables) take the format
 //! asked for, or the one that takes its place where rows are not whole blocks. The matrix of the output, which is that of
 //! the tokens where the file has no other, keeps at least Q6_K, as with llama.cpp. Rules by name come before both.
-//! Everything else is copied.
+//! Everything else stays as it is.
 
 mod importance;
+mod mixed;
 
 pub use importance::{Importance, Observer};
+pub use mixed::{Choice, Group, Mixed};
 
 use crate::error::{Error, Result};
 use crate::gguf::limits::ALIGNMENT_DEFAULT;
 use crate::gguf::write::{self, Metadata};
 use crate::gguf::{Gguf, Tensor};
+use crate::options::Options;
 use crate::quant::{FORMATS, FormatInfo};
 use regex::Regex;
+use std::collections::BTreeMap;
 use std::io::Write;
+use std::ops::Range;
 use std::path::Path;
 
 /// Values that are encoded between two writes, about.
@@ -32,13 +37,19 @@ const KEPT: &[&str] = &[
     "token_types.weight",
 ];
 
+/// Value of `engine.quant` for formats by a plan.
+const MIXED: &str = "mixed";
+
+/// Names of tensors as an expression, and the format that they take.
+pub type Rule = (Regex, &'static FormatInfo);
+
 /// What a file is to become.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Recipe {
-    /// Format of the matrices.
-    pub to: &'static FormatInfo,
+    /// Format of the matrices that no rule names; `None` for what they are.
+    pub to: Option<&'static FormatInfo>,
     /// Formats of the tensors whose names an expression finds; the first that does counts.
-    pub rules: Vec<(Regex, &'static FormatInfo)>,
+    pub rules: Vec<Rule>,
     /// What the columns of the matrices are multiplied with.
     pub importance: Option<Importance>,
 }
@@ -49,15 +60,77 @@ pub struct Recipe {
 /// When there is none.
 pub fn format(name: &str) -> Result<&'static FormatInfo> {
     FormatInfo::by_name(name).ok_or_else(|| {
-        let names: Vec<&str> = FORMATS.iter().map(|format| format.name).collect();
         Error::Input(format!(
             "format \"{name}\" is unknown: expected one of {}",
-            names.join(", ")
+            names()
         ))
     })
 }
 
+fn names() -> String {
+    let names: Vec<&str> = FORMATS.iter().map(|format| format.name).collect();
+    names.join(", ")
+}
+
+/// Refuses options about formats that no model could satisfy.
+///
+/// # Errors
+/// [`Error::Option`] for an unknown name, and for `mixed` without a plan.
+pub fn check(options: &Options) -> Result<()> {
+    let refused = |option, what| Err(Error::Option { option, what });
+    let is = |name: &str| options.quant.eq_ignore_ascii_case(name);
+    if is(MIXED) {
+        if options.quant_plan.as_os_str().is_empty() {
+            let what =
+                "formats are mixed by a plan: make one with \"engine plan\" and name it here";
+            return refused("quant_plan", what.into());
+        }
+        if !(options.quant_bits > 0.0 && options.quant_bits <= 32.0) {
+            let what = format!("{} is not above 0 and at most 32", options.quant_bits);
+            return refused("quant_bits", what);
+        }
+    } else if !options.is_native() && FormatInfo::by_name(&options.quant).is_none() {
+        let what = format!(
+            "\"{}\" is unknown: expected one of native, {MIXED}, {}",
+            options.quant,
+            names()
+        );
+        return refused("quant", what);
+    }
+    Ok(())
+}
+
 impl Recipe {
+    /// What `options` ask to make of `file`.
+    ///
+    /// # Errors
+    /// As [`check`], and when the plan or the importance matrix cannot be read or belongs to another model.
+    pub fn from_options(options: &Options, file: &Gguf) -> Result<Recipe> {
+        check(options)?;
+        let imatrix = Some(&options.quant_imatrix).filter(|path| !path.as_os_str().is_empty());
+        let importance = imatrix.map(|path| Importance::open(path)).transpose()?;
+        let mut rules = Vec::new();
+        if options.quant.eq_ignore_ascii_case(MIXED) {
+            let plan = Mixed::open(&options.quant_plan)?;
+            if !plan.imatrix.is_empty() && importance.is_none() {
+                let what = format!(
+                    "the plan was measured with the importance matrix \"{}\": name it here",
+                    plan.imatrix
+                );
+                return Err(Error::Option {
+                    option: "quant_imatrix",
+                    what,
+                });
+            }
+            rules = plan.rules(file, options.quant_bits)?;
+        }
+        Ok(Recipe {
+            to: FormatInfo::by_name(&options.quant),
+            rules,
+            importance,
+        })
+    }
+
     /// The format that `tensor` of `file` takes; `None` where it stays as it is.
     fn format_of(&self, file: &Gguf, tensor: &Tensor) -> Result<Option<&'static FormatInfo>> {
         let name = tensor.name.as_str();
@@ -71,27 +144,42 @@ impl Recipe {
             }
             return Ok(Some(*format));
         }
-        if tensor.dims.len() < 2
-            || !name.ends_with(".weight")
-            || KEPT.iter().any(|k| name.contains(k))
-        {
+        let Some(to) = self.to.filter(|_| is_matrix(tensor)) else {
             return Ok(None);
-        }
-        let output = match file.tensor("output.weight") {
-            Some(_) => "output.weight",
-            None => "token_embd.weight",
         };
         let least = format(OUTPUT_FORMAT)?;
         let bits = |f: &FormatInfo| f.block_bytes * least.block_len / f.block_len;
-        let wanted = match name == output && bits(self.to) < bits(least) {
+        let wanted = match name == output(file) && bits(to) < bits(least) {
             true => least,
-            false => self.to,
+            false => to,
         };
         Ok(Some(wanted.for_rows(row_len)))
     }
 }
 
-/// A tensor of the file to be written.
+/// Whether a tensor is a matrix that may take another format.
+fn is_matrix(tensor: &Tensor) -> bool {
+    tensor.dims.len() >= 2
+        && tensor.name.ends_with(".weight")
+        && !KEPT.iter().any(|kept| tensor.name.contains(kept))
+}
+
+/// Name of the matrix that makes the logits.
+fn output(file: &Gguf) -> &'static str {
+    match file.tensor("output.weight") {
+        Some(_) => "output.weight",
+        None => "token_embd.weight",
+    }
+}
+
+/// The matrices that every token is multiplied with: all but the embedding, unless that makes the logits too.
+fn multiplied(file: &Gguf) -> impl Iterator<Item = &Tensor> {
+    let output = output(file);
+    let tensors = file.tensors().iter().filter(|t| is_matrix(t));
+    tensors.filter(move |t| t.name != "token_embd.weight" || t.name == output)
+}
+
+/// A tensor of a file, and what it becomes.
 #[derive(Debug)]
 pub struct Planned {
     /// The tensor as it is.
@@ -100,11 +188,59 @@ pub struct Planned {
     pub format: &'static str,
     /// Bytes it takes.
     pub bytes: u64,
-    /// How it is encoded; `None` where it is copied.
-    encode: Option<&'static FormatInfo>,
+    /// How it is encoded; `None` where it stays as it is.
+    pub(crate) encode: Option<Encode>,
 }
 
-/// The tensors of the file that [`quantize`] would write, in order.
+/// How the rows of a tensor are encoded.
+#[derive(Debug)]
+pub(crate) struct Encode {
+    from: &'static FormatInfo,
+    /// The format they take.
+    pub(crate) to: &'static FormatInfo,
+    cols: usize,
+    /// Rows of one expert.
+    per_expert: usize,
+    /// Mean squares of what the columns are multiplied with, `[experts][columns]`; empty for unknown.
+    importance: Vec<f32>,
+}
+
+impl Encode {
+    /// Encodes the rows `rows` of the tensor's `data` into `out`; whether all their values are finite.
+    pub(crate) fn rows(&self, data: &[u8], rows: Range<usize>, out: &mut [u8]) -> bool {
+        let (from, to) = (self.from.row_bytes(self.cols), self.to.row_bytes(self.cols));
+        let mut values = vec![0.0; self.cols];
+        rows.zip(out.chunks_exact_mut(to)).all(|(row, out)| {
+            self.from
+                .dequantize(&data[row * from..][..from], &mut values);
+            let first = row / self.per_expert * self.cols;
+            let importance = self.importance.get(first..first + self.cols);
+            let finite = values.iter().all(|v| v.is_finite());
+            if finite {
+                self.to.quantize(&values, importance.unwrap_or(&[]), out);
+            }
+            finite
+        })
+    }
+}
+
+impl Planned {
+    /// The format it takes; `None` for one that the engine does not have.
+    pub(crate) fn engine_format(&self) -> Option<&'static FormatInfo> {
+        let stays = || FormatInfo::by_id(self.from.format_id);
+        self.encode.as_ref().map(|e| e.to).or_else(stays)
+    }
+
+    /// The error of a tensor with values that are not finite.
+    pub(crate) fn not_finite(&self) -> Error {
+        Error::Input(format!(
+            "tensor \"{}\" holds values that are not finite: the file is damaged",
+            self.from.name
+        ))
+    }
+}
+
+/// The tensors of `file`, in order, and what `recipe` makes of them.
 ///
 /// # Errors
 /// When a matrix is in a format that the engine cannot read, or a rule asks for what is impossible.
@@ -121,23 +257,31 @@ pub fn plan(file: &Gguf, recipe: &Recipe) -> Result<Vec<Planned>> {
                 encode: None,
             });
         };
-        if FormatInfo::by_id(from.format_id).is_none() {
-            return Err(Error::Input(format!(
+        let decoded = FormatInfo::by_id(from.format_id).ok_or_else(|| {
+            Error::Input(format!(
                 "tensor \"{}\" is stored as {}, which cannot be decoded here: start from a file in F16, BF16 or F32",
                 from.name,
                 from.format().name
-            )));
-        }
+            ))
+        })?;
         if let Some(importance) = &recipe.importance {
             importance.check(from)?;
         }
-        let rows = from.n_values() / from.dims[0];
+        let cols = from.dims[0] as usize;
+        let seen = recipe.importance.as_ref();
+        let importance = seen.and_then(|i| i.columns(&from.name)).unwrap_or(&[]);
         Ok(Planned {
             from: from.clone(),
             format: format.name,
             // Smaller than what memory maps: no type has more than 32 bits a value.
-            bytes: rows * format.row_bytes(from.dims[0] as usize) as u64,
-            encode: Some(format),
+            bytes: from.n_values() / from.dims[0] * format.row_bytes(cols) as u64,
+            encode: Some(Encode {
+                from: decoded,
+                to: format,
+                cols,
+                per_expert: from.dims.get(1).map_or(1, |&rows| rows as usize),
+                importance: importance.to_vec(),
+            }),
         })
     };
     file.tensors().iter().map(planned).collect()
@@ -164,7 +308,7 @@ pub fn quantize(
             p.bytes,
         )
     });
-    let (head, total) = write::head(&metadata(file, recipe), described)
+    let (head, total) = write::head(&metadata(file, recipe, &planned), described)
         .ok_or_else(|| Error::Input("the sizes of the tensors overflow".into()))?;
     let all: u64 = planned.iter().map(|p| p.from.bytes).sum();
     let mut bad = None;
@@ -172,8 +316,8 @@ pub fn quantize(
         file_out.write_all(&head)?;
         let mut done = 0;
         for p in &planned {
-            if let Err(error) = put(file, p, recipe, threads, &mut file_out)? {
-                bad = Some(error);
+            if !put(file, p, threads, &mut file_out)? {
+                bad = Some(p.not_finite());
                 return Err(std::io::Error::other("not finite"));
             }
             let padding = p.bytes.next_multiple_of(ALIGNMENT_DEFAULT) - p.bytes;
@@ -191,11 +335,11 @@ pub fn quantize(
 }
 
 fn type_id(p: &Planned) -> u32 {
-    p.encode.map_or(p.from.format_id, |f| f.id)
+    p.encode.as_ref().map_or(p.from.format_id, |e| e.to.id)
 }
 
 /// The metadata of `file`, with what says how it is stored made true.
-fn metadata(file: &Gguf, recipe: &Recipe) -> Metadata {
+fn metadata(file: &Gguf, recipe: &Recipe, planned: &[Planned]) -> Metadata {
     const STORAGE: &[&str] = &[
         "general.file_type",
         "general.quantization_version",
@@ -205,68 +349,55 @@ fn metadata(file: &Gguf, recipe: &Recipe) -> Metadata {
     m.copy(file, |key| {
         STORAGE.contains(&key) || key.starts_with("split.")
     });
-    m.u32("general.file_type", recipe.to.file_type);
+    let main = || FormatInfo::by_name(main_format(planned));
+    if let Some(format) = recipe.to.or_else(main) {
+        m.u32("general.file_type", format.file_type);
+    }
     m.u32("general.quantization_version", 2);
     m
 }
 
-/// Writes one tensor; the inner error is one of its values.
-fn put(
-    file: &Gguf,
-    p: &Planned,
-    recipe: &Recipe,
-    threads: usize,
-    out: &mut dyn Write,
-) -> std::io::Result<Result<()>> {
+/// Name of the type that most bytes are stored in.
+pub fn main_format(planned: &[Planned]) -> &'static str {
+    let mut bytes = BTreeMap::new();
+    for p in planned {
+        *bytes.entry(p.format).or_insert(0) += p.bytes;
+    }
+    let most = bytes.into_iter().max_by_key(|&(_, bytes)| bytes);
+    most.map_or("", |(format, _)| format)
+}
+
+/// Writes one tensor; whether its values are finite.
+fn put(file: &Gguf, p: &Planned, threads: usize, out: &mut dyn Write) -> std::io::Result<bool> {
     let data = file.data(&p.from);
-    let Some(to) = p.encode else {
-        return out.write_all(data).map(Ok);
+    let Some(encode) = &p.encode else {
+        return out.write_all(data).map(|()| true);
     };
-    let from = FormatInfo::by_id(p.from.format_id).expect("planned");
-    let cols = p.from.dims[0] as usize;
-    let rows = p.from.n_values() as usize / cols;
-    let per_expert = p.from.dims[1] as usize;
-    let columns = recipe
-        .importance
-        .as_ref()
-        .and_then(|i| i.columns(&p.from.name));
-    let step = (CHUNK_VALUES / cols).max(1);
-    let mut encoded = vec![0; step.min(rows) * to.row_bytes(cols)];
+    let row_bytes = encode.to.row_bytes(encode.cols);
+    let rows = p.from.n_values() as usize / encode.cols;
+    let step = (CHUNK_VALUES / encode.cols).max(1);
+    let mut encoded = vec![0; step.min(rows) * row_bytes];
     for first in (0..rows).step_by(step) {
         let count = step.min(rows - first);
-        let encoded = &mut encoded[..count * to.row_bytes(cols)];
+        let encoded = &mut encoded[..count * row_bytes];
         let share = count.div_ceil(threads.max(1));
         let finite = std::thread::scope(|scope| {
-            let parts = encoded.chunks_mut(share * to.row_bytes(cols)).enumerate();
+            let parts = encoded.chunks_mut(share * row_bytes).enumerate();
             let workers: Vec<_> = parts
                 .map(|(i, part)| {
-                    scope.spawn(move || {
-                        let mut values = vec![0.0; cols];
-                        part.chunks_exact_mut(to.row_bytes(cols))
-                            .enumerate()
-                            .all(|(r, bytes)| {
-                                let row = first + i * share + r;
-                                let row_bytes = from.row_bytes(cols);
-                                from.dequantize(&data[row * row_bytes..][..row_bytes], &mut values);
-                                let expert = row / per_expert * cols;
-                                let importance = columns.and_then(|c| c.get(expert..expert + cols));
-                                to.quantize(&values, importance.unwrap_or(&[]), bytes);
-                                values.iter().all(|v| v.is_finite())
-                            })
-                    })
+                    let from = first + i * share;
+                    let rows = from..from + part.len() / row_bytes;
+                    scope.spawn(move || encode.rows(data, rows, part))
                 })
                 .collect();
             workers.into_iter().all(|w| w.join().unwrap_or(false))
         });
         if !finite {
-            return Ok(Err(Error::Input(format!(
-                "tensor \"{}\" holds values that are not finite: the file is damaged",
-                p.from.name
-            ))));
+            return Ok(false);
         }
         out.write_all(encoded)?;
     }
-    Ok(Ok(()))
+    Ok(true)
 }
 
 #[cfg(test)]

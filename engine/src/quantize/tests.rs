@@ -10,7 +10,7 @@ fn file(shape: &str, quant: &str) -> Gguf {
 
 fn recipe(to: &str) -> Recipe {
     Recipe {
-        to: format(to).unwrap(),
+        to: Some(format(to).unwrap()),
         rules: Vec::new(),
         importance: None,
     }

@@ -28,8 +28,24 @@ fn words(
     variant: Variant,
     spec: Option<&ReferenceSpec>,
 ) -> Result<Vec<String>, String> {
+    words_of(
+        "[prompt]\ntext = \"Hello\"\n[run]\nn_gen = 8\n",
+        kind,
+        help,
+        variant,
+        spec,
+    )
+}
+
+fn words_of(
+    text: &str,
+    kind: ReferenceKind,
+    help: &str,
+    variant: Variant,
+    spec: Option<&ReferenceSpec>,
+) -> Result<Vec<String>, String> {
     let work = Workload {
-        case: &case("[prompt]\ntext = \"Hello\"\n[run]\nn_gen = 8\n"),
+        case: &case(text),
         facts: Facts {
             model: Path::new("m.gguf"),
             cpus: &[Some(0), Some(1)],
@@ -57,6 +73,32 @@ fn spec(command: &[&str]) -> ReferenceSpec {
         command: command.iter().map(|&word| word.into()).collect(),
         figures: Figures::default(),
     }
+}
+
+#[test]
+fn formats_at_load_are_refused_to_programs_that_have_none() {
+    let text = "[prompt]\ntext = \"Hello\"\n[engine]\nquant = \"q5_0\"\n";
+    for kind in [
+        ReferenceKind::LlamaBench,
+        ReferenceKind::LlamaCompletion,
+        ReferenceKind::LlamaCli,
+    ] {
+        let refused = words_of(text, kind, "", Variant::default(), None);
+        assert!(
+            refused
+                .expect_err("refused")
+                .contains("not those of engine.quant")
+        );
+    }
+    let other = spec(&["/b/program", "{n_gen}"]);
+    words_of(
+        text,
+        ReferenceKind::Command,
+        "",
+        Variant::default(),
+        Some(&other),
+    )
+    .expect("told");
 }
 
 #[test]

@@ -10,6 +10,8 @@ use crate::stats::SplitMix64;
 use ::engine::gguf::Gguf;
 use ::engine::model::Model;
 use ::engine::pool::Pool;
+use ::engine::quant::FormatInfo;
+use ::engine::quantize::main_format;
 use ::engine::sample::Sampler;
 use ::engine::session::{Session, Stats};
 use ::engine::stage::Tick;
@@ -331,34 +333,22 @@ fn pass_stats(stats: &Stats) -> PassStats {
     }
 }
 
-/// Architecture, size and the format most bytes are stored in: `llama 135M Q4_1`.
+/// Sizes of the model as it was loaded.
 fn model_facts(model: &Model) -> ModelFacts {
-    let tensors = model.gguf().tensors();
-    let n_params: u64 = tensors.iter().map(|t| t.n_values()).sum();
-    let bytes_of = |id| {
-        let same = tensors.iter().filter(|t| t.format_id == id);
-        same.map(|t| t.bytes).sum::<u64>()
-    };
-    let main = tensors.iter().max_by_key(|t| bytes_of(t.format_id));
-    let format = main.map_or("", |t| t.format().name);
-    let size = match n_params {
-        0..1_000_000 => format!("{:.0}K", n_params as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.0}M", n_params as f64 / 1e6),
-        _ => format!("{:.1}B", n_params as f64 / 1e9),
-    };
-    let matrices = tensors.iter().filter(|t| t.dims.len() == 2);
-    let layers = matrices.filter(|t| t.name.starts_with("blk."));
+    let tensors = model.tensors();
+    let matrices = tensors.iter().filter(|t| t.from.dims.len() == 2);
+    let layers = matrices.filter(|t| t.from.name.starts_with("blk."));
     // Without a head of its own, a model multiplies with its embeddings.
     let head = ["output.weight", "token_embd.weight"];
     let head = head
         .iter()
-        .find_map(|name| tensors.iter().find(|t| t.name == *name));
+        .find_map(|name| tensors.iter().find(|t| t.from.name == *name));
     ModelFacts {
-        layer_params: Some(layers.map(|t| t.n_values()).sum()),
-        head_params: head.map(|t| t.n_values()),
-        float_weights: main.map(|t| t.format().block_len == 1),
-        description: format!("{} {size} {format}", model.config().arch.name),
-        n_params: Some(n_params),
+        layer_params: Some(layers.map(|t| t.from.n_values()).sum()),
+        head_params: head.map(|t| t.from.n_values()),
+        float_weights: FormatInfo::by_name(main_format(tensors)).map(FormatInfo::is_float),
+        description: model.description(),
+        n_params: Some(tensors.iter().map(|t| t.from.n_values()).sum()),
         weight_bytes: Some(tensors.iter().map(|t| t.bytes).sum()),
     }
 }

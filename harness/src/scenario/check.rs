@@ -151,7 +151,7 @@ pub(super) fn case(scenario: &Scenario) -> Result<(), Problem> {
 /// Engine options that no machine can run.
 fn engine(scenario: &Scenario) -> Result<(), Problem> {
     let options = &scenario.engine;
-    options.check().map_err(|e| refused("engine", e))?;
+    ::engine::check::options(options).map_err(|e| refused("engine", e))?;
     if let Affinity::Cpus(cpus) = &options.affinity
         && options.threads != 0
         && cpus.len() != options.threads

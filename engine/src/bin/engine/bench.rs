@@ -207,16 +207,15 @@ impl Samples {
     fn record(&self, path: &Path, model: &Model, n_threads: usize, options: &Options) -> Record {
         let ns: Vec<f64> = self.ns.iter().map(|&ns| ns as f64).collect();
         let ts = self.rates();
-        let tensors = model.gguf().tensors();
-        let n_params = tensors.iter().map(|t| t.n_values()).sum();
+        let tensors = model.tensors();
         Record {
             cpu_info: open::cpu_name(),
             backends: "CPU",
             isa: open::isa_name(model),
             model_filename: path.display().to_string(),
-            model_type: open::model_type(model, n_params),
+            model_type: model.description(),
             model_size: tensors.iter().map(|t| t.bytes).sum(),
-            model_n_params: n_params,
+            model_n_params: tensors.iter().map(|t| t.from.n_values()).sum(),
             n_batch: options.batch,
             n_threads,
             type_k: options.kv,

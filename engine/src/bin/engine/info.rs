@@ -1,12 +1,13 @@
 //! `engine info`: what a model file contains, and what a token costs.
 
-use crate::text;
+use crate::{open, text};
 use clap::Args;
-use engine::Result;
 use engine::gguf::types::TENSOR_TYPES;
 use engine::gguf::{Gguf, Tensor, Value};
 use engine::model::Config;
 use engine::quant::FormatInfo;
+use engine::quantize::{Planned, Recipe, plan};
+use engine::{Options, Result};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -33,6 +34,9 @@ pub(crate) struct InfoArgs {
     /// Lists every tensor.
     #[arg(long)]
     tensors: bool,
+    /// Shows the model as this option of a scenario's `[engine]` has it loaded, such as quant=Q4_K; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
 }
 
 /// Prints what there is to know about a file.
@@ -41,20 +45,27 @@ pub(crate) fn run(args: &InfoArgs) -> Result<()> {
         unreachable!("clap requires one of them");
     };
     let gguf = Gguf::open(path)?;
+    let options = args.set.iter().try_fold(Options::default(), open::set)?;
+    let planned = plan(&gguf, &Recipe::from_options(&options, &gguf)?)?;
     let mut out = io::BufWriter::new(io::stdout().lock());
-    write(&gguf, args.tensors, &mut out)
+    write(&gguf, &planned, args.tensors, &mut out)
         .and_then(|()| out.flush())
         .map_err(text::stdout_error)
 }
 
-fn write(gguf: &Gguf, all_tensors: bool, out: &mut dyn Write) -> io::Result<()> {
+fn write(
+    gguf: &Gguf,
+    planned: &[Planned],
+    all_tensors: bool,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     file(gguf, out)?;
     metadata(gguf, out)?;
-    tensor_types(gguf, out)?;
+    tensor_types(planned, out)?;
     if all_tensors {
-        tensors(gguf, out)?;
+        tensors(planned, out)?;
     }
-    model(gguf, out)
+    model(gguf, planned, out)
 }
 
 fn file(gguf: &Gguf, out: &mut dyn Write) -> io::Result<()> {
@@ -109,16 +120,16 @@ fn show(value: &Value) -> String {
     }
 }
 
-fn tensor_types(gguf: &Gguf, out: &mut dyn Write) -> io::Result<()> {
+fn tensor_types(planned: &[Planned], out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "\ntensors by type")?;
     writeln!(
         out,
         "  {:8}  {:>7}  {:>9}  {:>9}  {:>6}",
         "type", "tensors", "weights", "bytes", "share"
     )?;
-    let total: u64 = gguf.tensors().iter().map(|t| t.bytes).sum();
+    let total: u64 = planned.iter().map(|t| t.bytes).sum();
     for kind in TENSOR_TYPES {
-        let of_kind = || gguf.tensors().iter().filter(|t| t.format_id == kind.id);
+        let of_kind = || planned.iter().filter(|t| t.format == kind.name);
         if of_kind().next().is_none() {
             continue;
         }
@@ -132,7 +143,7 @@ fn tensor_types(gguf: &Gguf, out: &mut dyn Write) -> io::Result<()> {
             "  {:8}  {:>7}  {:>9}  {:>9}  {:>5.1}%{runs}",
             kind.name,
             of_kind().count(),
-            text::count(of_kind().map(Tensor::n_values).sum()),
+            text::count(of_kind().map(|t| t.from.n_values()).sum()),
             text::bytes(bytes),
             100.0 * bytes as f64 / total.max(1) as f64,
         )?;
@@ -140,30 +151,26 @@ fn tensor_types(gguf: &Gguf, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-fn tensors(gguf: &Gguf, out: &mut dyn Write) -> io::Result<()> {
+fn tensors(planned: &[Planned], out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "\ntensors (row length first)")?;
-    let width = gguf
-        .tensors()
-        .iter()
-        .map(|t| t.name.len())
-        .max()
-        .unwrap_or(0);
-    for tensor in gguf.tensors() {
-        let dims: Vec<String> = tensor.dims.iter().map(u64::to_string).collect();
+    let names = planned.iter().map(|t| t.from.name.len());
+    let width = names.max().unwrap_or(0);
+    for tensor in planned {
+        let dims: Vec<String> = tensor.from.dims.iter().map(u64::to_string).collect();
         writeln!(
             out,
             "  {:width$}  {:8}  {:16}  {:>9}  at {}",
-            tensor.name,
-            tensor.format().name,
+            tensor.from.name,
+            tensor.format,
             dims.join(" x "),
             text::bytes(tensor.bytes),
-            tensor.offset,
+            tensor.from.offset,
         )?;
     }
     Ok(())
 }
 
-fn model(gguf: &Gguf, out: &mut dyn Write) -> io::Result<()> {
+fn model(gguf: &Gguf, planned: &[Planned], out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "\nmodel")?;
     let c = match Config::from_gguf(gguf) {
         Ok(config) => config,
@@ -195,12 +202,19 @@ fn model(gguf: &Gguf, out: &mut dyn Write) -> io::Result<()> {
         if tied { "the embedding" } else { "its own" }.to_string(),
     )?;
     let kv = 2 * c.n_layers() as u64 * c.kv_dim() as u64 * KV_VALUE_BYTES;
-    let weights = decode_bytes(gguf);
+    let read = || {
+        planned
+            .iter()
+            .filter(|t| tied || t.from.name != "token_embd.weight")
+    };
+    let weights: u64 = read().map(|t| t.bytes).sum();
+    let count: u64 = read().map(|t| t.from.n_values()).sum();
     writeln!(out, "\nread for one decoded token")?;
     writeln!(
         out,
-        "  weights   {} ({weights} bytes)",
-        text::bytes(weights)
+        "  weights   {} ({weights} bytes), {:.2} bits each",
+        text::bytes(weights),
+        8.0 * weights as f64 / count.max(1) as f64,
     )?;
     writeln!(
         out,
@@ -209,16 +223,6 @@ fn model(gguf: &Gguf, out: &mut dyn Write) -> io::Result<()> {
         text::bytes(kv * c.n_ctx_train as u64),
         c.n_ctx_train,
     )
-}
-
-/// Bytes of all tensors that a decoded token reads in full: all but the embedding, unless that is the output head too.
-fn decode_bytes(gguf: &Gguf) -> u64 {
-    let untied = gguf.tensor("output.weight").is_some();
-    gguf.tensors()
-        .iter()
-        .filter(|t| !(untied && t.name == "token_embd.weight"))
-        .map(|t| t.bytes)
-        .sum()
 }
 
 #[cfg(test)]
@@ -231,7 +235,8 @@ mod tests {
         let bytes = in_memory(&Shape::load(shape).unwrap(), "Q4_0", 1).unwrap();
         let gguf = Gguf::from_bytes(Path::new("m.gguf"), bytes).unwrap();
         let mut out = Vec::new();
-        write(&gguf, true, &mut out).unwrap();
+        let planned = plan(&gguf, &Recipe::default()).unwrap();
+        write(&gguf, &planned, true, &mut out).unwrap();
         (gguf, String::from_utf8(out).unwrap())
     }
 

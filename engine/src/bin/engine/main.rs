@@ -8,6 +8,7 @@ mod info;
 mod open;
 mod passes;
 mod perplexity;
+mod plan;
 mod quantize;
 mod run;
 mod synth;
@@ -41,6 +42,8 @@ enum Command {
     Passes(passes::PassesArgs),
     /// Measures how well a model predicts a text.
     Perplexity(perplexity::PerplexityArgs),
+    /// Measures what each group of matrices loses in other formats, for `quant = "mixed"`.
+    Plan(plan::PlanArgs),
     /// Writes a model file again with its matrices in another format.
     Quantize(quantize::QuantizeArgs),
     /// Completes a prompt.
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Info(args) => info::run(&args),
         Command::Passes(args) => passes::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Quantize(args) => quantize::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Synth(args) => synth::run(&args),

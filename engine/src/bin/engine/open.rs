@@ -83,12 +83,16 @@ impl TuningArgs {
     }
 }
 
-/// `options` with one more of them set, as a line of TOML would.
-fn set(options: Options, text: &String) -> Result<Options> {
+/// `options` with one more of them set, as a line of TOML would; a value that is no TOML is a text.
+pub(crate) fn set(options: Options, text: &String) -> Result<Options> {
     let refused = |what: String| Error::Input(format!("--set {text}: {}", what.trim_end()));
     let mut all = toml::Table::try_from(options).map_err(|e| refused(e.to_string()))?;
+    let word = text
+        .split_once('=')
+        .map(|(key, value)| format!("{key}={value:?}"));
     let one: toml::Table = text
         .parse()
+        .or_else(|e| word.and_then(|word| word.parse().ok()).ok_or(e))
         .map_err(|e: toml::de::Error| refused(e.message().into()))?;
     all.extend(one);
     all.try_into()
@@ -150,28 +154,6 @@ pub(crate) fn cpu_name() -> String {
         .lines()
         .find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     name.map_or("unknown".into(), |(_, name)| name.trim().into())
-}
-
-/// Architecture, size and the format that most bytes are stored in, such as `llama 135M Q4_1`.
-pub(crate) fn model_type(model: &Model, n_params: u64) -> String {
-    let tensors = model.gguf().tensors();
-    let bytes_of = |id: u32| {
-        tensors
-            .iter()
-            .filter(|t| t.format_id == id)
-            .map(|t| t.bytes)
-            .sum::<u64>()
-    };
-    let format = tensors
-        .iter()
-        .max_by_key(|t| bytes_of(t.format_id))
-        .map_or("", |t| t.format().name);
-    let size = match n_params {
-        0..1_000_000 => format!("{:.0}K", n_params as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.0}M", n_params as f64 / 1e6),
-        _ => format!("{:.1}B", n_params as f64 / 1e9),
-    };
-    format!("{} {size} {format}", model.config().arch.name)
 }
 
 /// The instruction set by the name options know it by.

@@ -3,9 +3,9 @@
 use crate::{open, text};
 use clap::Args;
 use engine::gguf::Gguf;
-use engine::quantize::{Importance, Recipe, format, quantize};
+use engine::quantize::{Recipe, Rule, format, quantize};
 use engine::topology::Topology;
-use engine::{Error, Result};
+use engine::{Error, Options, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use regex::Regex;
 use std::collections::BTreeMap;
@@ -20,8 +20,15 @@ pub(crate) struct QuantizeArgs {
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// Format of the matrices, such as Q4_K, Q8_0, IQ4_XS. The output's matrix keeps at least Q6_K, norms stay as they are.
+    /// Or "native" for what they are, "mixed" for the formats of a plan.
     #[arg(long, value_name = "FORMAT")]
     to: String,
+    /// With --to mixed, the plan of `engine plan`.
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
+    /// With --to mixed, bits that a weight may take on average, over the matrices that every token is multiplied with.
+    #[arg(long, default_value_t = Options::default().quant_bits)]
+    bits: f64,
     /// Another format for the tensors whose names the expression finds, such as ffn_down=Q6_K; may be repeated, the first
     /// that fits counts.
     #[arg(long, value_name = "REGEX=FORMAT")]
@@ -37,15 +44,17 @@ pub(crate) struct QuantizeArgs {
 /// Writes the file and says what it is made of.
 pub(crate) fn run(args: &QuantizeArgs) -> Result<()> {
     let file = Gguf::open(&args.input)?;
-    let recipe = Recipe {
-        to: format(&args.to)?,
-        rules: args
-            .tensor_type
-            .iter()
-            .map(|r| rule(r))
-            .collect::<Result<_>>()?,
-        importance: args.imatrix.as_deref().map(Importance::open).transpose()?,
+    let options = Options {
+        quant: args.to.clone(),
+        quant_bits: args.bits,
+        quant_plan: args.plan.clone().unwrap_or_default(),
+        quant_imatrix: args.imatrix.clone().unwrap_or_default(),
+        ..Options::default()
     };
+    let mut recipe = Recipe::from_options(&options, &file)?;
+    let rules = args.tensor_type.iter().map(|r| rule(r));
+    let rules = rules.collect::<Result<Vec<_>>>()?;
+    recipe.rules.splice(0..0, rules);
     let threads = match args.threads {
         0 => Topology::detect().cpus.len(),
         n => n,
@@ -82,7 +91,7 @@ pub(crate) fn run(args: &QuantizeArgs) -> Result<()> {
 }
 
 /// An expression and the format of what it finds.
-fn rule(text: &str) -> Result<(Regex, &'static engine::quant::FormatInfo)> {
+fn rule(text: &str) -> Result<Rule> {
     let (name, to) = text.rsplit_once('=').ok_or_else(|| {
         Error::Input(format!(
             "--tensor-type {text}: expected REGEX=FORMAT, such as ffn_down=Q6_K"
