@@ -45,6 +45,8 @@ pub mod chat;
 
 pub mod sample;
 
+pub mod speculate;
+
 pub mod synth;
 
 pub use error::{Error, Result};

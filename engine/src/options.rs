@@ -3,10 +3,13 @@
 //! A field here is at once a TOML key under `[engine]`, a sweep axis, a CSV column and a `--set engine.<field>=`:
 //! the names come from serde, there is no second list.
 
+pub mod speculation;
+
 use crate::error::{Error, Result};
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{self, IntoDeserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use speculation::Speculation;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -59,6 +62,9 @@ pub struct Options {
     pub barrier_spins: u32,
     /// Takes the time of every stage on every thread.
     pub stage_clock: bool,
+    /// Speculative decoding; none without the table.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speculation: Option<Speculation>,
 }
 
 impl Default for Options {
@@ -83,6 +89,7 @@ impl Default for Options {
             tail_percent: 12,
             barrier_spins: 20_000,
             stage_clock: true,
+            speculation: None,
         }
     }
 }
@@ -106,7 +113,8 @@ impl Options {
             }),
         };
         range("batch", self.batch, 1, BATCH_MAX)?;
-        range("tail_percent", self.tail_percent, 0, 100)
+        range("tail_percent", self.tail_percent, 0, 100)?;
+        self.speculation.as_ref().map_or(Ok(()), Speculation::check)
     }
 }
 

@@ -63,6 +63,25 @@ pub struct Sampler {
     options: SamplerOptions,
     rng: Rng,
     candidates: Vec<Candidate>,
+    target: Distribution,
+}
+
+/// Probabilities of the tokens that may be chosen, ordered by id; all others have none.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Distribution(Vec<(u32, f32)>);
+
+impl Distribution {
+    /// Makes `token` certain.
+    pub fn set_certain(&mut self, token: u32) {
+        self.0.clear();
+        self.0.push((token, 1.0));
+    }
+
+    /// Probability of a token.
+    pub fn chance(&self, token: u32) -> f32 {
+        let found = self.0.binary_search_by_key(&token, |&(id, _)| id);
+        found.map_or(0.0, |at| self.0[at].1)
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -92,6 +111,7 @@ impl Sampler {
             options,
             rng,
             candidates: Vec::new(),
+            target: Distribution::default(),
         })
     }
 
@@ -104,6 +124,64 @@ impl Sampler {
         if self.options.temp == 0.0 {
             return Ok(best);
         }
+        let whole = self.narrow(logits, best);
+        self.draw_candidate(whole)
+    }
+
+    /// The probabilities that [`Sampler::sample`] draws with.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn distribution(&mut self, logits: &[f32], out: &mut Distribution) -> Result<()> {
+        let best = argmax(logits)?;
+        if self.options.temp == 0.0 {
+            out.set_certain(best);
+            return Ok(());
+        }
+        let whole = self.narrow(logits, best);
+        let chance = |c: &Candidate| (c.id, (f64::from(c.weight) / whole) as f32);
+        out.0.clear();
+        out.0.extend(self.candidates.iter().map(chance));
+        out.0.sort_unstable_by_key(|&(id, _)| id);
+        Ok(())
+    }
+
+    /// Draws a token.
+    ///
+    /// # Errors
+    /// [`Error::Model`] where none has a probability above zero.
+    pub fn draw(&mut self, from: &Distribution) -> Result<u32> {
+        let whole: f64 = from.0.iter().map(|&(_, p)| f64::from(p)).sum();
+        draw(&mut self.rng, whole, from.0.iter().copied())
+    }
+
+    /// The next token after `drafted` was drawn from `draft`: that one with probability `min(1, p / q)`, else one drawn from
+    /// what the probabilities `p` of `logits` have over the draft's `q`. The result is distributed as by
+    /// [`Sampler::sample`] (Leviathan et al. 2023, appendix A.1).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn verify(&mut self, logits: &[f32], drafted: u32, draft: &Distribution) -> Result<u32> {
+        if self.options.temp == 0.0 {
+            return argmax(logits);
+        }
+        let mut target = std::mem::take(&mut self.target);
+        self.distribution(logits, &mut target)?;
+        let (p, q) = (target.chance(drafted), draft.chance(drafted));
+        let token = if self.rng.unit() * f64::from(q) < f64::from(p) {
+            Ok(drafted)
+        } else {
+            for (id, p) in &mut target.0 {
+                *p = (*p - draft.chance(*id)).max(0.0);
+            }
+            self.draw(&target)
+        };
+        self.target = target;
+        token
+    }
+
+    /// Leaves the tokens to choose from with their weights, and gives the sum of these.
+    fn narrow(&mut self, logits: &[f32], best: u32) -> f64 {
         let SamplerOptions {
             temp,
             top_k,
@@ -125,7 +203,7 @@ impl Sampler {
             let least = max + min_p.ln();
             self.candidates.retain(|c| c.logit >= least);
         }
-        self.draw(temp, max)
+        self.weigh(temp, max)
     }
 
     fn keep_top_k(&mut self, top_k: usize) {
@@ -163,19 +241,25 @@ impl Sampler {
         sum
     }
 
-    fn draw(&mut self, temp: f32, max: f32) -> Result<u32> {
-        let mut left = self.weigh(temp, max) * self.rng.unit();
-        let mut likely = self.candidates.iter().filter(|c| c.weight > 0.0).peekable();
-        while let Some(candidate) = likely.next() {
-            left -= f64::from(candidate.weight);
-            if left < 0.0 || likely.peek().is_none() {
-                return Ok(candidate.id);
-            }
-        }
-        Err(Error::Model(
-            "no token is left to choose from: report it with the options".into(),
-        ))
+    fn draw_candidate(&mut self, whole: f64) -> Result<u32> {
+        let weights = self.candidates.iter().map(|c| (c.id, c.weight));
+        draw(&mut self.rng, whole, weights)
     }
+}
+
+/// A token drawn by its weight; `whole` is the sum of all.
+fn draw(rng: &mut Rng, whole: f64, weights: impl Iterator<Item = (u32, f32)>) -> Result<u32> {
+    let mut left = whole * rng.unit();
+    let mut likely = weights.filter(|&(_, weight)| weight > 0.0).peekable();
+    while let Some((id, weight)) = likely.next() {
+        left -= f64::from(weight);
+        if left < 0.0 || likely.peek().is_none() {
+            return Ok(id);
+        }
+    }
+    Err(Error::Model(
+        "no token is left to choose from: report it with the options".into(),
+    ))
 }
 
 /// The token with the highest logit, the lowest id of equals.
@@ -303,6 +387,47 @@ mod tests {
             &logits,
             &[0.0, 1.0, 0.0, 0.0, 0.0, 0.0],
         );
+    }
+
+    /// Whatever the draft was drawn from, what comes of verifying it is distributed as if it had been sampled.
+    #[test]
+    fn verified_drafts_follow_the_probabilities() {
+        const CRITICAL: f64 = 16.27;
+        let logits = [0.05f64, 0.45, 0.2, 0.3].map(|p| p.ln() as f32);
+        let options = random(SamplerOptions {
+            temp: 1.3,
+            ..SamplerOptions::default()
+        });
+        let logits_of_draft = [
+            [0.0, 0.0, 0.0, 0.0],
+            [4.0, 0.0, -4.0, 0.0],
+            [-30.0, -30.0, -30.0, 9.0],
+            logits,
+        ];
+        let expect = logits.map(|l| f64::exp(f64::from(l) / 1.3));
+        let whole: f64 = expect.iter().sum();
+        for (seed, draft_logits) in logits_of_draft.iter().enumerate() {
+            let sampler = |seed| Sampler::new(SamplerOptions { seed, ..options }).unwrap();
+            let (mut drafter, mut target) = (sampler(seed as u64), sampler(100 + seed as u64));
+            let (mut draft, mut counts) = (Distribution::default(), [0.0; 4]);
+            for _ in 0..DRAWS {
+                drafter.distribution(draft_logits, &mut draft).unwrap();
+                let drafted = drafter.draw(&draft).unwrap();
+                let token = target.verify(&logits, drafted, &draft).unwrap();
+                counts[token as usize] += 1.0;
+                if draft_logits == &logits {
+                    assert_eq!(token, drafted, "the target's own draft is always kept");
+                }
+            }
+            let chi_square: f64 = std::iter::zip(counts, expect)
+                .map(|(count, weight)| (count, f64::from(DRAWS) * weight / whole))
+                .map(|(count, expect)| f64::powi(count - expect, 2) / expect)
+                .sum();
+            assert!(
+                chi_square < CRITICAL,
+                "{chi_square} {draft_logits:?} {counts:?}"
+            );
+        }
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct Session<'a> {
     kv: Kv,
     buffers: Buffers,
     batch: usize,
+    /// Of each layer.
+    skipped: Vec<bool>,
     position: usize,
     stats: Stats,
     observer: Option<Observer>,
@@ -51,6 +53,7 @@ impl<'a> Session<'a> {
             kv,
             buffers,
             batch,
+            skipped: vec![false; c.n_layers()],
             position: 0,
             stats: Stats::default(),
             observer: None,
@@ -96,7 +99,8 @@ impl<'a> Session<'a> {
         self.prefill(&[token])
     }
 
-    /// Appends `tokens` and gives the logits after each one from the `first` on to `each(index, logits)`.
+    /// Appends `tokens` and gives the logits after each one from the `first` on to `each(index, logits)`, which may change
+    /// them; its time is booked as sampling.
     ///
     /// # Errors
     /// As [`Session::prefill`].
@@ -104,7 +108,7 @@ impl<'a> Session<'a> {
         &mut self,
         tokens: &[u32],
         first: usize,
-        mut each: impl FnMut(usize, &[f32]),
+        mut each: impl FnMut(usize, &mut [f32]),
     ) -> Result<()> {
         self.check(tokens)?;
         let n_vocab = self.model.config().n_vocab;
@@ -115,10 +119,14 @@ impl<'a> Session<'a> {
             for from in wanted.clone().step_by(HEAD_TOKENS.min(self.batch)) {
                 let to = wanted.end.min(from + HEAD_TOKENS.min(self.batch));
                 self.head(batch, from..to);
-                let logits = self.buffers.logits.values_mut().chunks_exact(n_vocab);
+                let mut clock = StageClock::new(true, self.buffers.listener);
+                clock.start();
+                let logits = self.buffers.logits.values_mut().chunks_exact_mut(n_vocab);
                 for (t, logits) in (from..to).zip(logits) {
                     each(base + t, logits);
                 }
+                clock.lap(Stage::Sample);
+                self.stats.stages.add(&clock.times);
             }
         }
         self.collect();
@@ -133,6 +141,30 @@ impl<'a> Session<'a> {
         clock.lap(Stage::Sample);
         self.stats.stages.add(&clock.times);
         choice
+    }
+
+    /// Leaves out `layers` from now on, counted from 0.
+    ///
+    /// # Errors
+    /// When one is not there, or none would be left.
+    pub fn skip_layers(&mut self, layers: &[usize]) -> Result<()> {
+        let n = self.skipped.len();
+        if let Some(layer) = layers.iter().find(|&&layer| layer >= n) {
+            let what = format!(
+                "layer {layer} cannot be skipped: the model has layers 0 to {}",
+                n - 1
+            );
+            return Err(Error::Input(what));
+        }
+        let mut skipped = vec![false; n];
+        layers.iter().for_each(|&layer| skipped[layer] = true);
+        if skipped.iter().all(|&skipped| skipped) {
+            return Err(Error::Input(
+                "all layers are to be skipped: leave at least one".into(),
+            ));
+        }
+        self.skipped = skipped;
+        Ok(())
     }
 
     /// Has `listener` hear of the stages from now on, on every thread.
@@ -218,6 +250,7 @@ impl<'a> Session<'a> {
             buffers: &self.buffers,
             tokens,
             start,
+            skipped: &self.skipped,
             first_step: self.buffers.next_steps(self.model),
             observer: None,
         }

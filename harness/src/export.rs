@@ -97,6 +97,8 @@ fn result_row(run: &Run, summary: &Summary<'_>) -> anyhow::Result<Vec<(String, S
             "prefill_pct_median",
             text(summary.median(|s| run.prefill_pct(s))),
         ),
+        ("acceptance_median", median(Sample::acceptance)),
+        ("tokens_per_pass_median", median(Sample::tokens_per_pass)),
         ("load_ms_median", median(|s| s.load_ms)),
         (
             "peak_rss_bytes_median",

@@ -11,6 +11,7 @@ mod folder;
 mod probe;
 mod rates;
 mod simulated;
+mod speculation;
 
 pub use comparison::{
     ComparisonPlan, ENGINE_AGAIN, Figure, Figures, OtherBuild, ReferenceCommand, ReferenceKind,
@@ -23,8 +24,10 @@ pub use probe::{ProbeRecord, probed};
 pub use simulated::{
     CacheShape, Counts, Simulated, SimulatedPhase, SimulatedRecord, Simulation, StageCounts,
 };
+pub use speculation::{Terms, acceptance_by_position, pass_costs, plain_pass_ns};
 
 use crate::host::HostFacts;
+use engine::speculate::Telemetry;
 use engine::stage::{Ledger, StageTimes};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -198,6 +201,9 @@ pub struct Sample {
     pub prefill: Option<PassStats>,
     /// The passes that generated tokens 2..N.
     pub decode: Option<PassStats>,
+    /// What was drafted and kept in these, where the scenario asks for speculation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speculation: Option<Telemetry>,
     /// Threads that worked.
     pub threads: Option<u32>,
     /// CPUs the threads were pinned to, in thread order; empty if not pinned.
@@ -561,6 +567,7 @@ pub(crate) mod tests {
             reported: None,
             prefill: Some(PassStats::default()),
             decode: Some(decode),
+            speculation: None,
             threads: Some(2),
             cpus: vec![0, 1],
             isa: Some("avx2".into()),

@@ -7,6 +7,7 @@ mod format;
 mod html;
 mod markdown;
 mod plots;
+mod speculation;
 mod sweep;
 mod tables;
 mod words;

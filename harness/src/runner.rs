@@ -20,6 +20,7 @@ pub(crate) use valgrind::{DECODE, OTHER, PREFILL};
 use crate::counter::{self, ProcessUse};
 use crate::record::{Counters, FailureKind, ModelFacts, PassStats, Taint, Usage};
 use ::engine::sample::SamplerOptions;
+use ::engine::speculate::Telemetry;
 use child::{Ended, Ending};
 use disturbance::Disturbance;
 use serde::{Deserialize, Serialize};
@@ -140,6 +141,9 @@ pub struct Outcome {
     pub prefill: Option<PassStats>,
     /// The passes that generated tokens 2..N.
     pub decode: Option<PassStats>,
+    /// What was drafted and kept, where the job asks for speculation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speculation: Option<Telemetry>,
     /// Threads that worked.
     pub threads: Option<u32>,
     /// CPUs they were pinned to; empty if not pinned.

@@ -145,6 +145,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) buffers: &'a Buffers,
     pub(crate) tokens: &'a [u32],
     pub(crate) start: usize,
+    /// Layers that are left out.
+    pub(crate) skipped: &'a [bool],
     /// Number of the first step of the pass that hands out panels.
     pub(crate) first_step: u32,
     /// Hears the inputs of the matrices of every step.
@@ -183,6 +185,9 @@ impl Pass<'_> {
         let layers = &self.model.layers;
         self.barrier_before(&mut w, &[&layers[0].q, &layers[0].k, &layers[0].v]);
         for (l, layer) in layers.iter().enumerate() {
+            if self.skipped[l] {
+                continue;
+            }
             self.attention_block(&mut w, l, layer);
             self.feed_forward_block(&mut w, layer);
             match layers.get(l + 1) {

@@ -9,6 +9,7 @@ mod history;
 mod machine;
 mod rates;
 mod record;
+mod speculation;
 mod tokens;
 
 pub use bandwidth::bandwidth_page;
@@ -133,6 +134,11 @@ fn sections(page: &Page<'_>) -> anyhow::Result<Vec<Section>> {
             "ceiling",
             "Share of the ceiling",
             Some(ceiling::section(page)?),
+        );
+        add(
+            "speculation",
+            "What drafts were worth",
+            speculation::section(page)?,
         );
         add("latency", "Latency per token", Some(tokens::latency(page)?));
         add(

@@ -10,6 +10,7 @@ mod history;
 mod latency;
 mod overlay;
 mod rates;
+mod speculation;
 mod stages;
 mod sweep;
 
@@ -18,6 +19,7 @@ pub(super) use comparison::{by_round, ratios};
 pub(super) use history::history;
 pub(super) use latency::{distribution, latency};
 pub(super) use rates::{Kind, rounds, strips};
+pub(super) use speculation::{acceptance, pass_costs};
 pub(super) use stages::stages;
 pub(super) use sweep::sweep;
 

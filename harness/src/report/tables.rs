@@ -1,9 +1,11 @@
 //! The tables of the report, shared by its HTML and its markdown.
 
 mod ceiling;
+mod speculation;
 mod time;
 
 pub(super) use ceiling::{roofs, shares, working_sets};
+pub(super) use speculation::speculation;
 pub(super) use time::{counters, history, simulated, stalls};
 
 use super::data::{Group, TokenTime};

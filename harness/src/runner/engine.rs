@@ -12,8 +12,9 @@ use ::engine::model::Model;
 use ::engine::pool::Pool;
 use ::engine::quant::FormatInfo;
 use ::engine::quantize::main_format;
-use ::engine::sample::Sampler;
+use ::engine::sample::{Distribution, Sampler};
 use ::engine::session::{Session, Stats};
+use ::engine::speculate::{Telemetry, load_draft, speculator};
 use ::engine::stage::Tick;
 use ::engine::tokenizer::{EncodeOptions, Tokenizer};
 use ::engine::{Error, Result};
@@ -40,6 +41,7 @@ pub fn work(job: &Job, tell: &mut dyn FnMut(&Answer)) -> Result<()> {
     let start = Tick::now();
     let pool = Pool::new(&job.engine)?;
     let model = Model::load(&job.model, &pool, &job.engine)?;
+    let draft = load_draft(&model, &pool, &job.engine)?;
     let load_ms = Tick::now().ns_since(start) as f64 / 1e6;
     tell(&Answer::Loaded { load_ms });
     let tokenizer = Tokenizer::from_gguf(model.gguf())?;
@@ -51,7 +53,16 @@ pub fn work(job: &Job, tell: &mut dyn FnMut(&Answer)) -> Result<()> {
     require_room(job, prompt.len(), &session, &model)?;
 
     let counting = Counting::open(&job.counters, threads(&pool));
-    let run = generate(job, &prompt, &tokenizer, &mut session, counting)?;
+    let models = (&model, draft.as_ref());
+    let run = generate(
+        job,
+        &prompt,
+        &tokenizer,
+        &pool,
+        models,
+        &mut session,
+        counting,
+    )?;
     tell(&Answer::Done(Box::new(Outcome {
         n_prompt: prompt.len() as u32,
         load_ms: Some(load_ms),
@@ -59,6 +70,7 @@ pub fn work(job: &Job, tell: &mut dyn FnMut(&Answer)) -> Result<()> {
         clock: Some(run.clock),
         prefill: Some(pass_stats(&run.prefill)),
         decode: (run.decode.passes > 0).then(|| pass_stats(&run.decode)),
+        speculation: run.speculation,
         threads: Some(pool.threads() as u32),
         cpus: pool.cpus().iter().flatten().map(|&c| c as u32).collect(),
         isa: Some(model.isa().to_string()),
@@ -134,6 +146,7 @@ struct Generated {
     output_ids: Vec<u32>,
     prefill: Stats,
     decode: Stats,
+    speculation: Option<Telemetry>,
     timed: ProcessUse,
     counters: Option<Counters>,
 }
@@ -156,13 +169,18 @@ fn generate(
     job: &Job,
     prompt: &[u32],
     tokenizer: &Tokenizer,
+    pool: &Pool,
+    (model, draft): (&Model, Option<&Model>),
     session: &mut Session<'_>,
     mut counting: Counting,
 ) -> Result<Generated> {
     let n_gen = job.n_gen as usize;
     let mut arrival_ns = Vec::with_capacity(n_gen);
-    let mut output_ids = Vec::with_capacity(n_gen);
+    let mut tokens = Vec::with_capacity(prompt.len() + n_gen);
+    tokens.extend(prompt);
     let mut chooser = Chooser::new(job, tokenizer)?;
+    let mut speculator = speculator(model, draft, pool, &job.engine, job.sampler, &chooser.never)?;
+    speculator.begin(prompt)?;
     match job.simulated {
         Some(_) => begin_simulation(prompt, session)?,
         None => warm_up(prompt, session)?,
@@ -175,21 +193,23 @@ fn generate(
     let mut waste = Waste::start(job);
     let mut clock = Clock::start();
     session.prefill(prompt)?;
-    let mut token = session.sample(|logits| chooser.choose(logits))?;
+    tokens.push(session.sample(|logits| chooser.choose(logits, None))?);
     waste.after_token();
     arrival_ns.push(clock.ns());
-    output_ids.push(token);
     let prefill = session.take_stats();
     if job.simulated.is_some() {
         valgrind::dump(valgrind::PREFILL);
     }
     clock.pause(|| counting.read());
-    while output_ids.len() < n_gen && !tokenizer.is_eog(token) {
-        session.decode(token)?;
-        token = session.sample(|logits| chooser.choose(logits))?;
+    let is_end = |token| tokenizer.is_eog(token);
+    while arrival_ns.len() < n_gen && !tokens.last().is_some_and(|&token| is_end(token)) {
+        let room = n_gen - arrival_ns.len();
+        let choose = |logits: &mut [f32], drafted: Option<(u32, &Distribution)>| {
+            chooser.choose(logits, drafted)
+        };
+        let n = speculator.step(session, &mut tokens, room, choose, is_end)?;
         waste.after_token();
-        arrival_ns.push(clock.ns());
-        output_ids.push(token);
+        arrival_ns.extend(std::iter::repeat_n(clock.ns(), n));
     }
     let decode = session.take_stats();
     if job.simulated.is_some() {
@@ -200,9 +220,14 @@ fn generate(
     Ok(Generated {
         arrival_ns,
         clock: clock.span,
-        output_ids,
+        output_ids: tokens.split_off(prompt.len()),
         prefill,
         decode,
+        speculation: job
+            .engine
+            .speculation
+            .is_some()
+            .then(|| speculator.take_telemetry()),
         timed,
         counters: counting.finish(),
     })
@@ -308,11 +333,14 @@ impl Chooser {
         })
     }
 
-    fn choose(&mut self, logits: &mut [f32]) -> Result<u32> {
+    fn choose(&mut self, logits: &mut [f32], drafted: Option<(u32, &Distribution)>) -> Result<u32> {
         for &id in &self.never {
             logits[id as usize] = f32::NEG_INFINITY;
         }
-        self.sampler.sample(logits)
+        match drafted {
+            Some((token, draft)) => self.sampler.verify(logits, token, draft),
+            None => self.sampler.sample(logits),
+        }
     }
 }
 

@@ -185,6 +185,7 @@ impl FakeRun {
             prefill: Some(passes(1, arrival[0], 64, threads)),
             decode: Some(passes(u64::from(N_GEN) - 1, decode_ns, u64::from(N_GEN) - 1, threads)),
             arrival_ns: arrival,
+            speculation: None,
             reported: None,
             threads: Some(threads),
             cpus: (0..threads).collect(),

@@ -5,8 +5,9 @@ use clap::Args;
 use engine::chat::{Chat, ChatTemplate, Message};
 use engine::model::Model;
 use engine::pool::Pool;
-use engine::sample::{Sampler, SamplerOptions};
+use engine::sample::{Distribution, Sampler, SamplerOptions};
 use engine::session::Session;
+use engine::speculate::{Telemetry, load_draft, speculator};
 use engine::stage::Tick;
 use engine::tokenizer::{Decoder, EncodeOptions, Tokenizer};
 use engine::{Error, Result};
@@ -67,13 +68,14 @@ pub(crate) struct RunArgs {
 
 /// Prints the completion as it is made; rates go to standard error.
 pub(crate) fn run(args: &RunArgs) -> Result<()> {
-    let mut sampler = Sampler::new(SamplerOptions {
+    let sampler_options = SamplerOptions {
         temp: args.temp,
         top_k: args.top_k,
         top_p: args.top_p,
         min_p: args.min_p,
         seed: args.seed,
-    })?;
+    };
+    let mut sampler = Sampler::new(sampler_options)?;
     let prompt = match (&args.prompt, &args.file) {
         (Some(text), _) => text.clone(),
         (None, Some(path)) => open::read_text(path)?,
@@ -83,14 +85,15 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let pool = Pool::new(&pool_options)?;
     let model = Model::load(&args.model, &pool, &pool_options)?;
     let tokenizer = Tokenizer::from_gguf(model.gguf())?;
-    let tokens = encode(args, &model, &tokenizer, &prompt)?;
+    let mut tokens = encode(args, &model, &tokenizer, &prompt)?;
     let needed = tokens.len().saturating_add(args.n_gen);
     let ctx = if args.ctx == 0 {
         needed.min(model.config().n_ctx_train)
     } else {
         args.ctx
     };
-    let mut session = Session::new(&model, &pool, &args.engine.options(ctx)?)?;
+    let options = args.engine.options(ctx)?;
+    let mut session = Session::new(&model, &pool, &options)?;
     if needed > session.capacity() {
         let (capacity, trained) = (session.capacity(), model.config().n_ctx_train);
         return Err(Error::ContextFull {
@@ -105,46 +108,84 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let never: Vec<u32> = ids
         .filter(|&id| args.ignore_eos && tokenizer.is_eog(id))
         .collect();
-    let start = Tick::now();
-    session.prefill(&tokens)?;
-    let prefill_ns = Tick::now().ns_since(start);
-    let mut decoder = Decoder::new();
-    let mut generated = 0;
-    let mut likeliest = Vec::new();
-    let start = Tick::now();
-    while generated < args.n_gen {
-        let token = session.sample(|logits| {
-            for &end in &never {
-                logits[end as usize] = f32::NEG_INFINITY;
-            }
-            likeliest = top_logprobs(logits, args.top_logprobs);
-            sampler.sample(logits)
-        })?;
+    let draft = load_draft(&model, &pool, &options)?;
+    let mut speculator = speculator(
+        &model,
+        draft.as_ref(),
+        &pool,
+        &options,
+        sampler_options,
+        &never,
+    )?;
+    let mut choose = |logits: &mut [f32], drafted: Option<(u32, &Distribution)>| {
+        for &end in &never {
+            logits[end as usize] = f32::NEG_INFINITY;
+        }
+        let likeliest = top_logprobs(logits, args.top_logprobs);
+        let token = match drafted {
+            Some((token, draft)) => sampler.verify(logits, token, draft)?,
+            None => sampler.sample(logits)?,
+        };
         if args.top_logprobs > 0 {
             eprintln!("{}", serde_json::json!({ "id": token, "top": likeliest }));
         }
-        if tokenizer.is_eog(token) {
+        Ok(token)
+    };
+    let n_prompt = tokens.len();
+    let start = Tick::now();
+    speculator.begin(&tokens)?;
+    session.prefill(&tokens)?;
+    let prefill_ns = Tick::now().ns_since(start);
+    let mut decoder = Decoder::new();
+    let mut shown = n_prompt;
+    let start = Tick::now();
+    if args.n_gen > 0 {
+        tokens.push(session.sample(|logits| choose(logits, None))?);
+    }
+    loop {
+        for &token in &tokens[shown..] {
+            if !tokenizer.is_control(token) && !tokenizer.is_eog(token) {
+                open::print(decoder.push(tokenizer.token_bytes(token)))?;
+            }
+        }
+        shown = tokens.len();
+        let room = args.n_gen - (shown - n_prompt);
+        if room == 0 || tokenizer.is_eog(tokens[shown - 1]) {
             break;
         }
-        generated += 1;
-        if !tokenizer.is_control(token) {
-            open::print(decoder.push(tokenizer.token_bytes(token)))?;
-        }
-        if generated < args.n_gen {
-            session.decode(token)?;
-        }
+        let is_end = |token| tokenizer.is_eog(token);
+        speculator.step(&mut session, &mut tokens, room, &mut choose, is_end)?;
     }
     let decode_ns = Tick::now().ns_since(start);
     open::print(decoder.finish())?;
+    let ended = tokens.len() > n_prompt && tokenizer.is_eog(tokens[shown - 1]);
+    let generated = shown - n_prompt - usize::from(ended);
     eprintln!(
-        "\nprefill {} tokens at {:.1} tok/s; decode {generated} tokens at {:.1} tok/s; {} threads, {}",
-        tokens.len(),
-        tokens.len() as f64 * 1e9 / prefill_ns as f64,
+        "\nprefill {n_prompt} tokens at {:.1} tok/s; decode {generated} tokens at {:.1} tok/s; {} threads, {}",
+        n_prompt as f64 * 1e9 / prefill_ns as f64,
         generated.saturating_sub(1) as f64 * 1e9 / decode_ns as f64,
         pool.threads(),
         open::isa_name(&model),
     );
+    if options.speculation.is_some() {
+        eprintln!("{}", drafts(&speculator.take_telemetry()));
+    }
     Ok(())
+}
+
+/// What came of the drafts, in a line.
+fn drafts(t: &Telemetry) -> String {
+    let share = match t.drafted {
+        0 => "none accepted of none".into(),
+        n => format!("{:.1} % accepted", 100.0 * t.accepted as f64 / n as f64),
+    };
+    format!(
+        "drafted {} tokens, {share}; {:.2} tokens a pass; {:.0} ms drafting, {:.0} ms verifying",
+        t.drafted,
+        t.tokens as f64 / t.passes.max(1) as f64,
+        t.draft_ns as f64 / 1e6,
+        t.verify_ns as f64 / 1e6,
+    )
 }
 
 /// Ids and natural-log probabilities of the `k` likeliest tokens, likeliest first.

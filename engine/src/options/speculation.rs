@@ -1,0 +1,156 @@
+//! Options of speculative decoding.
+
+use crate::error::{Error, Result};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+use std::path::PathBuf;
+
+/// Longest draft.
+pub const DRAFT_TOKENS_MAX: usize = 64;
+
+/// Ways to draft.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// None: plain decoding, to compare with.
+    None,
+    /// A copy of the model in fewer bits, [`Speculation::draft_quant`].
+    Qcsd,
+    /// The model itself without some of its layers, [`Speculation::skip_layers`].
+    LayerSkip,
+    /// Another model with the same vocabulary, [`Speculation::draft_model`].
+    DraftModel,
+    /// What followed the last tokens where they last stood before.
+    PromptLookup,
+    /// What followed the longest ending that stands earlier in the text.
+    Suffix,
+    /// First a suffix, and where there is none a model in fewer bits or another model.
+    Cascade,
+}
+
+/// Length of a draft.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DraftTokens {
+    /// Always as many, where the drafter has a guess.
+    Fixed(usize),
+    /// As many as pay, by measured acceptance and times, down to none.
+    Auto,
+}
+
+impl Serialize for DraftTokens {
+    fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        match self {
+            DraftTokens::Fixed(n) => to.serialize_u64(*n as u64),
+            DraftTokens::Auto => to.serialize_str("auto"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for DraftTokens {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<DraftTokens, D::Error> {
+        struct NumberOrAuto;
+
+        impl Visitor<'_> for NumberOrAuto {
+            type Value = DraftTokens;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "\"auto\" or a number from 1 to {DRAFT_TOKENS_MAX}")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> std::result::Result<DraftTokens, E> {
+                match text {
+                    "auto" => Ok(DraftTokens::Auto),
+                    _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+                }
+            }
+
+            fn visit_u64<E: de::Error>(self, n: u64) -> std::result::Result<DraftTokens, E> {
+                match usize::try_from(n) {
+                    Ok(n @ 1..=DRAFT_TOKENS_MAX) => Ok(DraftTokens::Fixed(n)),
+                    _ => Err(E::invalid_value(de::Unexpected::Unsigned(n), &self)),
+                }
+            }
+
+            fn visit_i64<E: de::Error>(self, n: i64) -> std::result::Result<DraftTokens, E> {
+                match u64::try_from(n) {
+                    Ok(n) => self.visit_u64(n),
+                    Err(_) => Err(E::invalid_value(de::Unexpected::Signed(n), &self)),
+                }
+            }
+        }
+
+        from.deserialize_any(NumberOrAuto)
+    }
+}
+
+/// `[engine.speculation]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Speculation {
+    /// How tokens are drafted.
+    pub method: Method,
+    /// How many at a time.
+    #[serde(default = "auto")]
+    pub draft_tokens: DraftTokens,
+    /// Format of the copy that `qcsd` drafts with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draft_quant: Option<String>,
+    /// File of the model that `draft-model` drafts with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draft_model: Option<PathBuf>,
+    /// Layers that `layer-skip` leaves out, from 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skip_layers: Vec<usize>,
+    /// Tokens that must have stood in the text before for `prompt-lookup` and `suffix` to guess what follows.
+    #[serde(default = "match_tokens")]
+    pub match_tokens: usize,
+}
+
+fn auto() -> DraftTokens {
+    DraftTokens::Auto
+}
+
+fn match_tokens() -> usize {
+    2
+}
+
+/// Longest ending that prompt lookup looks for.
+pub const LONGEST_MATCH: usize = 8;
+
+/// An error about `[engine.speculation]`.
+pub(crate) fn refused(what: String) -> Error {
+    Error::Option {
+        option: "speculation",
+        what,
+    }
+}
+
+impl Speculation {
+    /// Refuses what does not fit together. What a method has no use for is permitted, so that a scenario can sweep over
+    /// methods.
+    ///
+    /// # Errors
+    /// [`Error::Option`] names what is missing or out of its range.
+    pub fn check(&self) -> Result<()> {
+        let (quant, model) = (self.draft_quant.is_some(), self.draft_model.is_some());
+        let skips = !self.skip_layers.is_empty();
+        let needs = match self.method {
+            Method::Qcsd => (quant, "draft_quant, such as \"Q4_0\""),
+            Method::DraftModel => (model, "draft_model, the file of a smaller model"),
+            Method::LayerSkip => (skips, "skip_layers, a list of layers"),
+            Method::Cascade => (quant || model, "draft_quant or draft_model"),
+            Method::None | Method::PromptLookup | Method::Suffix => (true, ""),
+        };
+        if !needs.0 {
+            return Err(refused(format!("the method needs {}", needs.1)));
+        }
+        match (1..=LONGEST_MATCH).contains(&self.match_tokens) {
+            true => Ok(()),
+            false => Err(refused(format!(
+                "match_tokens {} is not within 1 to {LONGEST_MATCH}",
+                self.match_tokens
+            ))),
+        }
+    }
+}

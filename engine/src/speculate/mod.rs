@@ -1,0 +1,277 @@
+//! Speculative decoding (Leviathan, Kalman and Matias 2023; Chen et al. 2023): a drafter proposes tokens, the target verifies
+//! them all in one pass, and what it would have chosen itself is kept.
+//!
+//! [`Speculator::step`] is the one loop for all methods: propose, verify, commit. It loses nothing. With greedy choice the
+//! tokens are those of plain decoding in every bit, because a token's logits do not depend on the tokens that share its
+//! pass; with sampling a drafted token is kept with probability `min(1, p / q)` and else drawn from what `p` has over `q`
+//! ([`crate::sample::Sampler::verify`]). Rolling back is [`Session::truncate`], which costs nothing.
+
+mod build;
+mod length;
+mod lookup;
+mod model;
+#[cfg(test)]
+mod tests;
+
+pub use build::{load_draft, speculator};
+pub use lookup::{PromptLookup, Suffixes};
+pub use model::ModelDrafter;
+
+use crate::error::Result;
+use crate::options::speculation::DraftTokens;
+use crate::sample::Distribution;
+use crate::session::Session;
+use crate::stage::Tick;
+use length::Length;
+use serde::{Deserialize, Serialize};
+
+/// Tokens that a drafter proposes, and what each was drawn from.
+#[derive(Debug, Clone, Default)]
+pub struct Draft {
+    tokens: Vec<u32>,
+    /// As many as tokens; those behind them are room for later ones.
+    chances: Vec<Distribution>,
+}
+
+impl Draft {
+    /// Tokens proposed.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Proposes `token` for certain: the drafter could have proposed no other.
+    pub fn push_certain(&mut self, token: u32) {
+        self.push_drawn(|chances| {
+            chances.set_certain(token);
+            Ok(token)
+        })
+        .expect("nothing fails");
+    }
+
+    /// Proposes the token that `draw` gives, having written what it was drawn from.
+    ///
+    /// # Errors
+    /// Those of `draw`.
+    pub fn push_drawn(
+        &mut self,
+        draw: impl FnOnce(&mut Distribution) -> Result<u32>,
+    ) -> Result<u32> {
+        let i = self.tokens.len();
+        if self.chances.len() == i {
+            self.chances.push(Distribution::default());
+        }
+        let token = draw(&mut self.chances[i])?;
+        self.tokens.push(token);
+        Ok(token)
+    }
+
+    fn clear(&mut self) {
+        self.tokens.clear();
+    }
+
+    fn get(&self, i: usize) -> Option<(u32, &Distribution)> {
+        self.tokens.get(i).map(|&token| (token, &self.chances[i]))
+    }
+}
+
+/// A way to guess what comes next.
+pub trait Drafter {
+    /// Reads the prompt, before any time is taken.
+    ///
+    /// # Errors
+    /// When the drafter has no room for it.
+    fn begin(&mut self, prompt: &[u32]) -> Result<()>;
+
+    /// Proposes at most `max` tokens to follow `context`, which has grown or lost its end since the last call; none where it
+    /// has no guess.
+    ///
+    /// # Errors
+    /// When a model behind it cannot go on.
+    fn propose(&mut self, context: &[u32], max: usize, draft: &mut Draft) -> Result<()>;
+}
+
+/// What a drafter proposed and what came of it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Telemetry {
+    /// Passes of the target, with and without drafted tokens.
+    pub passes: u64,
+    /// Tokens that came of them.
+    pub tokens: u64,
+    /// Tokens drafted.
+    pub drafted: u64,
+    /// Of these kept.
+    pub accepted: u64,
+    /// Of each position in a draft: tokens that the target came to look at, and those kept.
+    pub by_position: Vec<[u64; 2]>,
+    /// Time of the drafters.
+    pub draft_ns: u64,
+    /// Time of the target, the choice of tokens included.
+    pub verify_ns: u64,
+    /// Of passes of each number of tokens, from one on: how many, and their time.
+    pub passes_ns: Vec<[u64; 2]>,
+}
+
+impl Telemetry {
+    /// Adds what came of other passes.
+    pub fn add(&mut self, other: &Telemetry) {
+        self.passes += other.passes;
+        self.tokens += other.tokens;
+        self.drafted += other.drafted;
+        self.accepted += other.accepted;
+        self.draft_ns += other.draft_ns;
+        self.verify_ns += other.verify_ns;
+        add_pairs(&mut self.by_position, &other.by_position);
+        add_pairs(&mut self.passes_ns, &other.passes_ns);
+    }
+
+    /// Adds a pass with `drafted` tokens of which `kept` were kept, and from which `tokens` came.
+    fn count(&mut self, drafted: usize, kept: usize, tokens: usize, draft_ns: u64, verify_ns: u64) {
+        let looked_at = 0..drafted.min(tokens);
+        let mut passes_ns = vec![[0, 0]; drafted + 1];
+        passes_ns[drafted] = [1, verify_ns];
+        self.add(&Telemetry {
+            passes: 1,
+            tokens: tokens as u64,
+            drafted: drafted as u64,
+            accepted: kept as u64,
+            by_position: looked_at.map(|i| [1, u64::from(i < kept)]).collect(),
+            draft_ns,
+            verify_ns,
+            passes_ns,
+        });
+    }
+}
+
+fn add_pairs(to: &mut Vec<[u64; 2]>, from: &[[u64; 2]]) {
+    to.resize(to.len().max(from.len()), [0, 0]);
+    for (to, from) in to.iter_mut().zip(from) {
+        to[0] += from[0];
+        to[1] += from[1];
+    }
+}
+
+/// A drafter and how far it is trusted.
+struct Stage<'a> {
+    drafter: Box<dyn Drafter + 'a>,
+    length: Length,
+}
+
+/// Decodes with drafters: the first of them that has a guess is asked.
+pub struct Speculator<'a> {
+    stages: Vec<Stage<'a>>,
+    draft: Draft,
+    pass: Vec<u32>,
+    telemetry: Telemetry,
+}
+
+impl<'a> Speculator<'a> {
+    /// With `drafters`, in the order in which they are asked.
+    pub fn new(drafters: Vec<Box<dyn Drafter + 'a>>, draft_tokens: DraftTokens) -> Speculator<'a> {
+        let stage = |drafter| Stage {
+            drafter,
+            length: Length::new(draft_tokens),
+        };
+        Speculator {
+            stages: drafters.into_iter().map(stage).collect(),
+            draft: Draft::default(),
+            pass: Vec::new(),
+            telemetry: Telemetry::default(),
+        }
+    }
+
+    /// Has all drafters read the prompt.
+    ///
+    /// # Errors
+    /// When one has no room for it.
+    pub fn begin(&mut self, prompt: &[u32]) -> Result<()> {
+        self.stages
+            .iter_mut()
+            .try_for_each(|s| s.drafter.begin(prompt))
+    }
+
+    /// One pass of `target`, which holds all of `context` but its last token; appends between one and `room` tokens to
+    /// `context` and gives their number. `choose(logits, drafted)` chooses the next token, given the one drafted and what it
+    /// was drawn from; behind a token of which `ends` is true none follows.
+    ///
+    /// # Errors
+    /// When the target or a drafter has no room, or `choose` fails.
+    ///
+    /// # Panics
+    /// If `target` does not hold as many tokens as said, or `room` is 0.
+    pub fn step(
+        &mut self,
+        target: &mut Session<'_>,
+        context: &mut Vec<u32>,
+        room: usize,
+        mut choose: impl FnMut(&mut [f32], Option<(u32, &Distribution)>) -> Result<u32>,
+        ends: impl Fn(u32) -> bool,
+    ) -> Result<usize> {
+        let held = target.position();
+        assert!(
+            held + 1 == context.len() && room > 0,
+            "one token is pending"
+        );
+        let start = Tick::now();
+        let most = (room - 1).min(target.capacity() - held - 1);
+        let asked = self.propose(context, most)?;
+        let draft_ns = Tick::now().ns_since(start);
+        self.pass.clear();
+        self.pass.push(context[held]);
+        self.pass.extend(self.draft.tokens());
+
+        let mut chosen = Ok(true);
+        let start = Tick::now();
+        let draft = &self.draft;
+        target.score(&self.pass, 0, |i, logits| {
+            if matches!(chosen, Ok(true)) {
+                let drafted = draft.get(i);
+                chosen = choose(logits, drafted).map(|token| {
+                    context.push(token);
+                    !ends(token) && drafted.is_some_and(|(drafted, _)| drafted == token)
+                });
+            }
+        })?;
+        let verify_ns = Tick::now().ns_since(start);
+        let tokens = context.len() - held - 1;
+        target.truncate(held + tokens);
+        chosen?;
+
+        let drafted = self.draft.tokens().len();
+        let kept = std::iter::zip(self.draft.tokens(), &context[held + 1..])
+            .take_while(|(a, b)| a == b)
+            .count();
+        self.telemetry
+            .count(drafted, kept, tokens, draft_ns, verify_ns);
+        for (i, stage) in self.stages.iter_mut().enumerate() {
+            match asked {
+                Some(asked) if i == asked => {
+                    stage.length.drafted(drafted, kept, draft_ns, verify_ns)
+                }
+                Some(_) => {}
+                None => stage.length.plain(verify_ns),
+            }
+        }
+        Ok(tokens)
+    }
+
+    /// Fills the draft with at most `most` tokens; which drafter had a guess.
+    fn propose(&mut self, context: &[u32], most: usize) -> Result<Option<usize>> {
+        self.draft.clear();
+        for (i, stage) in self.stages.iter_mut().enumerate() {
+            let max = stage.length.next().min(most);
+            if max > 0 {
+                stage.drafter.propose(context, max, &mut self.draft)?;
+                debug_assert!(self.draft.tokens.len() <= max, "no more than asked for");
+            }
+            if !self.draft.tokens.is_empty() {
+                return Ok(Some(i));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What was drafted and kept since the last call.
+    pub fn take_telemetry(&mut self) -> Telemetry {
+        std::mem::take(&mut self.telemetry)
+    }
+}

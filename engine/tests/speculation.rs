@@ -1,0 +1,243 @@
+//! Speculative decoding loses nothing, whatever the drafter, the length of its drafts, the threads and the instruction set.
+
+use engine::gguf::Gguf;
+use engine::model::Model;
+use engine::options::speculation::{DraftTokens, Method, Speculation};
+use engine::options::{Affinity, AffinityPolicy, Isa, Options};
+use engine::pool::Pool;
+use engine::sample::{Sampler, SamplerOptions, argmax};
+use engine::session::Session;
+use engine::speculate::{Draft, Drafter, ModelDrafter, Speculator, Telemetry, speculator};
+use engine::synth::{Shape, in_memory};
+use engine::{Result, simd};
+use std::path::Path;
+
+/// Tokens generated in a test.
+const N_GEN: usize = 60;
+
+fn options(threads: usize, isa: Isa) -> Options {
+    Options {
+        threads,
+        isa,
+        batch: 32,
+        ctx: 160,
+        affinity: Affinity::Policy(AffinityPolicy::None),
+        oversubscribe: true,
+        ..Options::default()
+    }
+}
+
+fn model(quant: &str, pool: &Pool, options: &Options) -> Model {
+    let bytes = in_memory(&Shape::load("tiny").expect("built in"), quant, 7).expect("small");
+    let gguf = Gguf::from_bytes(Path::new("test.gguf"), bytes).expect("valid");
+    Model::from_gguf(gguf, pool, options).expect("model")
+}
+
+fn prompt() -> Vec<u32> {
+    (0..40).map(|i| (i * i * 31 + 7 * i) % 512).collect()
+}
+
+/// What plain greedy decoding gives behind the prompt.
+fn plain(model: &Model, pool: &Pool, options: &Options) -> Vec<u32> {
+    let mut session = Session::new(model, pool, options).expect("session");
+    let mut tokens = prompt();
+    let mut next = argmax(session.prefill(&tokens).expect("fits")).expect("finite");
+    for _ in 0..N_GEN {
+        tokens.push(next);
+        next = argmax(session.decode(next).expect("fits")).expect("finite");
+    }
+    tokens
+}
+
+/// What the speculator gives, and what it did.
+fn speculative(
+    speculator: &mut Speculator<'_>,
+    model: &Model,
+    pool: &Pool,
+    options: &Options,
+) -> (Vec<u32>, Telemetry) {
+    let mut session = Session::new(model, pool, options).expect("session");
+    let mut tokens = prompt();
+    speculator.begin(&tokens).expect("fits");
+    let first = argmax(session.prefill(&tokens).expect("fits")).expect("finite");
+    tokens.push(first);
+    let whole = prompt().len() + N_GEN;
+    while tokens.len() < whole {
+        let room = whole - tokens.len();
+        let n = speculator
+            .step(
+                &mut session,
+                &mut tokens,
+                room,
+                |logits, _| argmax(logits),
+                |_| false,
+            )
+            .expect("fits");
+        assert!((1..=room).contains(&n));
+        assert_eq!(session.position() + 1, tokens.len());
+    }
+    (tokens, speculator.take_telemetry())
+}
+
+/// Proposes what stands in `tokens` at the place, but every `wrong`-th token is another one.
+struct Scripted {
+    tokens: Vec<u32>,
+    wrong: usize,
+}
+
+impl Drafter for Scripted {
+    fn begin(&mut self, _prompt: &[u32]) -> Result<()> {
+        Ok(())
+    }
+
+    fn propose(&mut self, context: &[u32], max: usize, draft: &mut Draft) -> Result<()> {
+        for (i, token) in self.tokens.iter().enumerate().skip(context.len()).take(max) {
+            let flip = u32::from(i % self.wrong == 0);
+            draft.push_certain(token ^ flip);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn greedy_tokens_are_those_of_plain_decoding() {
+    for isa in simd::available() {
+        for threads in [1, 2] {
+            let options = options(threads, isa);
+            let pool = Pool::new(&options).expect("pool");
+            let model = model("Q4_0", &pool, &options);
+            let expect = plain(&model, &pool, &options);
+            for wrong in [1, 2, 5, usize::MAX] {
+                for length in [1, 2, 3, 7, 64]
+                    .map(DraftTokens::Fixed)
+                    .into_iter()
+                    .chain([DraftTokens::Auto])
+                {
+                    let tokens = expect.clone();
+                    let drafter = Box::new(Scripted { tokens, wrong });
+                    let mut speculator = Speculator::new(vec![drafter], length);
+                    let (got, telemetry) = speculative(&mut speculator, &model, &pool, &options);
+                    assert_eq!(got, expect, "{isa:?} {threads} {wrong} {length:?}");
+                    let all = telemetry.accepted == telemetry.drafted;
+                    assert!(wrong != usize::MAX || all, "{length:?} {telemetry:?}");
+                    assert!(
+                        wrong != 1 || telemetry.accepted == 0,
+                        "{length:?} {telemetry:?}"
+                    );
+                    assert_eq!(telemetry.tokens, telemetry.passes + telemetry.accepted);
+                    assert_eq!(telemetry.tokens as usize, N_GEN - 1);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_method_gives_the_same_tokens() {
+    let options = options(2, Isa::Auto);
+    let pool = Pool::new(&options).expect("pool");
+    let model_of = |quant| model(quant, &pool, &options);
+    let (target, small) = (model_of("Q8_0"), model_of("Q4_0"));
+    let expect = plain(&target, &pool, &options);
+    for method in [
+        Method::None,
+        Method::Qcsd,
+        Method::LayerSkip,
+        Method::DraftModel,
+        Method::PromptLookup,
+        Method::Suffix,
+        Method::Cascade,
+    ] {
+        for draft_tokens in [DraftTokens::Fixed(4), DraftTokens::Auto] {
+            let wanted = Speculation {
+                method,
+                draft_tokens,
+                draft_quant: matches!(method, Method::Qcsd | Method::Cascade)
+                    .then(|| "Q4_0".into()),
+                draft_model: (method == Method::DraftModel).then(|| "small.gguf".into()),
+                skip_layers: Vec::from_iter((method == Method::LayerSkip).then_some(0)),
+                match_tokens: 1,
+            };
+            let options = Options {
+                speculation: Some(wanted),
+                ..options.clone()
+            };
+            let sampler = SamplerOptions::default();
+            let mut speculator =
+                speculator(&target, Some(&small), &pool, &options, sampler, &[]).expect("fits");
+            let (got, _) = speculative(&mut speculator, &target, &pool, &options);
+            assert_eq!(got, expect, "{method:?} {draft_tokens:?}");
+        }
+    }
+}
+
+#[test]
+fn a_model_accepts_all_of_its_own_draft() {
+    let options = options(2, Isa::Auto);
+    let pool = Pool::new(&options).expect("pool");
+    let model = model("Q4_0", &pool, &options);
+    for temp in [0.0, 0.8] {
+        let sampler_options = SamplerOptions {
+            temp,
+            ..SamplerOptions::default()
+        };
+        let drafter =
+            ModelDrafter::new(&model, &pool, &options, &[], sampler_options, &[]).expect("fits");
+        let mut speculator = Speculator::new(vec![Box::new(drafter)], DraftTokens::Fixed(3));
+        let mut session = Session::new(&model, &pool, &options).expect("session");
+        let mut tokens = prompt();
+        speculator.begin(&tokens).expect("fits");
+        let mut sampler = Sampler::new(sampler_options).expect("in range");
+        let first = sampler
+            .sample(session.prefill(&tokens).expect("fits"))
+            .expect("finite");
+        tokens.push(first);
+        for _ in 0..20 {
+            let choose = |logits: &mut [f32], drafted: Option<(u32, &_)>| match drafted {
+                Some((token, draft)) => sampler.verify(logits, token, draft),
+                None => sampler.sample(logits),
+            };
+            let n = speculator
+                .step(&mut session, &mut tokens, 9, choose, |_| false)
+                .expect("fits");
+            assert_eq!(n, 4);
+        }
+        let telemetry = speculator.take_telemetry();
+        assert_eq!(telemetry.accepted, telemetry.drafted);
+        assert_eq!(telemetry.by_position, [[20, 20]; 3]);
+    }
+}
+
+#[test]
+fn nothing_follows_an_end_of_text() {
+    let options = options(1, Isa::Auto);
+    let pool = Pool::new(&options).expect("pool");
+    let model = model("Q4_0", &pool, &options);
+    let tokens = plain(&model, &pool, &options);
+    let end = tokens[prompt().len() + 3];
+    let first_end = tokens
+        .iter()
+        .skip(prompt().len() + 1)
+        .position(|&t| t == end)
+        .expect("there");
+    let drafter = Box::new(Scripted {
+        tokens: tokens.clone(),
+        wrong: usize::MAX,
+    });
+    let mut speculator = Speculator::new(vec![drafter], DraftTokens::Fixed(16));
+    let mut session = Session::new(&model, &pool, &options).expect("session");
+    let mut context = tokens[..=prompt().len()].to_vec();
+    session.prefill(&prompt()).expect("fits");
+    let n = speculator
+        .step(
+            &mut session,
+            &mut context,
+            30,
+            |logits, _| argmax(logits),
+            |token| token == end,
+        )
+        .expect("fits");
+    assert_eq!(n, first_end + 1);
+    assert_eq!(context.last(), Some(&end));
+    assert_eq!(session.position() + 1, context.len());
+}
