@@ -76,7 +76,7 @@ impl Draft {
 
 /// A way to guess what comes next.
 pub trait Drafter {
-    /// Reads the prompt, before any time is taken.
+    /// Reads the prompt; its time is part of the time to the first token.
     ///
     /// # Errors
     /// When the drafter has no room for it.
@@ -120,34 +120,34 @@ impl Telemetry {
         self.accepted += other.accepted;
         self.draft_ns += other.draft_ns;
         self.verify_ns += other.verify_ns;
-        add_pairs(&mut self.by_position, &other.by_position);
-        add_pairs(&mut self.passes_ns, &other.passes_ns);
+        for (i, pair) in other.by_position.iter().enumerate() {
+            add_pair(&mut self.by_position, i, *pair);
+        }
+        for (i, pair) in other.passes_ns.iter().enumerate() {
+            add_pair(&mut self.passes_ns, i, *pair);
+        }
     }
 
     /// Adds a pass with `drafted` tokens of which `kept` were kept, and from which `tokens` came.
     fn count(&mut self, drafted: usize, kept: usize, tokens: usize, draft_ns: u64, verify_ns: u64) {
-        let looked_at = 0..drafted.min(tokens);
-        let mut passes_ns = vec![[0, 0]; drafted + 1];
-        passes_ns[drafted] = [1, verify_ns];
-        self.add(&Telemetry {
-            passes: 1,
-            tokens: tokens as u64,
-            drafted: drafted as u64,
-            accepted: kept as u64,
-            by_position: looked_at.map(|i| [1, u64::from(i < kept)]).collect(),
-            draft_ns,
-            verify_ns,
-            passes_ns,
-        });
+        self.passes += 1;
+        self.tokens += tokens as u64;
+        self.drafted += drafted as u64;
+        self.accepted += kept as u64;
+        self.draft_ns += draft_ns;
+        self.verify_ns += verify_ns;
+        for i in 0..drafted.min(tokens) {
+            add_pair(&mut self.by_position, i, [1, u64::from(i < kept)]);
+        }
+        add_pair(&mut self.passes_ns, drafted, [1, verify_ns]);
     }
 }
 
-fn add_pairs(to: &mut Vec<[u64; 2]>, from: &[[u64; 2]]) {
-    to.resize(to.len().max(from.len()), [0, 0]);
-    for (to, from) in to.iter_mut().zip(from) {
-        to[0] += from[0];
-        to[1] += from[1];
-    }
+/// Adds to entry `i`, which need not be there yet.
+fn add_pair(to: &mut Vec<[u64; 2]>, i: usize, pair: [u64; 2]) {
+    to.resize(to.len().max(i + 1), [0, 0]);
+    to[i][0] += pair[0];
+    to[i][1] += pair[1];
 }
 
 /// A drafter and how far it is trusted.
@@ -212,7 +212,7 @@ impl<'a> Speculator<'a> {
             "one token is pending"
         );
         let start = Tick::now();
-        let most = (room - 1).min(target.capacity() - held - 1);
+        let most = (room - 1).min(target.capacity().saturating_sub(held + 1));
         let asked = self.propose(context, most)?;
         let draft_ns = Tick::now().ns_since(start);
         self.pass.clear();

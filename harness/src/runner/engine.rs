@@ -180,7 +180,6 @@ fn generate(
     tokens.extend(prompt);
     let mut chooser = Chooser::new(job, tokenizer)?;
     let mut speculator = speculator(model, draft, pool, &job.engine, job.sampler, &chooser.never)?;
-    speculator.begin(prompt)?;
     match job.simulated {
         Some(_) => begin_simulation(prompt, session)?,
         None => warm_up(prompt, session)?,
@@ -192,6 +191,7 @@ fn generate(
     }
     let mut waste = Waste::start(job);
     let mut clock = Clock::start();
+    speculator.begin(prompt)?;
     session.prefill(prompt)?;
     tokens.push(session.sample(|logits| chooser.choose(logits, None))?);
     waste.after_token();
