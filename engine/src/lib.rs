@@ -41,6 +41,8 @@ pub mod session;
 
 pub mod tokenizer;
 
+pub mod quality;
+
 pub mod chat;
 
 pub mod sample;

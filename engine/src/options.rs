@@ -16,6 +16,9 @@ use std::path::PathBuf;
 /// Largest batch of prompt tokens.
 const BATCH_MAX: usize = 4096;
 
+/// Value of [`Options::quant`] for formats by a plan.
+pub(crate) const MIXED: &str = "mixed";
+
 /// Options of the engine. Unknown keys are refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -98,6 +101,52 @@ impl Options {
     /// Whether the matrices stay in the formats of the file.
     pub fn is_native(&self) -> bool {
         self.quant.eq_ignore_ascii_case("native")
+    }
+
+    /// Whether the matrices take the formats of a plan.
+    pub fn is_mixed(&self) -> bool {
+        self.quant.eq_ignore_ascii_case(MIXED)
+    }
+
+    /// These options as far as they change what a model predicts, and the defaults for all others. Speculation does not: it
+    /// loses nothing.
+    pub fn predicting(&self) -> Options {
+        // All of them, so that a new one cannot be forgotten.
+        let Options {
+            kv,
+            quant,
+            quant_bits,
+            quant_plan,
+            quant_imatrix,
+            threads: _,
+            affinity: _,
+            oversubscribe: _,
+            isa: _,
+            ctx: _,
+            batch: _,
+            huge_pages: _,
+            side_by_side: _,
+            prefetch_bytes: _,
+            head_prefetch_bytes: _,
+            wait_prefetch_bytes: _,
+            tail_percent: _,
+            barrier_spins: _,
+            stage_clock: _,
+            speculation: _,
+        } = self.clone();
+        let mut predicting = Options {
+            kv,
+            ..Options::default()
+        };
+        if !self.is_native() {
+            predicting.quant = quant.to_ascii_uppercase();
+            predicting.quant_imatrix = quant_imatrix;
+        }
+        if self.is_mixed() {
+            predicting.quant_bits = quant_bits;
+            predicting.quant_plan = quant_plan;
+        }
+        predicting
     }
 
     /// Refuses what no machine and no model can do. The rest depends on the machine and the model: see [`crate::check`].
@@ -205,5 +254,44 @@ pub enum KvType {
 impl fmt::Display for KvType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&format!("{self:?}").to_lowercase())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn predictions_depend_on_formats_and_the_cache_alone() {
+        let same = |options: Options| assert_eq!(options.predicting(), Options::default());
+        same(Options {
+            threads: 7,
+            isa: Isa::Scalar,
+            batch: 3,
+            stage_clock: false,
+            quant: "Native".into(),
+            quant_plan: "plan.toml".into(),
+            quant_imatrix: "matrix.gguf".into(),
+            ..Options::default()
+        });
+        let other = Options {
+            kv: KvType::Q8_0,
+            quant: "q4_k".into(),
+            quant_bits: 3.0,
+            quant_imatrix: "matrix.gguf".into(),
+            ..Options::default()
+        };
+        let expect = Options {
+            quant: "Q4_K".into(),
+            quant_bits: Options::default().quant_bits,
+            ..other.clone()
+        };
+        assert_eq!(other.predicting(), expect);
+        let mixed = Options {
+            quant: "MIXED".into(),
+            quant_plan: "plan.toml".into(),
+            ..other
+        };
+        assert_eq!(mixed.predicting(), mixed);
     }
 }

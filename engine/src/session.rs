@@ -70,6 +70,11 @@ impl<'a> Session<'a> {
         self.kv.capacity
     }
 
+    /// Tokens of the vocabulary: logits of a prediction.
+    pub fn n_vocab(&self) -> usize {
+        self.model.config().n_vocab
+    }
+
     /// Bytes of the KV cache.
     pub fn kv_bytes(&self) -> u64 {
         self.kv.bytes() as u64

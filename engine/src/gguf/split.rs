@@ -39,9 +39,7 @@ impl Gguf {
             return Ok(any);
         }
         if count > PARTS {
-            return Err(any.error(format!(
-                "is one of {count} parts of a split model, expected at most {PARTS}: the file is damaged"
-            )));
+            return Err(any.too_many(count));
         }
         let paths = any.part_paths(count)?;
         let mut model = open(&paths[0])?;
@@ -58,6 +56,25 @@ impl Gguf {
             ))),
             _ => Ok(model),
         }
+    }
+
+    /// The files of the model that the file at `path` is, or is any part of, the first one first.
+    ///
+    /// # Errors
+    /// When the file is no GGUF file, or a part that is not called so.
+    pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
+        let any = Gguf::index(path, Source::File(FileMap::open(path)?))?;
+        match any.part_count()? {
+            1 => Ok(vec![path.to_owned()]),
+            count if count > PARTS => Err(any.too_many(count)),
+            count => any.part_paths(count),
+        }
+    }
+
+    fn too_many(&self, count: u32) -> Error {
+        self.error(format!(
+            "is one of {count} parts of a split model, expected at most {PARTS}: the file is damaged"
+        ))
     }
 
     /// Where all parts are.

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::gguf::limits::ALIGNMENT_DEFAULT;
 use crate::gguf::write::{self, Metadata};
 use crate::gguf::{Gguf, Tensor};
-use crate::options::Options;
+use crate::options::{MIXED, Options};
 use crate::quant::{FORMATS, FormatInfo};
 use regex::Regex;
 use std::collections::BTreeMap;
@@ -36,9 +36,6 @@ const KEPT: &[&str] = &[
     "position_embd.weight",
     "token_types.weight",
 ];
-
-/// Value of `engine.quant` for formats by a plan.
-const MIXED: &str = "mixed";
 
 /// Names of tensors as an expression, and the format that they take.
 pub type Rule = (Regex, &'static FormatInfo);
@@ -78,8 +75,7 @@ fn names() -> String {
 /// [`Error::Option`] for an unknown name, and for `mixed` without a plan.
 pub fn check(options: &Options) -> Result<()> {
     let refused = |option, what| Err(Error::Option { option, what });
-    let is = |name: &str| options.quant.eq_ignore_ascii_case(name);
-    if is(MIXED) {
+    if options.is_mixed() {
         if options.quant_plan.as_os_str().is_empty() {
             let what =
                 "formats are mixed by a plan: make one with \"engine plan\" and name it here";
@@ -110,7 +106,7 @@ impl Recipe {
         let imatrix = Some(&options.quant_imatrix).filter(|path| !path.as_os_str().is_empty());
         let importance = imatrix.map(|path| Importance::open(path)).transpose()?;
         let mut rules = Vec::new();
-        if options.quant.eq_ignore_ascii_case(MIXED) {
+        if options.is_mixed() {
             let plan = Mixed::open(&options.quant_plan)?;
             if !plan.imatrix.is_empty() && importance.is_none() {
                 let what = format!(

@@ -3,11 +3,12 @@
 //! The tokens of the text are cut into windows of `--ctx`, each read from an empty cache, its first token replaced by BOS if
 //! the vocabulary asks for BOS, as llama-imatrix does.
 
-use crate::{open, windows};
+use crate::open;
 use clap::Args;
 use engine::Result;
 use engine::model::Model;
 use engine::pool::Pool;
+use engine::quality;
 use engine::session::Session;
 use engine::tokenizer::Tokenizer;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -42,7 +43,8 @@ pub(crate) fn run(args: &ImatrixArgs) -> Result<()> {
     let pool = Pool::new(&options)?;
     let model = Model::load(&args.model, &pool, &options)?;
     let tokenizer = Tokenizer::from_gguf(model.gguf())?;
-    let windows = windows::of(&tokenizer, &text, ctx, args.chunks)?;
+    let mut windows = quality::windows(&tokenizer, &text, ctx)?;
+    windows.truncate(args.chunks.unwrap_or(usize::MAX));
     let mut session = Session::new(&model, &pool, &options)?;
     session.observe();
     let bar = ProgressBar::new(windows.len() as u64);

@@ -14,7 +14,6 @@ mod run;
 mod synth;
 mod text;
 mod tokenize;
-mod windows;
 
 use std::io::ErrorKind;
 use std::process::ExitCode;

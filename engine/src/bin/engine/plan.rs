@@ -4,11 +4,12 @@
 //! the KL divergence of the predictions from those kept is taken. Bits are spent by these figures. What that is worth is
 //! shown on a text, better on another one, beside the same format for all matrices.
 
-use crate::{open, windows};
+use crate::open;
 use clap::Args;
 use engine::gguf::Gguf;
 use engine::model::Model;
 use engine::pool::Pool;
+use engine::quality::{self, Prediction, Surprise};
 use engine::quant::FormatInfo;
 use engine::quantize::{Group, Importance, Mixed, Recipe, Rule, format};
 use engine::session::Session;
@@ -138,20 +139,14 @@ struct Lab<'a> {
     bar: ProgressBar,
 }
 
-/// Probabilities of the tokens, and the sum of each times its logarithm.
-struct Prediction {
-    p: Vec<f32>,
-    p_log_p: f64,
-}
-
 /// What a model of other formats predicts.
 #[derive(Default)]
 struct Outcome {
     /// Bytes that a token reads of the weights.
     bytes: u64,
-    /// Sum over predictions of their divergence, and of the negative logarithm of the token that followed.
+    /// Sum over predictions of their divergence.
     kld: f64,
-    nll: f64,
+    surprise: Surprise,
 }
 
 impl<'a> Lab<'a> {
@@ -161,15 +156,8 @@ impl<'a> Lab<'a> {
         let pool = Pool::new(&options)?;
         let gguf = Gguf::open(&args.model)?;
         let tokenizer = Tokenizer::from_gguf(&gguf)?;
-        let mut windows = windows::of(&tokenizer, &text, args.ctx as usize, None)?;
-        // Spread over the text.
-        let (all, n) = (windows.len(), args.chunks.clamp(1, windows.len()));
-        let mut number = 0..all;
-        windows.retain(|_| {
-            number
-                .next()
-                .is_some_and(|i| i * n / all != (i + 1) * n / all)
-        });
+        let windows = quality::windows(&tokenizer, &text, args.ctx as usize)?;
+        let windows = quality::spread(windows, args.chunks.max(1));
         let bar = ProgressBar::new_spinner().with_style(open::style(
             ProgressStyle::default_spinner(),
             "{spinner} {pos} measured  {elapsed}  {msg}",
@@ -228,7 +216,7 @@ impl<'a> Lab<'a> {
                 8.0 * outcome.bytes as f64 / weights.max(1) as f64,
                 outcome.bytes,
                 1e3 * outcome.kld / self.base.len() as f64,
-                (outcome.nll / self.base.len() as f64).exp(),
+                outcome.surprise.perplexity().0,
             );
         }
         Ok(page)
@@ -253,67 +241,15 @@ impl<'a> Lab<'a> {
             ..Outcome::default()
         };
         for window in &self.windows {
-            let read = &window[..window.len() - 1];
-            session.truncate(0);
-            session.score(read, 0, |i, logits| {
+            quality::predict(&mut session, window, 0, |logits, next| {
                 if first {
                     self.base.push(Prediction::of(logits));
                 }
                 outcome.kld += self.base[at].divergence(logits);
-                outcome.nll += log_sum_exp(logits) - f64::from(logits[window[i + 1] as usize]);
+                outcome.surprise.add(logits, next);
                 at += 1;
             })?;
         }
         Ok(outcome)
-    }
-}
-
-/// Logarithm of the sum of exponentials.
-fn log_sum_exp(logits: &[f32]) -> f64 {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|l| f64::from((l - max).exp())).sum();
-    f64::from(max) + sum.ln()
-}
-
-impl Prediction {
-    fn of(logits: &[f32]) -> Prediction {
-        let total = log_sum_exp(logits);
-        let log_p = || logits.iter().map(|&l| f64::from(l) - total);
-        Prediction {
-            p: log_p().map(|l| l.exp() as f32).collect(),
-            p_log_p: log_p().map(|l| l.exp() * l).sum(),
-        }
-    }
-
-    /// KL divergence of the prediction that `logits` make from this one, in nats.
-    fn divergence(&self, logits: &[f32]) -> f64 {
-        let total = log_sum_exp(logits);
-        let other = self.p.iter().zip(logits);
-        self.p_log_p
-            - other
-                .map(|(&p, &l)| f64::from(p) * (f64::from(l) - total))
-                .sum::<f64>()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn divergence_is_zero_of_the_same_and_known_of_others() {
-        let (a, b) = ([1.0f32, 2.0, -3.0, 0.5], [0.0f32, 2.5, -1.0, 0.5]);
-        let prediction = Prediction::of(&a);
-        assert!(prediction.divergence(&a).abs() < 1e-7);
-        // Adding the same to all logits changes nothing.
-        assert!(prediction.divergence(&a.map(|l| l + 7.0)).abs() < 1e-6);
-        let z = |l: &[f32; 4]| l.iter().map(|x| f64::from(*x).exp()).sum::<f64>();
-        let expect: f64 = (0..4)
-            .map(|i| {
-                let (p, q) = (f64::from(a[i]).exp() / z(&a), f64::from(b[i]).exp() / z(&b));
-                p * (p / q).ln()
-            })
-            .sum();
-        assert!((prediction.divergence(&b) - expect).abs() < 1e-6 && expect > 0.01);
     }
 }
