@@ -8,7 +8,7 @@ use criterion::{
     BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
 };
 use engine::kernel::{
-    self, Kernels, Row, RowMut, STREAMS, SUM_GROUP, TILE_TOKENS, TileGroup, Tiles,
+    self, Bits, Kernels, Row, RowMut, STREAMS, SUM_GROUP, TILE_TOKENS, TileGroup, Tiles,
 };
 use engine::mmap::Anon;
 use engine::options::{Isa, Options};
@@ -75,7 +75,7 @@ fn one(
         let mut out = [[0.0; LANES]; STREAMS];
         b.iter(|| {
             for panels in bytes.chunks(STREAMS * LANES * f.row_bytes(COLS)) {
-                k.dot(f.id, panels, COLS, &[row], &mut out);
+                k.dot(f.id, Bits::All, panels, COLS, &[row], &mut out);
                 black_box(&out);
             }
         });

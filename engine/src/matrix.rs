@@ -5,7 +5,8 @@
 #![allow(unsafe_code)]
 
 use crate::kernel::{
-    FEW_TOKENS, Kernels, Row, RowMut, STREAMS, SUM_GROUP, TILE, TILE_TOKENS, TileGroup, Tiles,
+    Bits, FEW_TOKENS, Kernels, PAIR, Row, RowMut, STREAMS, SUM_GROUP, TILE, TILE_TOKENS, TileGroup,
+    Tiles,
 };
 use crate::pool::SharedBuf;
 use crate::quant::{FormatInfo, GROUP};
@@ -60,10 +61,14 @@ impl Matrix {
         at(p.start)..at(p.end)
     }
 
-    /// Adds the bias of panel `p` to its 16 outputs.
-    fn add_bias(&self, p: usize, out: &mut [f32; LANES]) {
-        for (o, b) in out.iter_mut().zip(self.bias.iter().skip(p * LANES)) {
-            *o += b;
+    /// Adds the bias of panel `p` to its 16 outputs for each token.
+    fn add_bias(&self, p: usize, out: &mut [[f32; LANES]]) {
+        let bias = self.bias.get(p * LANES..).unwrap_or(&[]);
+        if bias.is_empty() {
+            return;
+        }
+        for out in out {
+            out.iter_mut().zip(bias).for_each(|(o, b)| *o += b);
         }
     }
 }
@@ -75,11 +80,13 @@ pub struct Bank<'a> {
     pub kernels: &'a dyn Kernels,
     /// All panels.
     pub arena: &'a [u8],
+    /// What is read of the codes where the tokens are few; of more all bits are.
+    pub bits: Bits,
 }
 
 impl Bank<'_> {
     /// Multiplies the panels `panels` of `N` matrices of equal shape with `tokens` rows of `x`, and gives each panel's
-    /// 16 outputs for each token, one array per matrix, to `sink(first row, token, outputs)`.
+    /// outputs for some tokens, `[tokens][16]` of each matrix, to `sink(first row, first token, outputs)`.
     pub fn multiply<const N: usize>(
         &self,
         matrices: [&Matrix; N],
@@ -87,7 +94,7 @@ impl Bank<'_> {
         x: &Activations,
         tokens: usize,
         ledger: &mut Ledger,
-        mut sink: impl FnMut(usize, usize, &mut [[f32; LANES]; N]),
+        mut sink: impl FnMut(usize, usize, [&mut [[f32; LANES]]; N]),
     ) {
         let sink = &mut sink;
         if tokens <= DIRECT_TOKENS {
@@ -107,13 +114,29 @@ impl Bank<'_> {
                 sink,
             );
         } else {
-            self.multiply_chunks::<N, 1, CHUNK_TOKENS>(matrices, panels.clone(), x, tokens, sink);
+            self.multiply_chunks::<N, PAIR, CHUNK_TOKENS>(
+                matrices,
+                panels.clone(),
+                x,
+                tokens,
+                sink,
+            );
         }
         let k = matrices[0].cols;
         for m in matrices {
-            ledger.weight_bytes += (panels.len() * m.panel_bytes()) as u64;
+            ledger.weight_bytes += (panels.len() * self.read_bytes(m, tokens)) as u64;
             let row = Activations::row_bytes(m.format, k, tokens);
             ledger.activation_bytes += (panels.len() * tokens * row) as u64;
+        }
+    }
+
+    /// Bytes that are read of a panel for `tokens`.
+    fn read_bytes(&self, m: &Matrix, tokens: usize) -> usize {
+        match self.bits {
+            Bits::Top if tokens <= DIRECT_TOKENS => {
+                LANES * m.cols / m.format.block_len * m.format.top_bytes
+            }
+            _ => m.panel_bytes(),
         }
     }
 
@@ -124,7 +147,7 @@ impl Bank<'_> {
         panels: Range<usize>,
         x: &Activations,
         tokens: usize,
-        sink: &mut impl FnMut(usize, usize, &mut [[f32; LANES]; N]),
+        sink: &mut impl FnMut(usize, usize, [&mut [[f32; LANES]]; N]),
     ) {
         let k = matrices[0].cols;
         let mut out = [[[[0.0; LANES]; C]; P]; N];
@@ -134,25 +157,31 @@ impl Bank<'_> {
                 for (m, out) in matrices.iter().zip(&mut out) {
                     let bytes = &self.arena[m.panels_bytes(these.clone())];
                     let out = &mut out.as_flattened_mut()[..these.len() * chunk.len()];
-                    x.dot(self.kernels, m.format, bytes, k, chunk.clone(), tokens, out);
+                    x.dot(self, m.format, bytes, k, chunk.clone(), tokens, out);
                 }
-                for (p, t) in these.flat_map(|p| chunk.clone().map(move |t| (p, t))) {
-                    let at = (p - first) * chunk.len() + t - chunk.start;
-                    let mut one: [[f32; LANES]; N] =
-                        std::array::from_fn(|i| out[i].as_flattened()[at]);
-                    for (m, o) in matrices.iter().zip(&mut one) {
-                        m.add_bias(p, o);
+                for (i, p) in these.enumerate() {
+                    let outputs = row(i, chunk.len());
+                    let mut each = out
+                        .each_mut()
+                        .map(|out| &mut out.as_flattened_mut()[outputs.clone()]);
+                    for (m, out) in matrices.iter().zip(&mut each) {
+                        m.add_bias(p, out);
                     }
-                    sink(p * LANES, t, &mut one);
+                    sink(p * LANES, chunk.start, each);
                 }
             }
         }
     }
 }
 
+/// Row `i` of rows of `len` values.
+pub fn row(i: usize, len: usize) -> Range<usize> {
+    i * len..(i + 1) * len
+}
+
 /// Panels that are handed out at a time, where any thread may take them, for a pass of `tokens`.
 pub fn tail_panels(tokens: usize) -> usize {
-    if tokens <= FEW_TOKENS { STREAMS } else { 1 }
+    if tokens <= FEW_TOKENS { STREAMS } else { PAIR }
 }
 
 /// Splits panels and tokens into blocks that are multiplied one after the other: the activations of a chunk of tokens stay
@@ -259,7 +288,7 @@ impl Activations {
     #[allow(clippy::too_many_arguments, reason = "a product's operands")]
     fn dot(
         &self,
-        kernels: &dyn Kernels,
+        bank: &Bank<'_>,
         format: &FormatInfo,
         panels: &[u8],
         k: usize,
@@ -275,7 +304,7 @@ impl Activations {
                 let groups = self.tiles.read(self.tile(chunk.start, k).start..last.end);
                 let stride = self.cols_max / GROUP;
                 let x = Tiles { groups, stride };
-                kernels.dot_batch(format.id, panels, k, x, out);
+                bank.kernels.dot_batch(format.id, panels, k, x, out);
                 return;
             }
             let row = |t: usize| {
@@ -299,7 +328,8 @@ impl Activations {
                     let first = chunk.start + i * TILE;
                     let n = TILE.min(chunk.end - first);
                     let rows: [Row<'_>; TILE] = std::array::from_fn(|t| row(first + t.min(n - 1)));
-                    kernels.dot(format.id, panels, k, &rows[..n], out);
+                    bank.kernels
+                        .dot(format.id, bank.bits, panels, k, &rows[..n], out);
                 }
             }
         }

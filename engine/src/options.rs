@@ -48,9 +48,9 @@ pub struct Options {
     pub quant_imatrix: PathBuf,
     /// Asks the kernel for huge pages under the weights.
     pub huge_pages: bool,
-    /// Reads four panels of weights in turn, a group of each, for one and two tokens and for five to eight; else one after
-    /// the other.
-    pub side_by_side: bool,
+    /// Whether four panels of weights are read in turn, a group of each, for one and two tokens and for five to eight; else
+    /// one after the other. `auto`: not on Intel's CPUs, whose own prefetch keeps up with one.
+    pub side_by_side: SideBySide,
     /// How far ahead of the weights being multiplied the next ones are fetched, in bytes, except where panels
     /// are read side by side; `0` leaves it to the CPU.
     pub prefetch_bytes: usize,
@@ -85,7 +85,7 @@ impl Default for Options {
             quant_plan: PathBuf::new(),
             quant_imatrix: PathBuf::new(),
             huge_pages: true,
-            side_by_side: true,
+            side_by_side: SideBySide::Auto,
             prefetch_bytes: 2880,
             head_prefetch_bytes: 1024,
             wait_prefetch_bytes: 16 << 10,
@@ -239,6 +239,18 @@ impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&format!("{self:?}").to_lowercase())
     }
+}
+
+/// Whether panels are read side by side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SideBySide {
+    /// Where it was measured to be faster.
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
 }
 
 /// Storage types of the KV cache.

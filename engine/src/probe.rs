@@ -361,8 +361,11 @@ trait Loops: Send + Sync {
 
 /// Accumulators that are summed side by side, so that no addition waits for the one before.
 const CHAINS: usize = 4;
-/// Chains of fused multiply-adds: latency times throughput of today's cores, in 512-bit steps.
-const FMA_CHAINS: usize = 6;
+/// Chains of byte products and of fused multiply-adds that the registers hold: at least latency times throughput of today's
+/// cores, where there are as many.
+const fn chains<S: Simd>() -> [usize; 2] {
+    if S::REGISTERS >= 32 { [16, 24] } else { [4, 6] }
+}
 
 /// Adds a unit to `sums`.
 ///
@@ -386,6 +389,66 @@ impl Visitor for Boxed {
 }
 
 struct On<S>(S);
+
+impl<S: Simd> On<S> {
+    fn fmas_in<const N: usize>(&self) -> f32 {
+        let s = self.0;
+        let (a, b) = (black_box(0.999_f32), black_box(0.001_f32));
+        s.vectorize(
+            #[inline(always)]
+            || {
+                let (a, b) = (s.splat(a), s.splat(b));
+                let mut sums = [b; N];
+                for _ in 0..STEPS {
+                    for sum in &mut sums {
+                        *sum = s.fma(*sum, a, b);
+                    }
+                }
+                sums.into_iter()
+                    .map(
+                        #[inline(always)]
+                        |v| s.sum(v),
+                    )
+                    .sum()
+            },
+        )
+    }
+
+    fn dots_in<const N: usize>(&self) -> i32 {
+        let s = self.0;
+        let codes = black_box([3_u8; LINE_BYTES]);
+        let x = black_box([0x0101_0101_i32; N]);
+        s.vectorize(
+            #[inline(always)]
+            || {
+                // SAFETY: 64 bytes.
+                let codes = unsafe { s.b_load(codes.as_ptr()) };
+                let mut sums = [s.dot_start(s.i_splat(0)); N];
+                for _ in 0..STEPS {
+                    // Once a step, so that the compiler cannot multiply instead of summing.
+                    let x = black_box(x.as_ptr()).cast::<i8>();
+                    for (j, sum) in sums.iter_mut().enumerate() {
+                        // SAFETY: four bytes for each chain.
+                        *sum = s.pin(unsafe { s.dot(*sum, codes, x.add(4 * j)) });
+                    }
+                }
+                let all = sums.into_iter().map(
+                    #[inline(always)]
+                    |acc| s.dot_sum(acc, s.i_splat(0)),
+                );
+                let total = all.reduce(
+                    #[inline(always)]
+                    |a, b| s.i_add(a, b),
+                );
+                total.map_or(
+                    0,
+                    #[inline(always)]
+                    |v| s.sum(s.i_to_f(v)) as i32,
+                )
+            },
+        )
+    }
+}
 
 impl<S: Simd> Loops for On<S> {
     unsafe fn read(&self, p: *const f32, n: usize, streams: usize) -> f32 {
@@ -448,69 +511,25 @@ impl<S: Simd> Loops for On<S> {
     }
 
     fn fmas(&self) -> f32 {
-        let s = self.0;
-        let (a, b) = (black_box(0.999_f32), black_box(0.001_f32));
-        s.vectorize(
-            #[inline(always)]
-            || {
-                let (a, b) = (s.splat(a), s.splat(b));
-                let mut sums = [b; FMA_CHAINS];
-                for _ in 0..STEPS {
-                    for sum in &mut sums {
-                        *sum = s.fma(*sum, a, b);
-                    }
-                }
-                sums.into_iter()
-                    .map(
-                        #[inline(always)]
-                        |v| s.sum(v),
-                    )
-                    .sum()
-            },
-        )
+        match chains::<S>() {
+            [_, 24] => self.fmas_in::<24>(),
+            _ => self.fmas_in::<6>(),
+        }
     }
 
     fn fma_operations(&self) -> f64 {
-        (STEPS * FMA_CHAINS * LANES * 2) as f64
+        (STEPS * chains::<S>()[1] * LANES * 2) as f64
     }
 
     fn dots(&self) -> i32 {
-        let s = self.0;
-        let codes = black_box([3_u8; LINE_BYTES]);
-        let x = black_box([1_i8; 4 * CHAINS]);
-        s.vectorize(
-            #[inline(always)]
-            || {
-                // SAFETY: 64 bytes.
-                let codes = unsafe { s.b_load(codes.as_ptr()) };
-                let mut sums = [s.dot_zero(); CHAINS];
-                for _ in 0..STEPS {
-                    // Once a step, so that the compiler cannot multiply instead of summing.
-                    let x = black_box(x.as_ptr());
-                    for (j, sum) in sums.iter_mut().enumerate() {
-                        // SAFETY: four bytes for each chain.
-                        *sum = s.pin(unsafe { s.dot(*sum, codes, x.add(4 * j)) });
-                    }
-                }
-                let all = sums.into_iter().map(
-                    #[inline(always)]
-                    |acc| s.dot_sum(acc),
-                );
-                let total = all.reduce(
-                    #[inline(always)]
-                    |a, b| s.i_add(a, b),
-                );
-                total.map_or(
-                    0,
-                    #[inline(always)]
-                    |v| s.sum(s.i_to_f(v)) as i32,
-                )
-            },
-        )
+        match chains::<S>() {
+            [16, _] => self.dots_in::<16>(),
+            _ => self.dots_in::<4>(),
+        }
     }
 
     fn dot_operations(&self) -> f64 {
-        (STEPS * CHAINS * LANES * 4 * 2) as f64
+        (STEPS * chains::<S>()[0] * LANES * 4 * 2) as f64
     }
 }
 

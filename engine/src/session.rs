@@ -1,10 +1,12 @@
 //! A sequence being processed: its KV cache, its position, and the passes that extend it.
 
 use crate::error::{Error, Result};
+use crate::kernel::Bits;
 use crate::kv::Kv;
 use crate::model::{Buffers, HEAD_TOKENS, Model, Pass};
 use crate::options::Options;
 use crate::pool::Pool;
+use crate::quant::FORMATS;
 use crate::quantize::Observer;
 use crate::stage::{Ledger, Listener, Stage, StageClock, StageTimes};
 
@@ -30,6 +32,7 @@ pub struct Session<'a> {
     batch: usize,
     /// Of each layer.
     skipped: Vec<bool>,
+    bits: Bits,
     position: usize,
     stats: Stats,
     observer: Option<Observer>,
@@ -54,6 +57,7 @@ impl<'a> Session<'a> {
             buffers,
             batch,
             skipped: vec![false; c.n_layers()],
+            bits: Bits::All,
             position: 0,
             stats: Stats::default(),
             observer: None,
@@ -172,6 +176,24 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// Reads only the top bits of the matrices' codes from now on, in passes of up to four tokens.
+    ///
+    /// # Errors
+    /// When no matrix is of a format whose codes have enough bits.
+    pub fn read_top_bits(&mut self) -> Result<()> {
+        let mut formats = self.model.matrices().map(|m| m.format);
+        if !formats.any(|format| format.top_bytes < format.block_bytes) {
+            let with_top = FORMATS.iter().filter(|f| f.top_bytes < f.block_bytes);
+            let names: Vec<&str> = with_top.map(|f| f.name).collect();
+            return Err(Error::Input(format!(
+                "no matrix of the model has codes to leave bits out of: it takes one of {}, for instance by engine.quant",
+                names.join(", ")
+            )));
+        }
+        self.bits = Bits::Top;
+        Ok(())
+    }
+
     /// Has `listener` hear of the stages from now on, on every thread.
     pub fn listen(&mut self, listener: Listener) {
         self.buffers.listener = Some(listener);
@@ -256,6 +278,7 @@ impl<'a> Session<'a> {
             tokens,
             start,
             skipped: &self.skipped,
+            bits: self.bits,
             first_step: self.buffers.next_steps(self.model),
             observer: None,
         }

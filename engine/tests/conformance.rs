@@ -2,7 +2,8 @@
 
 use engine::kernel::cache::{self, POSITIONS};
 use engine::kernel::{
-    self, Activation, Attend, CHUNK, Kernels, Partial, Row, RowMut, TILE_TOKENS, TileGroup, Tiles,
+    self, Activation, Attend, Bits, CHUNK, Kernels, Partial, Row, RowMut, TILE_TOKENS, TileGroup,
+    Tiles,
 };
 use engine::options::{Isa, KvType, Options};
 use engine::quant::{FORMATS, FormatInfo, GROUP};
@@ -153,7 +154,7 @@ fn every_format_and_isa_matches_plain_arithmetic() {
                 let panel = panel(format, &rows);
                 let x = Activations::new(&*kernels, random.vec(k));
                 let mut out = [[0.0; LANES]];
-                kernels.dot(format.id, &panel, k, &[x.row()], &mut out);
+                kernels.dot(format.id, Bits::All, &panel, k, &[x.row()], &mut out);
                 for (r, bytes) in rows.iter().enumerate() {
                     let mut w = vec![0.0; k];
                     format.dequantize(bytes, &mut w);
@@ -191,14 +192,14 @@ fn isas_and_token_counts_give_the_same_bits() {
             let alone = alone.get_or_insert_with(|| {
                 let one = |row: &Row<'_>| {
                     let mut out = [[0.0; LANES]];
-                    kernels.dot(format.id, &panel, k, &[*row], &mut out);
+                    kernels.dot(format.id, Bits::All, &panel, k, &[*row], &mut out);
                     out[0].map(f32::to_bits)
                 };
                 rows.iter().map(one).collect()
             });
             for n in 1..=kernel::TILE {
                 let mut out = [[0.0; LANES]; kernel::TILE];
-                kernels.dot(format.id, &panel, k, &rows[..n], &mut out);
+                kernels.dot(format.id, Bits::All, &panel, k, &rows[..n], &mut out);
                 let bits: Vec<_> = out[..n].iter().map(|o| o.map(f32::to_bits)).collect();
                 assert_eq!(bits, alone[..n], "{} {isa:?} {n} tokens", format.name);
             }
@@ -224,10 +225,10 @@ fn panels_side_by_side_give_the_bits_of_each_alone() {
             let rows: Vec<_> = x.iter().map(Activations::row).collect();
             for n in 1..=kernel::TILE {
                 let mut together = vec![[f32::NAN; LANES]; (kernel::STREAMS + 2) * n];
-                kernels.dot(format.id, &panels, k, &rows[..n], &mut together);
+                kernels.dot(format.id, Bits::All, &panels, k, &rows[..n], &mut together);
                 for (panel, together) in panels.chunks(panel_bytes).zip(together.chunks(n)) {
                     let mut alone = [[0.0; LANES]; kernel::TILE];
-                    kernels.dot(format.id, panel, k, &rows[..n], &mut alone);
+                    kernels.dot(format.id, Bits::All, panel, k, &rows[..n], &mut alone);
                     let same = alone[..n]
                         .iter()
                         .zip(together)
@@ -258,7 +259,7 @@ fn a_batch_gives_the_bits_of_its_tokens_alone() {
         let alone = |panel: &[u8], v: &Vec<f32>| {
             let x = Activations::new(&*scalar, v.clone());
             let mut out = [[0.0; LANES]];
-            scalar.dot(format.id, panel, k, &[x.row()], &mut out);
+            scalar.dot(format.id, Bits::All, panel, k, &[x.row()], &mut out);
             out[0].map(f32::to_bits)
         };
         let alone: Vec<Vec<_>> = panels
@@ -354,14 +355,22 @@ fn vector_operations_agree_between_isas_and_with_plain_arithmetic() {
         let mut normed = vec![0.0; x.len()];
         kernels.rms_norm(&x, &weight, 1e-5, &mut normed);
         let mut silu = gate;
-        kernels.gate(Activation::Silu, &mut silu, &[1.5; LANES]);
+        kernels.gate(
+            Activation::Silu,
+            std::slice::from_mut(&mut silu),
+            &[[1.5; LANES]],
+        );
         let rms = (x.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / 576.0 + 1e-5).sqrt();
         for i in 0..x.len() {
             let exact = f64::from(x[i]) / rms * f64::from(weight[i]);
             assert!((f64::from(normed[i]) - exact).abs() < 1e-5, "norm {i}");
         }
         let mut gelu = gate;
-        kernels.gate(Activation::Gelu, &mut gelu, &[1.5; LANES]);
+        kernels.gate(
+            Activation::Gelu,
+            std::slice::from_mut(&mut gelu),
+            &[[1.5; LANES]],
+        );
         let mut capped = gate;
         kernels.soft_cap(3.0, &mut capped[..9]);
         let mut added = weight.clone();
@@ -539,6 +548,77 @@ fn an_isa_this_cpu_lacks_is_refused_by_name() {
             assert!(
                 error.contains("option \"isa\"") && error.contains("scalar, or auto"),
                 "{error}"
+            );
+        }
+    }
+}
+
+#[test]
+fn top_bits_are_the_codes_without_their_low_ones() {
+    let mut random = Random(11);
+    let mut seen = 0;
+    for format in FORMATS.iter().filter(|f| f.top_bytes < f.block_bytes) {
+        seen += 1;
+        let k = 2 * format.block_len.max(GROUP);
+        let rows = rows(format, k, false, &mut random);
+        let panel = panel(format, &rows);
+        let values = random.vec(k);
+        let mut first: Option<[f32; LANES]> = None;
+        for isa in simd::available() {
+            let kernels = kernel::kernels(&options(isa)).expect("available");
+            let x = Activations::new(&*kernels, values.clone());
+            let product = |bits| {
+                let mut out = [[0.0; LANES]; 1];
+                kernels.dot(format.id, bits, &panel, k, &[x.row()], &mut out);
+                out[0]
+            };
+            let (whole, top) = (product(Bits::All), product(Bits::Top));
+            assert_eq!(top, *first.get_or_insert(top), "{} {isa}", format.name);
+            for (r, row) in rows.iter().enumerate() {
+                let mut weights = vec![0.0; k];
+                format.dequantize(row, &mut weights);
+                // Half of a sixteenth of the range of a scale's codes, for every column.
+                let peak = weights.iter().fold(0.0, |m: f32, w| m.max(w.abs()));
+                let most: f64 = (0..k)
+                    .map(|i| x.seen(format, i).abs() * f64::from(peak) / 16.0)
+                    .sum();
+                let error = f64::from(top[r] - whole[r]).abs();
+                assert!(
+                    error > 0.0 && error <= most,
+                    "{} row {r}: {error} {most}",
+                    format.name
+                );
+            }
+        }
+    }
+    assert!(seen >= 2, "Q6_K and Q8_0");
+}
+
+#[test]
+fn the_top_of_an_eight_bit_code_stands_for_the_middle_of_its_sixteen() {
+    let format = FormatInfo::by_name("Q8_0").expect("there");
+    // A scale of 1, and in row r the codes r - 8, 9 r - 8, ...
+    let code = |r: usize, c: usize| (r as i32 - 8 + 8 * (r * c) as i32 % 120) as i8;
+    let rows: Vec<Vec<u8>> = (0..LANES)
+        .map(|r| {
+            let codes = (0..GROUP).map(|c| code(r, c) as u8);
+            [0x00, 0x3c].into_iter().chain(codes).collect()
+        })
+        .collect();
+    let panel = panel(format, &rows);
+    let kernels = kernel::kernels(&options(Isa::Auto)).expect("available");
+    for c in 0..GROUP {
+        let mut one = vec![0.0; GROUP];
+        one[c] = 127.0;
+        let x = Activations::new(&*kernels, one);
+        let mut out = [[0.0; LANES]; 1];
+        kernels.dot(format.id, Bits::Top, &panel, GROUP, &[x.row()], &mut out);
+        for (r, out) in out[0].iter().enumerate() {
+            let sixteenth = i32::from(code(r, c)).div_euclid(16) * 16;
+            assert_eq!(
+                *out,
+                127.0 * (sixteenth as f32 + 7.5),
+                "row {r}, column {c}"
             );
         }
     }

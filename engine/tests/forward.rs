@@ -4,7 +4,7 @@
 use engine::gguf::Gguf;
 use engine::kernel::Activation;
 use engine::model::{Config, Model, Rope, RopeStyle};
-use engine::options::{Affinity, AffinityPolicy, Isa, KvType};
+use engine::options::{Affinity, AffinityPolicy, Isa, KvType, SideBySide};
 use engine::pool::Pool;
 use engine::quant::FormatInfo;
 use engine::session::Session;
@@ -137,9 +137,11 @@ fn deep_attention_does_not_depend_on_batch_threads_or_isa() {
 fn who_multiplies_which_panel_and_what_is_fetched_ahead_change_nothing() {
     let tokens = prompt(24);
     let expect = logits("tiny", "Q4_K", &options(1, Isa::Auto, 1), &tokens, 0);
-    for (tail_percent, prefetch, side_by_side) in
-        [(0, 0, true), (50, 64, false), (100, 1 << 20, true)]
-    {
+    for (tail_percent, prefetch, side_by_side) in [
+        (0, 0, SideBySide::On),
+        (50, 64, SideBySide::Off),
+        (100, 1 << 20, SideBySide::On),
+    ] {
         for batch in [1, 3, 6, 24] {
             let options = Options {
                 tail_percent,

@@ -139,21 +139,22 @@ fn every_method_gives_the_same_tokens() {
     let model_of = |quant| model(quant, &pool, &options);
     let (target, small) = (model_of("Q8_0"), model_of("Q4_0"));
     let expect = plain(&target, &pool, &options);
-    for method in [
-        Method::None,
-        Method::Qcsd,
-        Method::LayerSkip,
-        Method::DraftModel,
-        Method::PromptLookup,
-        Method::Suffix,
-        Method::Cascade,
+    for (method, quant) in [
+        (Method::None, None),
+        (Method::Qcsd, Some("Q4_0")),
+        (Method::Qcsd, Some("top")),
+        (Method::LayerSkip, None),
+        (Method::DraftModel, None),
+        (Method::PromptLookup, None),
+        (Method::Suffix, None),
+        (Method::Cascade, Some("Q4_0")),
+        (Method::Cascade, Some("top")),
     ] {
         for draft_tokens in [DraftTokens::Fixed(4), DraftTokens::Auto] {
             let wanted = Speculation {
                 method,
                 draft_tokens,
-                draft_quant: matches!(method, Method::Qcsd | Method::Cascade)
-                    .then(|| "Q4_0".into()),
+                draft_quant: quant.map(str::to_owned),
                 draft_model: (method == Method::DraftModel).then(|| "small.gguf".into()),
                 skip_layers: Vec::from_iter((method == Method::LayerSkip).then_some(0)),
                 match_tokens: 1,
@@ -166,7 +167,7 @@ fn every_method_gives_the_same_tokens() {
             let mut speculator =
                 speculator(&target, Some(&small), &pool, &options, sampler, &[]).expect("fits");
             let (got, _) = speculative(&mut speculator, &target, &pool, &options);
-            assert_eq!(got, expect, "{method:?} {draft_tokens:?}");
+            assert_eq!(got, expect, "{method:?} {quant:?} {draft_tokens:?}");
         }
     }
 }
@@ -181,10 +182,10 @@ fn a_model_accepts_all_of_its_own_draft() {
             temp,
             ..SamplerOptions::default()
         };
-        let drafter =
-            ModelDrafter::new(&model, &pool, &options, &[], sampler_options, &[]).expect("fits");
+        let session = || Session::new(&model, &pool, &options).expect("session");
+        let drafter = ModelDrafter::new(session(), sampler_options, &[]).expect("fits");
         let mut speculator = Speculator::new(vec![Box::new(drafter)], DraftTokens::Fixed(3));
-        let mut session = Session::new(&model, &pool, &options).expect("session");
+        let mut session = session();
         let mut tokens = prompt();
         speculator.begin(&tokens).expect("fits");
         let mut sampler = Sampler::new(sampler_options).expect("in range");
@@ -240,4 +241,37 @@ fn nothing_follows_an_end_of_text() {
     assert_eq!(n, first_end + 1);
     assert_eq!(context.last(), Some(&end));
     assert_eq!(session.position() + 1, context.len());
+}
+
+#[test]
+fn drafts_of_top_bits_are_mostly_kept_and_read_half_of_the_weights() {
+    let options = options(2, Isa::Auto);
+    let pool = Pool::new(&options).expect("pool");
+    let target = model("Q8_0", &pool, &options);
+    let bytes = |top: bool| {
+        let mut session = Session::new(&target, &pool, &options).expect("session");
+        if top {
+            session.read_top_bits().expect("eight bits");
+        }
+        session.decode(1).expect("fits");
+        session.take_stats().ledger.weight_bytes
+    };
+    assert_eq!(
+        bytes(true) * 34,
+        bytes(false) * 18,
+        "16 of 32 bytes of codes"
+    );
+    let mut session = Session::new(&target, &pool, &options).expect("session");
+    session.read_top_bits().expect("eight bits");
+    let drafter = ModelDrafter::new(session, SamplerOptions::default(), &[]).expect("fits");
+    let mut speculator = Speculator::new(vec![Box::new(drafter)], DraftTokens::Fixed(3));
+    let (got, telemetry) = speculative(&mut speculator, &target, &pool, &options);
+    assert_eq!(got, plain(&target, &pool, &options));
+    assert!(telemetry.accepted * 4 > telemetry.drafted, "{telemetry:?}");
+    let four = model("Q4_0", &pool, &options);
+    let mut session = Session::new(&four, &pool, &options).expect("session");
+    let refused = session
+        .read_top_bits()
+        .expect_err("four bits are all there are");
+    assert!(refused.to_string().contains("Q8_0"), "{refused}");
 }

@@ -326,10 +326,14 @@ impl Strips {
     /// column, and all vectors of `y` are readable.
     #[inline(always)]
     unsafe fn multiply<S: Simd, Y: Source>(&self, s: S, y: &View, add: bool) {
-        // As many columns at a time as keep 8 to 12 sums of 8 lanes in registers.
+        // As many columns at a time as keep 4 to 6 sums in registers, or 12 where there are as many.
+        let many = S::REGISTERS >= 32;
         // SAFETY: by contract.
         unsafe {
             match self.rows {
+                4 if many => self.strip::<S, Y, 4, 2>(s, y, add),
+                5 if many => self.strip::<S, Y, 5, 2>(s, y, add),
+                6 if many => self.strip::<S, Y, 6, 2>(s, y, add),
                 1 => self.strip::<S, Y, 1, 4>(s, y, add),
                 2 => self.strip::<S, Y, 2, 2>(s, y, add),
                 3 => self.strip::<S, Y, 3, 2>(s, y, add),

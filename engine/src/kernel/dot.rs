@@ -3,7 +3,7 @@
 
 use super::{Reading, Row, SUM_GROUP, check_codes, check_shapes, panel_bytes};
 use crate::quant::{
-    BLOCK_LEN_MAX, Codes, Floats, Format, GROUP, low_bits, parts, plane_bits, plane_bytes,
+    BLOCK_LEN_MAX, Codes, Floats, Format, GROUP, Planes, head_bytes, low_bits, parts, plane_bytes,
 };
 use crate::simd::{LANES, Simd};
 
@@ -14,8 +14,8 @@ pub(super) const LINE: usize = 64;
 pub(super) const QUAD: usize = 4;
 
 /// Panels that are read side by side for one or two tokens: while the CPU's own prefetch begins anew on the next page of one,
-/// the others arrive. Of three and four tokens the sums of several panels do not fit the registers, and one panel fetched
-/// ahead comes out faster.
+/// the others arrive. Of three and four tokens one panel fetched ahead comes out faster, even where there are registers for
+/// the sums of several.
 pub const STREAMS: usize = 4;
 
 /// Goes through the panels, [`STREAMS`] at a time for one or two tokens; each number of tokens has its own unrolled loop.
@@ -85,11 +85,10 @@ unsafe fn codes_tile<S: Simd, Q: Codes, const P: usize, const T: usize>(
     out: &mut [[f32; LANES]],
 ) {
     let groups = Q::BLOCK_LEN / GROUP;
-    let group_bytes = LANES * GROUP * plane_bits::<Q>() / 8;
     let mut sum = [[s.splat(0.0); T]; P];
     for b in 0..k / Q::BLOCK_LEN {
         let panel = |p| panels.wrapping_add(p * panel_bytes::<Q>(k));
-        let block = |p| panel(p).wrapping_add(b * LANES * Q::BLOCK_BYTES);
+        let block = |p| panel(p).wrapping_add(b * head_bytes::<Q>());
         let common: [Q::Common<S>; P] = std::array::from_fn(
             #[inline(always)]
             // SAFETY: block `b` lies within panel `p`.
@@ -99,17 +98,14 @@ unsafe fn codes_tile<S: Simd, Q: Codes, const P: usize, const T: usize>(
             for (p, sum) in sum.iter_mut().enumerate() {
                 // SAFETY: block `b` lies within panel `p`, and group `g` within the block and the activations.
                 unsafe {
-                    let block = block(p);
-                    let planes = block.add(Q::SCALE_BYTES + g * group_bytes);
                     let (group, next) = (b * groups + g, P * panel_bytes::<Q>(k));
+                    let planes = Planes::of::<Q>(panel(p), k, group);
                     if P == 1 && reading.ahead > 0 {
-                        for line in 0..group_bytes.div_ceil(LINE) {
-                            s.prefetch(planes.wrapping_add(reading.ahead + line * LINE));
-                        }
+                        planes.prefetch::<S, Q>(s, reading.ahead);
                     } else if P > 1 && group < reading.head_lines {
                         s.prefetch(panel(p).wrapping_add(next + group * LINE));
                     }
-                    group_dot::<S, Q, T>(s, common[p], block, planes, group, x, sum);
+                    group_dot::<S, Q, T>(s, common[p], block(p), planes, group, x, sum);
                 }
             }
         }
@@ -128,7 +124,7 @@ unsafe fn group_dot<S: Simd, Q: Codes, const T: usize>(
     s: S,
     common: Q::Common<S>,
     block: *const u8,
-    planes: *const u8,
+    planes: Planes,
     group: usize,
     x: &[Row<'_>],
     sum: &mut [S::F; T],
@@ -163,14 +159,15 @@ unsafe fn group_dot<S: Simd, Q: Codes, const T: usize>(
 #[inline(always)]
 unsafe fn sub_dot<S: Simd, Q: Codes, const T: usize>(
     s: S,
-    planes: *const u8,
+    planes: Planes,
     group: usize,
     sub: usize,
     x: &[Row<'_>],
 ) -> [S::I; T] {
     let quads = Q::SUB / QUAD;
-    let mut high = [s.dot_zero(); T];
-    let mut low = [s.dot_zero(); T];
+    let zero = s.i_splat(0);
+    let mut high = [s.dot_start(zero); T];
+    let mut low = [s.dot_start(zero); T];
     for i in 0..quads {
         let quad = sub * quads + i;
         // SAFETY: a group has 8 quads, and the activations cover it.
@@ -188,11 +185,11 @@ unsafe fn sub_dot<S: Simd, Q: Codes, const T: usize>(
             }
         }
     }
-    let mut totals = [s.i_splat(0); T];
+    let mut totals = [zero; T];
     for t in 0..T {
-        let mut total = s.dot_sum(high[t]);
+        let mut total = s.dot_sum(high[t], zero);
         if low_bits::<Q>() > 0 {
-            total = s.i_add(s.i_shl(total, low_bits::<Q>()), s.dot_sum(low[t]));
+            total = s.i_add(s.i_shl(total, low_bits::<Q>()), s.dot_sum(low[t], zero));
         }
         if Q::OFFSET != 0 {
             let mut x_sum = 0;
@@ -280,17 +277,23 @@ pub(super) fn pack_floats<F: Format>(rows: [&[u8]; LANES], panel: &mut [u8]) {
 #[inline(always)]
 pub(super) fn pack_codes<Q: Codes>(rows: [&[u8]; LANES], panel: &mut [u8]) {
     let mut codes = [[0u8; BLOCK_LEN_MAX]; LANES];
-    for (b, block) in panel.chunks_exact_mut(LANES * Q::BLOCK_BYTES).enumerate() {
+    let blocks = panel.len() / (LANES * Q::BLOCK_BYTES);
+    let (heads, lows) = panel.split_at_mut(blocks * head_bytes::<Q>());
+    let low_bytes = plane_bytes(Q::LOW_BITS);
+    for (b, head) in heads.chunks_exact_mut(head_bytes::<Q>()).enumerate() {
         let blocks = rows.map(|row| &row[b * Q::BLOCK_BYTES..][..Q::BLOCK_BYTES]);
-        let (scales, planes) = block.split_at_mut(Q::SCALE_BYTES);
+        let (scales, planes) = head.split_at_mut(Q::SCALE_BYTES);
         Q::pack_scales(blocks, scales);
         for (from, to) in blocks.iter().zip(&mut codes) {
             // Cut here, so that the compiler knows the lengths.
             Q::codes(&from[..Q::BLOCK_BYTES], &mut to[..Q::BLOCK_LEN]);
         }
-        let high_bytes = plane_bytes(Q::HIGH_BITS);
-        let group_bytes = high_bytes + plane_bytes(Q::LOW_BITS);
-        for (g, group) in planes.chunks_exact_mut(group_bytes).enumerate() {
+        let groups = Q::BLOCK_LEN / GROUP;
+        let lows = &mut lows[b * groups * low_bytes..][..groups * low_bytes];
+        for (g, high) in planes
+            .chunks_exact_mut(plane_bytes(Q::HIGH_BITS))
+            .enumerate()
+        {
             let mut quads = [[0u32; LANES]; GROUP / QUAD];
             for (r, row) in codes.iter().enumerate() {
                 let row = row[g * GROUP..][..GROUP].as_chunks::<QUAD>().0;
@@ -298,9 +301,13 @@ pub(super) fn pack_codes<Q: Codes>(rows: [&[u8]; LANES], panel: &mut [u8]) {
                     quad[r] = u32::from_le_bytes(*codes);
                 }
             }
-            let (high, low) = group.split_at_mut(high_bytes);
             pack_plane(&quads, Q::LOW_BITS, Q::HIGH_BITS, high);
-            pack_plane(&quads, 0, Q::LOW_BITS, low);
+            pack_plane(
+                &quads,
+                0,
+                Q::LOW_BITS,
+                &mut lows[g * low_bytes..][..low_bytes],
+            );
         }
     }
 }

@@ -1,16 +1,16 @@
-//! Products of a panel of 16 weight rows with the tokens of a batch.
+//! Products of panels of 16 weight rows with the tokens of a batch.
 //!
-//! A few groups of the panel at a time are unpacked, codes to a byte each and scales to `f32`, into a buffer that stays in
+//! A few groups of a panel at a time are unpacked, codes to a byte each and scales to `f32`, into a buffer that stays in
 //! the first cache, and multiplied with all tokens, [`TILE`] at a time in registers. The unpacking is so shared by the
-//! batch. Integer sums are exact and the groups are added in the order of columns, as for one token, so that the result is
-//! the same in every bit.
+//! batch. Where there are registers enough ([`Simd::PAIRS`]), two panels share what is read of the tokens. Integer sums are
+//! exact and the groups are added in the order of columns, as for one token, so that the result is the same in every bit.
 #![allow(unsafe_code)]
 
 use super::dot::{LINE, QUAD};
 use super::{
     Reading, SUM_GROUP, TILE_TOKENS as TILE, TileGroup, Tiles, check_columns, panel_bytes,
 };
-use crate::quant::{Codes, GROUP, low_bits, parts, plane_bits};
+use crate::quant::{Codes, GROUP, Planes, head_bytes, low_bits, parts};
 use crate::simd::{LANES, Simd};
 use std::mem::MaybeUninit;
 
@@ -23,6 +23,9 @@ const FEW_STEP_GROUPS: usize = 2;
 /// Tokens of a batch whose products take little more time than the weights take to arrive: their panels are read side by
 /// side, like those of one token.
 pub const FEW_TOKENS: usize = 8;
+
+/// Panels that a batch is given at a time, where there are registers enough to multiply them together.
+pub const PAIR: usize = 2;
 
 /// Quads of a group.
 const QUADS: usize = GROUP / QUAD;
@@ -85,9 +88,16 @@ pub(super) fn codes<S: Simd, Q: Codes>(
             unsafe {
                 if tokens <= FEW_TOKENS && count > 1 && reading.side_by_side {
                     few::<S, Q>(s, panels.as_ptr(), count, k, x, reading.head_lines, out);
-                } else {
-                    for (panel, out) in panels.chunks(panel_bytes).zip(out.chunks_mut(tokens)) {
-                        batch::<S, Q>(s, panel.as_ptr(), k, x, reading.ahead, out);
+                    return;
+                }
+                let at_once = if S::PAIRS { PAIR } else { 1 };
+                let panels = panels.chunks(at_once * panel_bytes);
+                for (panels, out) in panels.zip(out.chunks_mut(at_once * tokens)) {
+                    let p = panels.as_ptr();
+                    if const { S::PAIRS } && panels.len() > panel_bytes {
+                        batch::<S, Q, PAIR>(s, p, k, x, reading.ahead, out);
+                    } else {
+                        batch::<S, Q, 1>(s, p, k, x, reading.ahead, out);
                     }
                 }
             }
@@ -110,38 +120,48 @@ unsafe fn few<S: Simd, Q: Codes>(
     out: &mut [[f32; LANES]],
 ) {
     let tokens = out.len() / count;
-    let mut unpacked = MaybeUninit::<Unpacked>::uninit();
-    let unpacked = unpacked.as_mut_ptr();
+    let at_once = if S::PAIRS { PAIR } else { 1 };
+    let mut unpacked = [const { MaybeUninit::<Unpacked>::uninit() }; PAIR];
     for group in 0..k / GROUP {
-        for (p, out) in out.chunks_mut(tokens).enumerate().take(count) {
-            // SAFETY: the group lies within the panel and the activations, and `tiles` reads what was just written.
-            unsafe {
-                let panel = panels.add(p * panel_bytes::<Q>(k));
-                if group < head_lines {
-                    s.prefetch(panel.wrapping_add(count * panel_bytes::<Q>(k) + group * LINE));
+        for (i, out) in out.chunks_mut(at_once * tokens).enumerate() {
+            for (p, unpacked) in (i * at_once..count).zip(&mut unpacked[..at_once]) {
+                // SAFETY: the group lies within the panel.
+                unsafe {
+                    let panel = panels.add(p * panel_bytes::<Q>(k));
+                    if group < head_lines {
+                        s.prefetch(panel.wrapping_add(count * panel_bytes::<Q>(k) + group * LINE));
+                    }
+                    unpack::<S, Q>(s, panel, k, group, 0, unpacked.as_mut_ptr(), 0);
                 }
-                unpack::<S, Q>(s, panel, group, 0, unpacked, 0);
-                tiles::<S, Q>(s, unpacked, group, 1, x, out);
+            }
+            // SAFETY: the group lies within the activations, and `tiles` reads what was just written.
+            unsafe {
+                let unpacked = unpacked.as_ptr().cast();
+                if const { S::PAIRS } && out.len() > tokens {
+                    tiles::<S, Q, PAIR>(s, unpacked, group, 1, x, out);
+                } else {
+                    tiles::<S, Q, 1>(s, unpacked, group, 1, x, out);
+                }
             }
         }
     }
 }
 
 /// # Safety
-/// `panel` holds `k` columns of 16 rows of `Q`, and `x` holds `k / 32` groups for each [`TILE`] tokens of `out`.
+/// `panels` holds `P` panels of `k` columns of 16 rows of `Q`, `out` equally many outputs of each, and `x` `k / 32` groups
+/// for each [`TILE`] of these.
 #[inline(always)]
-unsafe fn batch<S: Simd, Q: Codes>(
+unsafe fn batch<S: Simd, Q: Codes, const P: usize>(
     s: S,
-    panel: *const u8,
+    panels: *const u8,
     k: usize,
     x: Tiles<'_>,
     ahead: usize,
     out: &mut [[f32; LANES]],
 ) {
-    let mut unpacked = MaybeUninit::<Unpacked>::uninit();
-    let unpacked = unpacked.as_mut_ptr();
+    let mut unpacked = [const { MaybeUninit::<Unpacked>::uninit() }; P];
     let groups = k / GROUP;
-    let step = if out.len() <= FEW_TOKENS {
+    let step = if out.len() <= P * FEW_TOKENS {
         FEW_STEP_GROUPS
     } else {
         STEP_GROUPS
@@ -149,24 +169,29 @@ unsafe fn batch<S: Simd, Q: Codes>(
     let mut first = 0;
     while first < groups {
         let count = step.min(groups - first);
-        // SAFETY: groups `first..first + count` lie within the panel and the activations, `count` is at most
+        // SAFETY: groups `first..first + count` lie within the panels and the activations, `count` is at most
         // STEP_GROUPS, and what `tiles` reads of `unpacked` was written just before.
         unsafe {
             for g in 0..count {
-                unpack::<S, Q>(s, panel, first + g, ahead, unpacked, g);
+                for (p, unpacked) in unpacked.iter_mut().enumerate() {
+                    let panel = panels.add(p * panel_bytes::<Q>(k));
+                    unpack::<S, Q>(s, panel, k, first + g, ahead, unpacked.as_mut_ptr(), g);
+                }
             }
-            tiles::<S, Q>(s, unpacked, first, count, x, out);
+            tiles::<S, Q, P>(s, unpacked.as_ptr().cast(), first, count, x, out);
         }
         first += count;
     }
 }
 
-/// Adds the products of `count` unpacked groups, the first of them group `first` of the columns, with all tokens to `out`.
+/// Adds the products of `count` unpacked groups of `P` panels, the first of them group `first` of the columns, with all
+/// tokens to `out`.
 ///
 /// # Safety
-/// The groups were unpacked, and lie within the activations.
+/// `unpacked` is `P` buffers whose groups were unpacked and lie within the activations; `out` holds equally many outputs of
+/// each panel.
 #[inline(always)]
-unsafe fn tiles<S: Simd, Q: Codes>(
+unsafe fn tiles<S: Simd, Q: Codes, const P: usize>(
     s: S,
     unpacked: *const Unpacked,
     first: usize,
@@ -174,21 +199,36 @@ unsafe fn tiles<S: Simd, Q: Codes>(
     x: Tiles<'_>,
     out: &mut [[f32; LANES]],
 ) {
-    for (i, out) in out.chunks_mut(TILE).enumerate() {
+    let tokens = out.len() / P;
+    let x_ahead = x.stride * size_of::<TileGroup>();
+    for (i, t) in (0..tokens).step_by(TILE).enumerate() {
         // SAFETY: by contract.
         unsafe {
             let x = x.groups.as_ptr().add(i * x.stride + first);
-            match out.len() {
-                1 => tile::<S, Q, 1>(s, unpacked, count, x, first == 0, out),
-                2 => tile::<S, Q, 2>(s, unpacked, count, x, first == 0, out),
-                3 => tile::<S, Q, 3>(s, unpacked, count, x, first == 0, out),
-                _ => tile::<S, Q, TILE>(s, unpacked, count, x, first == 0, out),
+            let out = Outputs {
+                first: out.as_mut_ptr().add(t).cast(),
+                stride: tokens * LANES,
+            };
+            match tokens - t {
+                1 => tile::<S, Q, P, 1>(s, unpacked, count, x, x_ahead, first == 0, out),
+                2 => tile::<S, Q, P, 2>(s, unpacked, count, x, x_ahead, first == 0, out),
+                3 => tile::<S, Q, P, 3>(s, unpacked, count, x, x_ahead, first == 0, out),
+                _ => tile::<S, Q, P, TILE>(s, unpacked, count, x, x_ahead, first == 0, out),
             }
         }
     }
 }
 
-/// Writes group `group` of the panel to place `to` of the buffer.
+/// Where the outputs of a tile go.
+#[derive(Clone, Copy)]
+struct Outputs {
+    /// Those of the first panel, `[tokens][16]`.
+    first: *mut f32,
+    /// Values from one panel's to the next one's.
+    stride: usize,
+}
+
+/// Writes group `group` of a panel of `k` columns to place `to` of the buffer.
 ///
 /// # Safety
 /// The group lies within the panel, and `to` is below [`STEP_GROUPS`].
@@ -196,6 +236,7 @@ unsafe fn tiles<S: Simd, Q: Codes>(
 unsafe fn unpack<S: Simd, Q: Codes>(
     s: S,
     panel: *const u8,
+    k: usize,
     group: usize,
     ahead: usize,
     unpacked: *mut Unpacked,
@@ -203,16 +244,13 @@ unsafe fn unpack<S: Simd, Q: Codes>(
 ) {
     let groups = Q::BLOCK_LEN / GROUP;
     let subs = GROUP / Q::SUB;
-    let group_bytes = GROUP_BYTES * plane_bits::<Q>() / 8;
+    let planes = Planes::of::<Q>(panel, k, group);
+    if ahead > 0 {
+        planes.prefetch::<S, Q>(s, ahead);
+    }
     // SAFETY: the block and the group's planes lie within the panel; `to` within the buffer.
     unsafe {
-        let block = panel.add(group / groups * LANES * Q::BLOCK_BYTES);
-        let planes = block.add(Q::SCALE_BYTES + group % groups * group_bytes);
-        if ahead > 0 {
-            for line in 0..group_bytes.div_ceil(LINE) {
-                s.prefetch(planes.wrapping_add(ahead + line * LINE));
-            }
-        }
+        let block = panel.add(group / groups * head_bytes::<Q>());
         let codes = (&raw mut (*unpacked).codes[to]).cast::<u8>();
         for quad in 0..QUADS {
             let [mut high, low] = parts::<S, Q>(s, planes, quad);
@@ -220,10 +258,10 @@ unsafe fn unpack<S: Simd, Q: Codes>(
                 if whole::<S, Q>() {
                     high = s.b_join(high, low, low_bits::<Q>());
                 } else {
-                    s.b_store(codes.add(GROUP_BYTES + quad * 64), low);
+                    s.b_store(codes.add(GROUP_BYTES + quad * LINE), low);
                 }
             }
-            s.b_store(codes.add(quad * 64), high);
+            s.b_store(codes.add(quad * LINE), high);
         }
         let common = Q::common(s, block);
         for sub in 0..subs {
@@ -236,165 +274,203 @@ unsafe fn unpack<S: Simd, Q: Codes>(
     }
 }
 
-/// Adds the products of the first `groups` unpacked groups with `T` tokens to `out`, or with `fresh` stores them.
+/// Adds the products of the first `groups` unpacked groups of `P` panels with `T` tokens to `out`, or with `fresh` stores
+/// them. The tokens' groups `x_ahead` bytes further on, the next tile's, are fetched meanwhile.
 ///
 /// # Safety
-/// The groups were unpacked, `x` holds as many, and `out` has `T` entries.
+/// `unpacked` is `P` buffers whose groups were unpacked, `x` holds as many, and `out` has `T` entries for each panel.
 #[inline(always)]
-unsafe fn tile<S: Simd, Q: Codes, const T: usize>(
+#[allow(clippy::too_many_arguments, reason = "a product's operands")]
+unsafe fn tile<S: Simd, Q: Codes, const P: usize, const T: usize>(
     s: S,
     unpacked: *const Unpacked,
     groups: usize,
     x: *const TileGroup,
+    x_ahead: usize,
     fresh: bool,
-    out: &mut [[f32; LANES]],
+    out: Outputs,
 ) {
     let subs = GROUP / Q::SUB;
     let quads = Q::SUB / QUAD;
-    let mut sum = [s.splat(0.0); T];
+    let mut sum = [[s.splat(0.0); T]; P];
     // SAFETY: by contract.
     unsafe {
+        let out = |p, t| out.first.add(p * out.stride + t * LANES);
         if !fresh {
-            for (t, sum) in sum.iter_mut().enumerate() {
-                *sum = s.load(out.get_unchecked(t).as_ptr());
+            for (p, sum) in sum.iter_mut().enumerate() {
+                for (t, sum) in sum.iter_mut().enumerate() {
+                    *sum = s.load(out(p, t));
+                }
             }
         }
         for g in 0..groups {
             let x = x.add(g);
-            let codes = (&raw const (*unpacked).codes)
-                .cast::<u8>()
-                .add(g * 2 * GROUP_BYTES);
+            for line in 0..size_of::<TileGroup>().div_ceil(LINE) {
+                s.prefetch(x.cast::<u8>().wrapping_add(x_ahead + line * LINE));
+            }
             for sub in 0..subs {
-                let ints = sub_dot::<S, Q, T>(s, codes, sub * quads, x);
-                let at = (g * GROUP / SUM_GROUP + sub) * LANES;
-                let scale = s.load((&raw const (*unpacked).scales).cast::<f32>().add(at));
-                for (t, sum) in sum.iter_mut().enumerate() {
-                    let x_scale = s.splat((*x).scales[t]);
-                    *sum = s.fma(s.mul(scale, x_scale), s.i_to_f(ints[t]), *sum);
-                }
-                if Q::HAS_MIN {
-                    let min = s.load((&raw const (*unpacked).mins).cast::<f32>().add(at));
-                    for (t, sum) in sum.iter_mut().enumerate() {
-                        let x_sum = if Q::SUB == GROUP {
-                            (*x).scaled_sums[t]
-                        } else {
-                            (*x).scales[t] * ((*x).half_sums[t][sub] / TileGroup::SUM_UNIT) as f32
-                        };
-                        *sum = s.fma(min, s.splat(x_sum), *sum);
+                let ints = sub_dot::<S, Q, P, T>(s, unpacked, g, sub * quads, x);
+                for p in 0..P {
+                    let scale = s.load((&raw const (*unpacked.add(p)).scales[g][sub]).cast());
+                    for (t, sum) in sum[p].iter_mut().enumerate() {
+                        let x_scale = s.splat((*x).scales[t]);
+                        *sum = s.fma(s.mul(scale, x_scale), s.i_to_f(ints[p][t]), *sum);
+                    }
+                    if Q::HAS_MIN {
+                        let min = s.load((&raw const (*unpacked.add(p)).mins[g][sub]).cast());
+                        for (t, sum) in sum[p].iter_mut().enumerate() {
+                            let x_sum = if Q::SUB == GROUP {
+                                (*x).scaled_sums[t]
+                            } else {
+                                let codes = (*x).minus_half_sums[t][sub] / -TileGroup::SUM_UNIT;
+                                (*x).scales[t] * codes as f32
+                            };
+                            *sum = s.fma(min, s.splat(x_sum), *sum);
+                        }
                     }
                 }
             }
         }
-        for (t, sum) in sum.into_iter().enumerate() {
-            s.store(out.get_unchecked_mut(t).as_mut_ptr(), sum);
+        for (p, sum) in sum.iter().enumerate() {
+            for (t, sum) in sum.iter().enumerate() {
+                s.store(out(p, t), *sum);
+            }
         }
     }
 }
 
-/// Sums of `(code - OFFSET) * x` over the quads of one scale, exact.
+/// Sums of `(code - OFFSET) * x` over the quads of one scale, exact, of group `group` of the buffers.
 ///
 /// # Safety
-/// `codes` are a group's planes of bytes.
+/// As [`tile`].
 #[inline(always)]
-unsafe fn sub_dot<S: Simd, Q: Codes, const T: usize>(
+unsafe fn sub_dot<S: Simd, Q: Codes, const P: usize, const T: usize>(
     s: S,
-    codes: *const u8,
+    unpacked: *const Unpacked,
+    group: usize,
     first_quad: usize,
     x: *const TileGroup,
-) -> [S::I; T] {
+) -> [[S::I; T]; P] {
     let quads = Q::SUB / QUAD;
+    // SAFETY: by contract.
+    let start: [S::I; T] = std::array::from_fn(
+        #[inline(always)]
+        |t| unsafe { minus_offset::<S, Q>(s, &*x, t, first_quad * QUAD / SUM_GROUP) },
+    );
+    let zero = [s.i_splat(0); T];
     // SAFETY: both planes lie within the group's.
-    let mut totals = unsafe {
+    unsafe {
         if whole::<S, Q>() {
             let per_acc = S::dots_max(bits::<Q>());
-            plane_dot::<S, T>(s, codes, first_quad, quads, per_acc, x)
-        } else {
-            let high = plane_dot::<S, T>(s, codes, first_quad, quads, S::dots_max(4), x);
-            let low = plane_dot::<S, T>(
-                s,
-                codes.add(GROUP_BYTES),
-                first_quad,
-                quads,
-                S::dots_max(4),
-                x,
+            return plane_dot::<S, P, T>(
+                s, unpacked, group, 0, first_quad, quads, per_acc, x, start,
             );
-            std::array::from_fn(
-                #[inline(always)]
-                |t| s.i_add(s.i_shl(high[t], low_bits::<Q>()), low[t]),
-            )
         }
-    };
-    if Q::OFFSET != 0 {
-        const { assert!(Q::OFFSET == 0 || Q::OFFSET.unsigned_abs().is_power_of_two()) };
-        let shift = (Q::OFFSET / TileGroup::SUM_UNIT).max(1).trailing_zeros();
-        for (t, total) in totals.iter_mut().enumerate() {
-            // SAFETY: `x` is readable.
-            let mut x_sum = unsafe {
-                if Q::SUB == GROUP {
-                    (*x).sums[t]
-                } else {
-                    (*x).half_sums[t][first_quad * QUAD / SUM_GROUP]
-                }
-            };
-            if Q::OFFSET < TileGroup::SUM_UNIT {
-                x_sum /= TileGroup::SUM_UNIT / Q::OFFSET;
-            }
-            let mut x_sum = s.i_splat(x_sum);
-            if shift > 0 {
-                x_sum = s.i_shl(x_sum, shift);
-            }
-            *total = s.i_sub(*total, x_sum);
-        }
+        let per_acc = S::dots_max(4);
+        let high = plane_dot::<S, P, T>(s, unpacked, group, 0, first_quad, quads, per_acc, x, zero);
+        let low = plane_dot::<S, P, T>(s, unpacked, group, 1, first_quad, quads, per_acc, x, start);
+        std::array::from_fn(
+            #[inline(always)]
+            |p| {
+                std::array::from_fn(
+                    #[inline(always)]
+                    |t| s.i_add(s.i_shl(high[p][t], low_bits::<Q>()), low[p][t]),
+                )
+            },
+        )
     }
-    totals
 }
 
-/// Sums of `code * x` over `quads` quads of one plane of bytes, `per_acc` of them in an accumulator.
+/// What subtracting `OFFSET` from every code of a scale adds to the sums of token `t`; `half` is the number of its 16
+/// columns, where a scale has so many.
+#[inline(always)]
+fn minus_offset<S: Simd, Q: Codes>(s: S, x: &TileGroup, t: usize, half: usize) -> S::I {
+    const { assert!(Q::OFFSET == 0 || Q::OFFSET.unsigned_abs().is_power_of_two()) };
+    if Q::OFFSET == 0 {
+        return s.i_splat(0);
+    }
+    let mut minus_sum = match Q::SUB == GROUP {
+        true => x.minus_sums[t],
+        false => x.minus_half_sums[t][half],
+    };
+    if Q::OFFSET < TileGroup::SUM_UNIT {
+        minus_sum /= TileGroup::SUM_UNIT / Q::OFFSET;
+    }
+    let shift = (Q::OFFSET / TileGroup::SUM_UNIT).max(1).trailing_zeros();
+    match shift {
+        0 => s.i_splat(minus_sum),
+        _ => s.i_shl(s.i_splat(minus_sum), shift),
+    }
+}
+
+/// `start`, and the sums of `code * x` over `quads` quads of plane `plane` of bytes of a group, `per_acc` of them in an
+/// accumulator.
 ///
 /// # Safety
-/// `codes` is a group's plane.
+/// As [`tile`].
 #[inline(always)]
-unsafe fn plane_dot<S: Simd, const T: usize>(
+#[allow(clippy::too_many_arguments, reason = "a product's operands")]
+#[allow(clippy::needless_range_loop, reason = "constant bounds unroll")]
+unsafe fn plane_dot<S: Simd, const P: usize, const T: usize>(
     s: S,
-    codes: *const u8,
+    unpacked: *const Unpacked,
+    group: usize,
+    plane: usize,
     first_quad: usize,
     quads: usize,
     per_acc: usize,
     x: *const TileGroup,
-) -> [S::I; T] {
+    start: [S::I; T],
+) -> [[S::I; T]; P] {
     let per_acc = per_acc.min(quads);
-    let mut totals = [s.i_splat(0); T];
+    let zero = [s.i_splat(0); T];
+    let mut totals = [zero; P];
     for part in 0..quads / per_acc {
-        let mut acc = [s.dot_zero(); T];
-        unrolled(
+        let start = if part == 0 { start } else { zero };
+        let mut acc = [start.map(
+            #[inline(always)]
+            |start| s.dot_start(start),
+        ); P];
+        each_quad::<S>(
             per_acc,
             #[inline(always)]
             |i| {
                 let quad = first_quad + part * per_acc + i;
                 // SAFETY: by contract.
                 unsafe {
-                    let w = s.b_load(codes.add(quad * 64));
-                    for (t, acc) in acc.iter_mut().enumerate() {
+                    let w: [S::B; P] = std::array::from_fn(
+                        #[inline(always)]
+                        |p| {
+                            let codes = &raw const (*unpacked.add(p)).codes[group];
+                            s.b_load(codes.cast::<u8>().add(plane * GROUP_BYTES + quad * LINE))
+                        },
+                    );
+                    for t in 0..T {
                         let x = (&raw const (*x).codes[t]).cast::<i8>().add(quad * QUAD);
-                        *acc = s.pin(s.dot(*acc, w, x));
+                        for p in 0..P {
+                            acc[p][t] = s.pin(s.dot(acc[p][t], w[p], x));
+                        }
                     }
                 }
             },
         );
-        for (total, acc) in totals.iter_mut().zip(acc) {
-            *total = if part == 0 {
-                s.dot_sum(acc)
-            } else {
-                s.i_add(*total, s.dot_sum(acc))
-            };
+        for (totals, acc) in totals.iter_mut().zip(acc) {
+            for ((total, acc), start) in totals.iter_mut().zip(acc).zip(start) {
+                let sum = s.dot_sum(acc, start);
+                *total = if part == 0 { sum } else { s.i_add(*total, sum) };
+            }
         }
     }
     totals
 }
 
-/// Calls `f` with the numbers below `n`, at most eight, in straight code: the compiler leaves long bodies as loops.
+/// Calls `f` with the numbers below `n`, at most eight: on vectors in straight code, since the compiler leaves long bodies
+/// as loops; without, straight code would be hundreds of kilobytes for each format.
 #[inline(always)]
-fn unrolled(n: usize, mut f: impl FnMut(usize)) {
+fn each_quad<S: Simd>(n: usize, mut f: impl FnMut(usize)) {
+    if const { S::REGISTERS == 0 } {
+        return (0..n).for_each(f);
+    }
     macro_rules! each {
         ($($i:literal)*) => { $(if $i < n { f($i); })* };
     }

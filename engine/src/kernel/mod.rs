@@ -13,10 +13,10 @@ mod ops;
 
 pub use attend::{Attend, CHUNK, Partial, ROWS_MAX, room_len};
 pub use dot::STREAMS;
-pub use gemm::FEW_TOKENS;
+pub use gemm::{FEW_TOKENS, PAIR};
 
 use crate::error::Result;
-use crate::options::{Isa, KvType, Options};
+use crate::options::{Isa, KvType, Options, SideBySide};
 use crate::quant::{self, Codes, Format, for_each_format};
 use crate::simd::{self, LANES, Simd, Visitor};
 
@@ -28,6 +28,15 @@ pub const SUM_GROUP: usize = 16;
 
 /// Tokens of a [`TileGroup`].
 pub const TILE_TOKENS: usize = 4;
+
+/// Which bits of the codes a product reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bits {
+    /// All.
+    All,
+    /// Of formats with [`quant::has_top`] the high planes alone, see [`quant::Top`].
+    Top,
+}
 
 /// What a feed-forward gate goes through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,10 +57,10 @@ pub struct TileGroup {
     pub scales: [f32; TILE_TOKENS],
     /// Scale times the sum of the codes.
     pub scaled_sums: [f32; TILE_TOKENS],
-    /// Sum of the codes, times [`TileGroup::SUM_UNIT`].
-    pub sums: [i32; TILE_TOKENS],
-    /// Sums of 16 codes, times [`TileGroup::SUM_UNIT`].
-    pub half_sums: [[i32; quant::GROUP / SUM_GROUP]; TILE_TOKENS],
+    /// Minus the sum of the codes, times [`TileGroup::SUM_UNIT`].
+    pub minus_sums: [i32; TILE_TOKENS],
+    /// Minus the sums of 16 codes, times [`TileGroup::SUM_UNIT`].
+    pub minus_half_sums: [[i32; quant::GROUP / SUM_GROUP]; TILE_TOKENS],
 }
 
 impl TileGroup {
@@ -115,7 +124,15 @@ pub trait Kernels: Send + Sync {
     /// # Panics
     /// If `panels` is no whole number of panels of `k` columns of 16 rows, a row of activations is shorter than `k`, `out`
     /// is too short, or the format is not in the table.
-    fn dot(&self, format: u32, panels: &[u8], k: usize, x: &[Row<'_>], out: &mut [[f32; LANES]]);
+    fn dot(
+        &self,
+        format: u32,
+        bits: Bits,
+        panels: &[u8],
+        k: usize,
+        x: &[Row<'_>],
+        out: &mut [[f32; LANES]],
+    );
 
     /// Asks for the cache lines of `bytes`, which will be read soon.
     fn prefetch(&self, bytes: &[u8]);
@@ -150,8 +167,8 @@ pub trait Kernels: Send + Sync {
     /// If the number of values is no multiple of 32 or there are too few groups.
     fn quantize_tile(&self, values: &[f32], t: usize, groups: &mut [TileGroup]);
 
-    /// `gate = activation(gate) * up` on one panel's 16 rows.
-    fn gate(&self, activation: Activation, gate: &mut [f32; LANES], up: &[f32; LANES]);
+    /// `gate = activation(gate) * up` on a panel's 16 rows for each token.
+    fn gate(&self, activation: Activation, gate: &mut [[f32; LANES]], up: &[[f32; LANES]]);
 
     /// `x = cap tanh(x / cap)` (Gemma Team 2024).
     fn soft_cap(&self, cap: f32, x: &mut [f32]);
@@ -192,9 +209,11 @@ struct Reading {
 
 macro_rules! dot_match {
     (floats: [$($f:ident),*], codes: [$($c:ident),*]) => {
+        #[allow(clippy::too_many_arguments, reason = "a product's operands")]
         fn dot_any<S: Simd>(
             s: S,
             format: u32,
+            bits: Bits,
             panels: &[u8],
             k: usize,
             x: &[Row<'_>],
@@ -203,7 +222,13 @@ macro_rules! dot_match {
         ) {
             match format {
                 $(quant::$f::ID => dot::floats::<S, quant::$f>(s, panels, k, x, reading, out),)*
-                $(quant::$c::ID => dot::codes::<S, quant::$c>(s, panels, k, x, reading, out),)*
+                $(quant::$c::ID => {
+                    if const { quant::has_top::<quant::$c>() } && bits == Bits::Top {
+                        dot::codes::<S, quant::Top<quant::$c>>(s, panels, k, x, reading, out);
+                    } else {
+                        dot::codes::<S, quant::$c>(s, panels, k, x, reading, out);
+                    }
+                })*
                 _ => unreachable!("format {format} is not in the table; the loader checks"),
             }
         }
@@ -238,8 +263,16 @@ impl<S: Simd> Kernels for On<S> {
             || pack_any(format, rows, panel),
         );
     }
-    fn dot(&self, format: u32, panels: &[u8], k: usize, x: &[Row<'_>], out: &mut [[f32; LANES]]) {
-        dot_any(self.s, format, panels, k, x, self.reading, out);
+    fn dot(
+        &self,
+        format: u32,
+        bits: Bits,
+        panels: &[u8],
+        k: usize,
+        x: &[Row<'_>],
+        out: &mut [[f32; LANES]],
+    ) {
+        dot_any(self.s, format, bits, panels, k, x, self.reading, out);
     }
     fn prefetch(&self, bytes: &[u8]) {
         for line in bytes.chunks(64) {
@@ -284,11 +317,15 @@ impl<S: Simd> Kernels for On<S> {
             || ops::quantize_tile(s, values, t, groups),
         );
     }
-    fn gate(&self, activation: Activation, gate: &mut [f32; LANES], up: &[f32; LANES]) {
+    fn gate(&self, activation: Activation, gate: &mut [[f32; LANES]], up: &[[f32; LANES]]) {
         let s = self.s;
         s.vectorize(
             #[inline(always)]
-            || ops::gate(s, activation, gate, up),
+            || {
+                for (gate, up) in gate.iter_mut().zip(up) {
+                    ops::gate(s, activation, gate, up);
+                }
+            },
         );
     }
     fn soft_cap(&self, cap: f32, x: &mut [f32]) {
@@ -338,7 +375,10 @@ pub fn kernels(options: &Options) -> Result<Box<dyn Kernels>> {
     let boxed = Boxed {
         isa,
         reading: Reading {
-            side_by_side: options.side_by_side,
+            side_by_side: match options.side_by_side {
+                SideBySide::Auto => !simd::is_intel(),
+                asked => asked == SideBySide::On,
+            },
             ahead: options.prefetch_bytes,
             head_lines: options.head_prefetch_bytes.div_ceil(dot::LINE),
         },

@@ -106,8 +106,8 @@ pub(super) fn quantize_tile<S: Simd>(s: S, values: &[f32], t: usize, groups: &mu
         let total: i32 = sums.iter().sum();
         group.scales[t] = scale;
         group.scaled_sums[t] = scale * total as f32;
-        group.sums[t] = TileGroup::SUM_UNIT * total;
-        group.half_sums[t] = sums.map(|s| TileGroup::SUM_UNIT * s);
+        group.minus_sums[t] = -TileGroup::SUM_UNIT * total;
+        group.minus_half_sums[t] = sums.map(|s| -TileGroup::SUM_UNIT * s);
     }
 }
 

@@ -6,9 +6,10 @@
 #![allow(unsafe_code)]
 
 use super::config::{Config, HEAD_DIM_MAX, RopeStyle};
-use super::forward::{Pass, Worker, row, row_part};
+use super::forward::{Pass, Worker, row_part};
 use crate::kernel::cache::POSITIONS;
 use crate::kernel::{Attend, CHUNK, Partial, ROWS_MAX, room_len};
+use crate::matrix::row;
 use crate::pool::SharedBuf;
 use crate::stage::Stage;
 use std::ops::Range;

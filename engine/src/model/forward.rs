@@ -12,9 +12,9 @@
 use super::attention::Scratch;
 use super::config::Rope;
 use super::weights::{Layer, Model};
-use crate::kernel::TILE_TOKENS;
+use crate::kernel::{Bits, TILE_TOKENS};
 use crate::kv::Kv;
-use crate::matrix::{Activations, Bank, Matrix, tail_panels};
+use crate::matrix::{Activations, Bank, Matrix, row, tail_panels};
 use crate::options::Options;
 use crate::pool::{Ctx, SharedBuf, Tails};
 use crate::quantize::Observer;
@@ -147,6 +147,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) start: usize,
     /// Layers that are left out.
     pub(crate) skipped: &'a [bool],
+    /// What is read of the matrices' codes.
+    pub(crate) bits: Bits,
     /// Number of the first step of the pass that hands out panels.
     pub(crate) first_step: u32,
     /// Hears the inputs of the matrices of every step.
@@ -215,7 +217,7 @@ impl Pass<'_> {
             // SAFETY: each row of the head belongs to one thread.
             let out = unsafe { b.logits.write(at..at + y.len()) };
             let scale = model.config.logit_scale;
-            out.iter_mut().zip(y).for_each(|(out, y)| *out = *y * scale);
+            each(out, y, |out, y| *out = y * scale);
             if model.config.logit_cap != 0.0 {
                 model.kernels.soft_cap(model.config.logit_cap, out);
             }
@@ -228,6 +230,7 @@ impl Pass<'_> {
         Bank {
             kernels: &*self.model.kernels,
             arena: self.model.arena.bytes(),
+            bits: self.bits,
         }
     }
 
@@ -346,7 +349,7 @@ impl Pass<'_> {
         matrices: &[&Matrix],
         act: &Activations,
         n: usize,
-        mut sink: impl FnMut(usize, usize, &mut [f32]),
+        mut sink: impl FnMut(usize, usize, &[f32]),
     ) {
         let total = matrices.iter().map(|m| m.panels()).sum();
         self.share_panels(w, total, n, |w, mine| {
@@ -358,7 +361,9 @@ impl Pass<'_> {
                 self.bank()
                     .multiply([m], from..to, act, n, &mut w.ledger, |r, t, [y]| {
                         let len = LANES.min(m.rows - r);
-                        sink(first_row + r, t, &mut y[..len]);
+                        for (i, y) in y.iter().enumerate() {
+                            sink(first_row + r, t + i, &y[..len]);
+                        }
                     });
                 first_panel = of_m.end;
                 first_row += m.rows;
@@ -381,16 +386,14 @@ impl Pass<'_> {
                 let at = t * c.n_embd + r;
                 // SAFETY: each row belongs to one thread; all have read the stream before the last barrier.
                 let x = unsafe { b.x.write(at..at + y.len()) };
-                x.iter_mut()
-                    .zip(y)
-                    .for_each(|(x, y)| *x += c.residual_scale * *y);
+                each(x, y, |x, y| *x += c.residual_scale * y);
             });
             return w.clock.lap(stage);
         }
         self.project(w, &[m], act, n, |r, t, y| {
             let at = t * c.n_embd + r;
             // SAFETY: each row belongs to one thread.
-            unsafe { b.block.write(at..at + y.len()) }.copy_from_slice(y);
+            each(unsafe { b.block.write(at..at + y.len()) }, y, |b, y| *b = y);
         });
         w.clock.lap(stage);
         w.barrier();
@@ -421,7 +424,7 @@ impl Pass<'_> {
         self.project(w, &[&layer.q, &layer.k, &layer.v], act, n, |r, t, y| {
             let at = t * width + r;
             // SAFETY: each row belongs to one thread.
-            unsafe { b.qkv.write(at..at + y.len()) }.copy_from_slice(y);
+            each(unsafe { b.qkv.write(at..at + y.len()) }, y, |b, y| *b = y);
         });
         w.clock.lap(Stage::Qkv);
         w.barrier();
@@ -451,9 +454,12 @@ impl Pass<'_> {
                 .multiply(pair, panels, act, n, ledger, |r, t, [gate, up]| {
                     kernels.gate(c.arch.activation, gate, up);
                     let len = LANES.min(c.n_ff - r);
-                    let at = t * c.n_ff + r;
-                    // SAFETY: each row belongs to one thread.
-                    unsafe { b.ff.write(at..at + len) }.copy_from_slice(&gate[..len]);
+                    for (i, gate) in gate.iter().enumerate() {
+                        let at = (t + i) * c.n_ff + r;
+                        // SAFETY: each row belongs to one thread.
+                        let ff = unsafe { b.ff.write(at..at + len) };
+                        each(ff, &gate[..len], |ff, gate| *ff = gate);
+                    }
                 });
         });
         w.clock.lap(Stage::GateUp);
@@ -488,9 +494,14 @@ impl Model {
     }
 }
 
-/// Row `i` of rows of `len` values.
-pub(super) fn row(i: usize, len: usize) -> Range<usize> {
-    i * len..(i + 1) * len
+/// Calls `f` for each output and what it goes to; a whole panel's without a loop.
+#[inline(always)]
+fn each(to: &mut [f32], y: &[f32], f: impl Fn(&mut f32, f32)) {
+    let panel: Result<&[f32; LANES], _> = y.try_into();
+    match (panel, <&mut [f32; LANES]>::try_from(&mut *to)) {
+        (Ok(y), Ok(to)) => to.iter_mut().zip(y).for_each(|(to, y)| f(to, *y)),
+        _ => to.iter_mut().zip(y).for_each(|(to, y)| f(to, *y)),
+    }
 }
 
 /// `len` values from `from` in row `i` of rows of `width` values.

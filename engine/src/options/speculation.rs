@@ -93,7 +93,8 @@ pub struct Speculation {
     /// How many at a time.
     #[serde(default = "auto")]
     pub draft_tokens: DraftTokens,
-    /// Format of the copy that `qcsd` drafts with.
+    /// Format of the copy that `qcsd` drafts with; or `top`, the four top bits of the model's own codes of six and eight bits,
+    /// which take no memory of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draft_quant: Option<String>,
     /// File of the model that `draft-model` drafts with.
@@ -127,6 +128,12 @@ pub(crate) fn refused(what: String) -> Error {
 }
 
 impl Speculation {
+    /// Whether a model drafts with the top bits of its own codes.
+    pub fn drafts_with_top_bits(&self) -> bool {
+        let top = self.draft_quant.as_deref() == Some("top");
+        top && matches!(self.method, Method::Qcsd | Method::Cascade)
+    }
+
     /// Refuses what does not fit together. What a method has no use for is permitted, so that a scenario can sweep over
     /// methods.
     ///

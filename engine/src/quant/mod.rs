@@ -5,9 +5,11 @@
 //!
 //! # Panels
 //! A matrix is stored as panels of 16 rows. A panel of a quantised format is a sequence of blocks of
-//! [`Codes::BLOCK_LEN`] columns: first the scales of the 16 rows (format specific, [`Codes::pack_scales`]), then for
-//! every group of 32 columns the unsigned codes as bit planes. A code is `high << LOW_BITS | low`, where the high plane
-//! holds the most significant bits, four of them but for codes of two and three bits. A plane of `b` bits is `b` vectors
+//! [`Codes::BLOCK_LEN`] columns, each the scales of the 16 rows (format specific, [`Codes::pack_scales`]) and for every
+//! group of 32 columns the high plane of the unsigned codes; behind all blocks follow the low planes, group after group. A
+//! code is `high << LOW_BITS | low`, where the high plane holds the most significant bits, four of them but for codes of two
+//! and three bits. So the scales and high planes alone are a coarser model that lies in one piece ([`Top`]). A plane of `b`
+//! bits is `b` vectors
 //! of 64 bytes; byte `4 r + i` of a vector belongs to row `r`, column `4 q + i`, and the field of quad `q` (0..8) lies in
 //! vector `q b / 8` at bit `q b mod 8`. One vector therefore feeds 16 rows times four columns without a shuffle, and a
 //! panel is exactly as large as the 16 rows are in the file. Codes that stand for unevenly spaced values are looked up
@@ -30,6 +32,7 @@ mod q5_k;
 mod q6_k;
 mod q8_0;
 mod search;
+mod top;
 mod tq2_0;
 
 pub use float::{BF16, F16, F32};
@@ -46,6 +49,7 @@ pub use q5_1::Q5_1;
 pub use q5_k::Q5_K;
 pub use q6_k::Q6_K;
 pub use q8_0::Q8_0;
+pub use top::Top;
 pub use tq2_0::TQ2_0;
 
 use crate::simd::{LANES, Simd};
@@ -118,6 +122,11 @@ pub trait Codes: Format + Sized {
     ) -> (S::F, S::F);
 }
 
+/// Whether the top bits alone are a model worth drafting with: at least two bits less to read.
+pub const fn has_top<Q: Codes>() -> bool {
+    Q::LOW_BITS >= 2
+}
+
 /// Bits of a code as a panel stores it.
 pub const fn plane_bits<Q: Codes>() -> usize {
     (Q::HIGH_BITS + Q::LOW_BITS) as usize
@@ -128,15 +137,55 @@ pub const fn low_bits<Q: Codes>() -> u32 {
     if Q::TABLE.is_some() { 4 } else { Q::LOW_BITS }
 }
 
+/// Bytes of a panel's block of scales and high planes.
+pub const fn head_bytes<Q: Codes>() -> usize {
+    Q::SCALE_BYTES + Q::BLOCK_LEN / GROUP * plane_bytes(Q::HIGH_BITS)
+}
+
+/// Where the planes of a group lie.
+#[derive(Debug, Clone, Copy)]
+pub struct Planes {
+    /// The high one.
+    pub high: *const u8,
+    /// The low one; anywhere for codes without.
+    pub low: *const u8,
+}
+
+impl Planes {
+    /// Those of group `group` of a panel of `k` columns of `Q`; nothing is read.
+    #[inline(always)]
+    pub fn of<Q: Codes>(panel: *const u8, k: usize, group: usize) -> Planes {
+        let groups = Q::BLOCK_LEN / GROUP;
+        let block = panel.wrapping_add(group / groups * head_bytes::<Q>());
+        let in_block = Q::SCALE_BYTES + group % groups * plane_bytes(Q::HIGH_BITS);
+        let heads = k / Q::BLOCK_LEN * head_bytes::<Q>();
+        Planes {
+            high: block.wrapping_add(in_block),
+            low: panel.wrapping_add(heads + group * plane_bytes(Q::LOW_BITS)),
+        }
+    }
+
+    /// Hints that what lies `ahead` bytes behind the planes of a group of `Q` will be read.
+    #[inline(always)]
+    pub fn prefetch<S: Simd, Q: Codes>(self, s: S, ahead: usize) {
+        let (high, low) = (plane_bytes(Q::HIGH_BITS), plane_bytes(Q::LOW_BITS));
+        for (plane, bytes) in [(self.high, high), (self.low, low)] {
+            for line in (0..bytes).step_by(64) {
+                s.prefetch(plane.wrapping_add(ahead + line));
+            }
+        }
+    }
+}
+
 /// High and low parts of the codes of quad `quad` (0..8) of a group, in 64 bytes each; the low ones are zeros where there
 /// are none.
 ///
 /// # Safety
-/// `planes` is readable for the planes of a group.
+/// `planes` are readable.
 #[inline(always)]
-pub unsafe fn parts<S: Simd, Q: Codes>(s: S, planes: *const u8, quad: usize) -> [S::B; 2] {
+pub unsafe fn parts<S: Simd, Q: Codes>(s: S, planes: Planes, quad: usize) -> [S::B; 2] {
     // SAFETY: by contract.
-    let high = unsafe { field(s, planes, Q::HIGH_BITS, quad) };
+    let high = unsafe { field(s, planes.high, Q::HIGH_BITS, quad) };
     if let Some(table) = Q::TABLE {
         return [
             s.b_lookup(table.map(|c| c >> 4), high),
@@ -146,9 +195,8 @@ pub unsafe fn parts<S: Simd, Q: Codes>(s: S, planes: *const u8, quad: usize) -> 
     if Q::LOW_BITS == 0 {
         return [high, s.b_zero()];
     }
-    let low_plane = planes.wrapping_add(plane_bytes(Q::HIGH_BITS));
-    // SAFETY: by contract; the low plane follows the high one.
-    [high, unsafe { field(s, low_plane, Q::LOW_BITS, quad) }]
+    // SAFETY: by contract.
+    [high, unsafe { field(s, planes.low, Q::LOW_BITS, quad) }]
 }
 
 /// The fields of quad `quad` (0..8) in a plane of `bits` bits.
@@ -193,12 +241,25 @@ pub struct FormatInfo {
     pub block_len: usize,
     /// Bytes of a block.
     pub block_bytes: usize,
+    /// Bytes that a product with the top bits of the codes reads of a block: all, where it makes no difference.
+    pub top_bytes: usize,
     stand_in: Option<&'static str>,
     decode: fn(&[u8], &mut [f32]),
     encode: fn(&[f32], &[f32], &mut [u8]),
 }
 
 impl FormatInfo {
+    const fn of_codes<Q: Codes>() -> FormatInfo {
+        FormatInfo {
+            top_bytes: if has_top::<Q>() {
+                head_bytes::<Q>() / LANES
+            } else {
+                Q::BLOCK_BYTES
+            },
+            ..FormatInfo::of::<Q>()
+        }
+    }
+
     const fn of<F: Format>() -> FormatInfo {
         FormatInfo {
             name: F::NAME,
@@ -206,6 +267,7 @@ impl FormatInfo {
             file_type: F::FILE_TYPE,
             block_len: F::BLOCK_LEN,
             block_bytes: F::BLOCK_BYTES,
+            top_bytes: F::BLOCK_BYTES,
             stand_in: F::STAND_IN,
             decode: F::dequantize,
             encode: F::quantize,
@@ -308,7 +370,7 @@ pub(crate) use for_each_format;
 
 macro_rules! infos {
     (floats: [$($f:ident),*], codes: [$($c:ident),*]) => {
-        &[$(FormatInfo::of::<$f>(),)* $(FormatInfo::of::<$c>(),)*]
+        &[$(FormatInfo::of::<$f>(),)* $(FormatInfo::of_codes::<$c>(),)*]
     };
 }
 

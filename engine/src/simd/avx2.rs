@@ -64,6 +64,8 @@ unsafe impl Simd for Avx2 {
     /// Sixteen-bit sums.
     type Acc = [__m256i; 2];
 
+    const REGISTERS: usize = 8;
+
     #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
         // SAFETY: the witness guarantees the CPU features that `enter` is compiled for.
@@ -321,7 +323,7 @@ unsafe impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    fn dot_zero(self) -> Self::Acc {
+    fn dot_start(self, _from: Self::I) -> Self::Acc {
         // SAFETY: the witness guarantees the CPU feature.
         unsafe { [_mm256_setzero_si256(); 2] }
     }
@@ -341,10 +343,10 @@ unsafe impl Simd for Avx2 {
         both!(keep, acc)
     }
     #[inline(always)]
-    fn dot_sum(self, acc: Self::Acc) -> Self::I {
+    fn dot_sum(self, acc: Self::Acc, from: Self::I) -> Self::I {
         // SAFETY: the witness guarantees the CPU feature.
         let ones = unsafe { [_mm256_set1_epi16(1); 2] };
-        both!(_mm256_madd_epi16, acc, ones)
+        self.i_add(both!(_mm256_madd_epi16, acc, ones), from)
     }
 
     #[inline(always)]

@@ -42,6 +42,8 @@ unsafe impl Simd for Avx512 {
     type B = __m512i;
     type Acc = __m512i;
 
+    const REGISTERS: usize = 32;
+
     #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
         // SAFETY: the witness guarantees the CPU features that `enter` is compiled for (AVX-512 F implies AVX2, FMA
@@ -231,8 +233,8 @@ unsafe impl Simd for Avx512 {
         8
     }
     #[inline(always)]
-    fn dot_zero(self) -> Self::Acc {
-        cpu!(_mm512_setzero_si512())
+    fn dot_start(self, from: Self::I) -> Self::Acc {
+        from
     }
     #[inline(always)]
     unsafe fn dot(self, acc: Self::Acc, w: Self::B, x: *const i8) -> Self::Acc {
@@ -240,7 +242,7 @@ unsafe impl Simd for Avx512 {
         unsafe { _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(x.cast::<i32>().read_unaligned())) }
     }
     #[inline(always)]
-    fn dot_sum(self, acc: Self::Acc) -> Self::I {
+    fn dot_sum(self, acc: Self::Acc, _from: Self::I) -> Self::I {
         acc
     }
 

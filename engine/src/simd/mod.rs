@@ -60,6 +60,20 @@ pub fn available() -> Vec<Isa> {
     isas
 }
 
+/// Whether this is a CPU of Intel's.
+pub fn is_intel() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let vendor = std::arch::x86_64::__cpuid(0);
+        [vendor.ebx, vendor.edx, vendor.ecx]
+            .map(u32::to_le_bytes)
+            .as_flattened()
+            == b"GenuineIntel"
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// The instruction set that option `isa` stands for on this CPU.
 ///
 /// # Errors
@@ -97,6 +111,11 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     type B: Copy;
     /// Partial sums of byte products for 16 rows; good for [`Simd::dots_max`] products.
     type Acc: Copy;
+
+    /// Vectors of 16 lanes that the registers hold; 0 where there are no vectors.
+    const REGISTERS: usize;
+    /// Whether they are enough to sum the products of two panels with four tokens.
+    const PAIRS: bool = Self::REGISTERS >= 32;
 
     /// Runs `f` compiled for this instruction set. Everything inside must be `#[inline(always)]`.
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R;
@@ -229,8 +248,8 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
 
     /// How many [`Simd::dot`]s with codes of `bits` bits (4 to 8) an `Acc` holds, at most eight; 0 where not even one.
     fn dots_max(bits: u32) -> usize;
-    /// No sums yet.
-    fn dot_zero(self) -> Self::Acc;
+    /// Sums that begin at `from`.
+    fn dot_start(self, from: Self::I) -> Self::Acc;
     /// Adds to each row `r` the products of the four codes `w[4 r ..][..4]` with `x[..4]`.
     /// # Safety
     /// `x` is readable for 4 bytes.
@@ -241,8 +260,8 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     fn pin(self, acc: Self::Acc) -> Self::Acc {
         acc
     }
-    /// The 16 row sums.
-    fn dot_sum(self, acc: Self::Acc) -> Self::I;
+    /// The 16 row sums, which began at `from`.
+    fn dot_sum(self, acc: Self::Acc, from: Self::I) -> Self::I;
 
     /// Hints that the cache line at `p` will be read; `p` may be any address.
     fn prefetch(self, p: *const u8);

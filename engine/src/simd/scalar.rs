@@ -29,6 +29,8 @@ unsafe impl Simd for Scalar {
     type B = [u8; 64];
     type Acc = [i32; LANES];
 
+    const REGISTERS: usize = 0;
+
     #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
         f()
@@ -196,8 +198,8 @@ unsafe impl Simd for Scalar {
         8
     }
     #[inline(always)]
-    fn dot_zero(self) -> Self::Acc {
-        [0; LANES]
+    fn dot_start(self, from: Self::I) -> Self::Acc {
+        from
     }
     #[inline(always)]
     unsafe fn dot(self, acc: Self::Acc, w: Self::B, x: *const i8) -> Self::Acc {
@@ -211,7 +213,7 @@ unsafe impl Simd for Scalar {
         })
     }
     #[inline(always)]
-    fn dot_sum(self, acc: Self::Acc) -> Self::I {
+    fn dot_sum(self, acc: Self::Acc, _from: Self::I) -> Self::I {
         acc
     }
 

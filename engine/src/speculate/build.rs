@@ -7,6 +7,7 @@ use crate::options::Options;
 use crate::options::speculation::{DraftTokens, LONGEST_MATCH, Method, refused};
 use crate::pool::Pool;
 use crate::sample::SamplerOptions;
+use crate::session::Session;
 use crate::tokenizer::Tokenizer;
 
 /// Loads the model that drafts, where it is not the target itself.
@@ -21,7 +22,9 @@ pub fn load_draft(target: &Model, pool: &Pool, options: &Options) -> Result<Opti
     let target_file = target.gguf().path();
     let (path, quant) = match (wanted.method, &wanted.draft_model, &wanted.draft_quant) {
         (Method::DraftModel | Method::Cascade, Some(path), _) => (path.as_path(), None),
-        (Method::Qcsd | Method::Cascade, _, Some(quant)) => (target_file, Some(quant)),
+        (Method::Qcsd | Method::Cascade, _, Some(quant)) if !wanted.drafts_with_top_bits() => {
+            (target_file, Some(quant))
+        }
         _ => return Ok(None),
     };
     let mut options = options.clone();
@@ -38,7 +41,8 @@ pub fn load_draft(target: &Model, pool: &Pool, options: &Options) -> Result<Opti
 /// What decodes `target` as `options` want it, plainly where they say nothing, with `draft` as [`load_draft`] gave it.
 ///
 /// # Errors
-/// When the layers to skip are not there, or the drafting model cannot hold as many tokens as the target.
+/// When the layers to skip are not there, the codes have no bits to leave out, or the drafting model cannot hold as many
+/// tokens as the target.
 pub fn speculator<'a>(
     target: &'a Model,
     draft: Option<&'a Model>,
@@ -51,16 +55,28 @@ pub fn speculator<'a>(
         return Ok(Speculator::new(Vec::new(), DraftTokens::Auto));
     };
     wanted.check()?;
-    let model = |model, skip: &[usize]| -> Result<Box<dyn Drafter + 'a>> {
-        let drafter = ModelDrafter::new(model, pool, options, skip, sampler, never)?;
+    let model = || -> Result<Box<dyn Drafter + 'a>> {
+        let (skips, top) = (
+            wanted.method == Method::LayerSkip,
+            wanted.drafts_with_top_bits(),
+        );
+        let drafting = match draft {
+            Some(draft) if !skips && !top => draft,
+            _ => target,
+        };
+        let mut session = Session::new(drafting, pool, options)?;
+        if skips {
+            session.skip_layers(&wanted.skip_layers)?;
+        } else if top {
+            session.read_top_bits()?;
+        }
+        let drafter = ModelDrafter::new(session, sampler, never)?;
         Ok(Box::new(drafter))
     };
     let suffixes = || Box::new(Suffixes::new(wanted.match_tokens));
-    let loaded = || draft.expect("loaded where the method needs it");
     let drafters: Vec<Box<dyn Drafter + 'a>> = match wanted.method {
         Method::None => vec![],
-        Method::Qcsd | Method::DraftModel => vec![model(loaded(), &[])?],
-        Method::LayerSkip => vec![model(target, &wanted.skip_layers)?],
+        Method::Qcsd | Method::DraftModel | Method::LayerSkip => vec![model()?],
         Method::PromptLookup => {
             vec![Box::new(PromptLookup::new(
                 wanted.match_tokens,
@@ -68,7 +84,7 @@ pub fn speculator<'a>(
             ))]
         }
         Method::Suffix => vec![suffixes()],
-        Method::Cascade => vec![suffixes(), model(loaded(), &[])?],
+        Method::Cascade => vec![suffixes(), model()?],
     };
     Ok(Speculator::new(drafters, wanted.draft_tokens))
 }

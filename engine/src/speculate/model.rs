@@ -1,10 +1,7 @@
-//! A drafter that is a model: another one, the same in fewer bits, or the same without some of its layers.
+//! A drafter that is a model: another one, the same in fewer bits, or the same without some of its layers or bits.
 
 use super::{Draft, Drafter};
 use crate::error::Result;
-use crate::model::Model;
-use crate::options::Options;
-use crate::pool::Pool;
 use crate::sample::{Sampler, SamplerOptions};
 use crate::session::Session;
 
@@ -19,20 +16,15 @@ pub struct ModelDrafter<'a> {
 }
 
 impl<'a> ModelDrafter<'a> {
-    /// Drafts with `model` without the layers `skip`, choosing tokens like the target, but for those in `never`.
+    /// Drafts with the model of `session`, an empty one, choosing tokens like the target, but for those in `never`.
     ///
     /// # Errors
-    /// When an option, a layer or a number of the sampler is out of its range.
+    /// When a number of the sampler is out of its range.
     pub fn new(
-        model: &'a Model,
-        pool: &'a Pool,
-        options: &Options,
-        skip: &[usize],
+        session: Session<'a>,
         sampler: SamplerOptions,
         never: &[u32],
     ) -> Result<ModelDrafter<'a>> {
-        let mut session = Session::new(model, pool, options)?;
-        session.skip_layers(skip)?;
         // Its draws must not be the target's.
         let seed = !sampler.seed;
         Ok(ModelDrafter {
