@@ -9,6 +9,7 @@ use crate::interrupt;
 use crate::record::{ModelRecord, hex};
 use crate::scenario::{ModelSpec, Synth};
 use anyhow::{Context as _, bail};
+use engine::gguf::Gguf;
 use engine::synth::{self, Shape};
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
@@ -110,20 +111,7 @@ impl ModelStore {
             }
         }
         let shown = found.path.display().to_string();
-        let opened = File::open(&found.path);
-        let mut file = opened.with_context(|| format!("cannot open \"{shown}\""))?;
-        let file_bytes = file.metadata()?.len();
-        let sha256 = match hashes::recall(&self.dir, &found.path, &file) {
-            Some(sha256) => sha256,
-            None => {
-                let bar = bar(&format!("checking {}", found.name), file_bytes);
-                let (_, sha256) = hash_through(&mut file, &mut std::io::sink(), &bar)
-                    .with_context(|| format!("cannot read \"{shown}\""))?;
-                bar.finish_and_clear();
-                hashes::remember(&self.dir, &found.path, &file, &sha256);
-                sha256
-            }
-        };
+        let (file_bytes, sha256) = self.hash_model(&found)?;
         if let ModelSpec::Synth(synth) = spec {
             let shape = Shape::load(&synth.shape)?;
             let expect = synth::file_bytes(&shape, &synth.quant, synth.seed)?;
@@ -149,6 +137,39 @@ impl ModelStore {
             sha256,
             licence: found.licence,
         })
+    }
+
+    /// Size and hash of a model, as [`ModelRecord`] has them.
+    fn hash_model(&self, found: &Found) -> anyhow::Result<(u64, String)> {
+        // A file that is no model is hashed all the same: the worker says what is wrong with it.
+        let paths = Gguf::files(&found.path).unwrap_or_else(|_| vec![found.path.clone()]);
+        let parts = paths.iter().map(|path| self.hash(path, &found.name));
+        let parts = parts.collect::<anyhow::Result<Vec<_>>>()?;
+        Ok(match &parts[..] {
+            [whole] => whole.clone(),
+            parts => {
+                let bytes = parts.iter().map(|(bytes, _)| bytes).sum();
+                let hashes: String = parts.iter().map(|(_, sha256)| sha256.as_str()).collect();
+                (bytes, hex(&Sha256::digest(hashes)))
+            }
+        })
+    }
+
+    /// Size and hash of a file of the model called `name`.
+    fn hash(&self, path: &Path, name: &str) -> anyhow::Result<(u64, String)> {
+        let shown = path.display();
+        let opened = File::open(path);
+        let mut file = opened.with_context(|| format!("cannot open \"{shown}\""))?;
+        let bytes = file.metadata()?.len();
+        if let Some(sha256) = hashes::recall(&self.dir, path, &file) {
+            return Ok((bytes, sha256));
+        }
+        let bar = bar(&format!("checking {name}"), bytes);
+        let (_, sha256) = hash_through(&mut file, &mut std::io::sink(), &bar)
+            .with_context(|| format!("cannot read \"{shown}\""))?;
+        bar.finish_and_clear();
+        hashes::remember(&self.dir, path, &file, &sha256);
+        Ok((bytes, sha256))
     }
 
     /// The lock of the store's folder, which is made if need be; waits for other programs.

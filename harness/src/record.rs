@@ -108,9 +108,9 @@ pub struct ModelRecord {
     pub name: String,
     /// Where the file was.
     pub path: String,
-    /// Size of the file in bytes.
+    /// Size of the file in bytes, of a split model that of all its files.
     pub file_bytes: u64,
-    /// SHA-256 of the file, hex.
+    /// SHA-256 of the file, hex; of a split model, of the hashes of its files, one behind the other.
     pub sha256: String,
     /// Licence, where the catalogue knows it.
     pub licence: Option<String>,

