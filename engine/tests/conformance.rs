@@ -402,6 +402,56 @@ fn vector_operations_agree_between_isas_and_with_plain_arithmetic() {
     }
 }
 
+#[test]
+fn activations_that_are_no_numbers_stay_within_the_codes_on_every_isa() {
+    let mut random = Random(9);
+    let mut groups = vec![random.vec(32); 12];
+    let spoil = [
+        f32::NAN,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::MAX,
+        f32::MIN_POSITIVE,
+        1e-45,
+    ];
+    for (i, &x) in spoil.iter().enumerate() {
+        groups[i][7 * i % 32] = x;
+        // All of them tiny but for one, and zeros beside it.
+        groups[6 + i] = vec![0.0; 32];
+        groups[6 + i][31 - i] = -x;
+    }
+    let values: Vec<f32> = groups.concat();
+    let mut seen = None;
+    for isa in simd::available() {
+        let kernels = kernel::kernels(&options(isa)).expect("available");
+        let x = Activations::new(kernels.as_ref(), values.clone());
+        for (g, group) in groups.iter().enumerate() {
+            let (codes, scale) = (&x.codes[32 * g..][..32], x.scales[g]);
+            assert!(
+                codes.iter().all(|&c| c >= -127),
+                "{isa} group {g}: {codes:?}"
+            );
+            let finite = group.iter().all(|v| v.is_finite());
+            assert_eq!(scale.is_finite(), finite, "{isa} group {g}: {scale}");
+            for (&code, &v) in codes.iter().zip(group).filter(|_| finite) {
+                let error = (f64::from(scale) * f64::from(code) - f64::from(v)).abs();
+                let least = 64.0 * f64::from(f32::MIN_POSITIVE);
+                assert!(
+                    error <= (0.501 * f64::from(scale)).max(least),
+                    "{isa} group {g}"
+                );
+            }
+        }
+        let mut tile = vec![TileGroup::default(); groups.len()];
+        kernels.quantize_tile(&values, 1, &mut tile);
+        for (g, group) in tile.iter().enumerate() {
+            assert_eq!(group.codes[1], x.codes[32 * g..][..32], "{isa} group {g}");
+        }
+        let found = (x.codes, x.sums);
+        assert_eq!(seen.get_or_insert_with(|| found.clone()), &found, "{isa}");
+    }
+}
+
 /// Panels of keys and of values as the kernels store them, and what they hold, `[positions][dim]`.
 fn cached(
     kernels: &dyn Kernels,

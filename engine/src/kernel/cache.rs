@@ -104,7 +104,7 @@ fn quantize<S: Simd>(s: S, x: &[f32]) -> ([u8; 2], [i8; GROUP]) {
     assert!(x.len() == GROUP);
     // SAFETY: 32 values.
     let halves = unsafe { [s.load(x.as_ptr()), s.load(x.as_ptr().add(LANES))] };
-    let peak = s.largest(s.max(s.abs(halves[0]), s.abs(halves[1])));
+    let peak = s.peak(halves[0], halves[1]);
     let scale = f16::from_f32(peak / 127.0);
     let inverse = if scale == f16::ZERO {
         0.0

@@ -111,7 +111,11 @@ pub(super) fn quantize_tile<S: Simd>(s: S, values: &[f32], t: usize, groups: &mu
     }
 }
 
-/// Quantises 32 values with a common scale, which it gives; `sums` are those of 16 codes.
+/// Smallest peak of a group whose inverse is finite, times 127; values of smaller ones are taken for zeros.
+const PEAK_MIN: f32 = 64.0 * f32::MIN_POSITIVE;
+
+/// Quantises 32 values with a common scale, which it gives; `sums` are those of 16 codes. Where a value is infinite or no
+/// number, so is the scale, and the codes are zeros.
 #[inline(always)]
 fn quantize_group<S: Simd>(
     s: S,
@@ -120,8 +124,14 @@ fn quantize_group<S: Simd>(
     sums: &mut [i32; GROUP / SUM_GROUP],
 ) -> f32 {
     let (a, b) = (load_at(s, values, 0), load_at(s, values, LANES));
-    let peak = s.largest(s.max(s.abs(a), s.abs(b)));
-    let inverse = s.splat(if peak > 0.0 { 127.0 / peak } else { 0.0 });
+    let peak = s.peak(a, b);
+    if !peak.is_finite() {
+        // Products with such a scale are no numbers, whatever the codes are.
+        *codes = [0; GROUP];
+        *sums = [0; GROUP / SUM_GROUP];
+        return peak;
+    }
+    let inverse = s.splat(if peak >= PEAK_MIN { 127.0 / peak } else { 0.0 });
     let (a, b) = (s.f_to_i(s.mul(a, inverse)), s.f_to_i(s.mul(b, inverse)));
     // SAFETY: 32 codes; values are at most `peak`, so codes lie within -127..=127.
     unsafe {

@@ -149,10 +149,22 @@ unsafe impl Simd for Avx2 {
         both!(_mm256_min_ps, a, b)
     }
     #[inline(always)]
-    fn abs(self, a: Self::F) -> Self::F {
+    fn peak(self, a: Self::F, b: Self::F) -> f32 {
         // SAFETY: the witness guarantees the CPU feature.
-        let mask = unsafe { [_mm256_castsi256_ps(_mm256_set1_epi32(i32::MAX)); 2] };
-        both!(_mm256_and_ps, a, mask)
+        let mask = unsafe { [_mm256_set1_epi32(i32::MAX); 2] };
+        let bits = |v: Self::F| both!(_mm256_and_si256, both!(_mm256_castps_si256, v), mask);
+        let both = both!(_mm256_max_epi32, bits(a), bits(b));
+        // SAFETY: the witness guarantees the CPU feature.
+        unsafe {
+            let eight = _mm256_max_epi32(both[0], both[1]);
+            let four = _mm_max_epi32(
+                _mm256_castsi256_si128(eight),
+                _mm256_extracti128_si256::<1>(eight),
+            );
+            let two = _mm_max_epi32(four, _mm_shuffle_epi32::<0b1110>(four));
+            let one = _mm_max_epi32(two, _mm_shuffle_epi32::<1>(two));
+            f32::from_bits(_mm_cvtsi128_si32(one) as u32)
+        }
     }
 
     #[inline(always)]

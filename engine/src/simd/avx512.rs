@@ -114,8 +114,10 @@ unsafe impl Simd for Avx512 {
         cpu!(_mm512_min_ps(a, b))
     }
     #[inline(always)]
-    fn abs(self, a: Self::F) -> Self::F {
-        cpu!(_mm512_abs_ps(a))
+    fn peak(self, a: Self::F, b: Self::F) -> f32 {
+        let bits = |v| cpu!(_mm512_castps_si512(_mm512_abs_ps(v)));
+        let largest = cpu!(_mm512_reduce_max_epi32(_mm512_max_epi32(bits(a), bits(b))));
+        f32::from_bits(largest as u32)
     }
 
     #[inline(always)]

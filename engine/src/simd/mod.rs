@@ -152,8 +152,6 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
     /// Lane-wise minimum; `b` where `a` is not a number.
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
-    /// Lane-wise absolute value.
-    fn abs(self, a: Self::F) -> Self::F;
     /// The lanes, in order, for reductions outside the hot path.
     #[inline(always)]
     fn to_array(self, v: Self::F) -> [f32; LANES] {
@@ -175,7 +173,11 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
         }
         a[0]
     }
-    /// Largest lane.
+    /// Largest magnitude of all lanes of both; no number where one of them is none.
+    ///
+    /// Without their signs, floats are ordered as their bits are as integers, and what is no number stands above all others.
+    fn peak(self, a: Self::F, b: Self::F) -> f32;
+    /// Largest lane; all must be numbers.
     #[inline(always)]
     fn largest(self, v: Self::F) -> f32 {
         let mut a = self.to_array(v);

@@ -4,6 +4,9 @@
 use super::{LANES, Simd};
 use half::{bf16, f16};
 
+/// The bit of an `f32` that holds its sign.
+const SIGN: u32 = 1 << 31;
+
 /// Witness for the portable implementation, which every CPU has.
 #[derive(Debug, Clone, Copy)]
 pub struct Scalar;
@@ -97,8 +100,11 @@ unsafe impl Simd for Scalar {
         zip(a, b, |x, y| if x < y { x } else { y })
     }
     #[inline(always)]
-    fn abs(self, a: Self::F) -> Self::F {
-        map(a, f32::abs)
+    fn peak(self, a: Self::F, b: Self::F) -> f32 {
+        let bits = zip(a.map(f32::to_bits), b.map(f32::to_bits), |a, b| {
+            (a & !SIGN).max(b & !SIGN)
+        });
+        f32::from_bits(bits.into_iter().fold(0, u32::max))
     }
 
     #[inline(always)]
