@@ -40,12 +40,16 @@ class LlamaServer:
         with urllib.request.urlopen(request, timeout=600) as answer:
             return json.load(answer)
 
+    def tokenize(self, text, special):
+        """The ids of `text`; `special` both adds BOS and the like, and takes the texts of special tokens for them."""
+        return self._post("/tokenize", {"content": text, "parse_special": special, "add_special": special})["tokens"]
+
     def complete(self, text, tokens, likeliest):
         """The ids of `text`, those of its greedy completion, and (id, log-probability) of the likeliest at each step.
 
         The server tells no probabilities of tokens that end within a character: there the likeliest are empty.
         """
-        ids = self._post("/tokenize", {"content": text, "parse_special": True, "add_special": True})["tokens"]
+        ids = self.tokenize(text, True)
         done = self._post("/completion", {
             "prompt": ids, "n_predict": tokens, "temperature": 0, "top_k": 1, "ignore_eos": True,
             "return_tokens": True, "n_probs": likeliest, "cache_prompt": False, "seed": 1,

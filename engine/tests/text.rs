@@ -135,6 +135,12 @@ fn tokenize_prints_ids_or_pieces() -> Result<()> {
         &line(&tokenizer.encode(special, PLAIN)),
     );
     check(&["--ids"], "", "\n");
+    let encoded = |text| line(&tokenizer.encode(text, PARSED));
+    check(
+        &["--ids", "--lines"],
+        "a b\r\n\nc\n",
+        &[encoded("a b\r"), encoded(""), encoded("c")].concat(),
+    );
     let [id] = tokenizer.encode("\n", PLAIN)[..] else {
         panic!("a line feed is one token")
     };

@@ -21,6 +21,9 @@ pub(crate) struct TokenizeArgs {
     /// Prints the ids alone, on one line, separated by spaces.
     #[arg(long)]
     ids: bool,
+    /// Takes each line of the text, without its end, for a text of its own; ids are then printed on a line for each.
+    #[arg(long, requires = "ids")]
+    lines: bool,
     /// Leaves out BOS and EOS where the file asks for them.
     #[arg(long)]
     no_special: bool,
@@ -43,8 +46,23 @@ pub(crate) fn run(args: &TokenizeArgs) -> Result<()> {
         add_special: !args.no_special,
         parse_special: !args.no_parse_special,
     };
-    let ids = tokenizer.encode(&text, options);
-    write_tokens(&tokenizer, &ids, args.ids).map_err(text::stdout_error)
+    let texts = match args.lines {
+        true => text
+            .strip_suffix('\n')
+            .unwrap_or(&text)
+            .split('\n')
+            .collect(),
+        false => vec![text.as_str()],
+    };
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    texts
+        .into_iter()
+        .try_for_each(|text| {
+            let ids = tokenizer.encode(text, options);
+            write_tokens(&tokenizer, &ids, args.ids, &mut out)
+        })
+        .and_then(|()| out.flush())
+        .map_err(text::stdout_error)
 }
 
 fn read_text() -> Result<String> {
@@ -71,8 +89,12 @@ fn read_text() -> Result<String> {
     })
 }
 
-fn write_tokens(tokenizer: &Tokenizer, ids: &[u32], only_ids: bool) -> io::Result<()> {
-    let mut out = io::BufWriter::new(io::stdout().lock());
+fn write_tokens(
+    tokenizer: &Tokenizer,
+    ids: &[u32],
+    only_ids: bool,
+    out: &mut impl Write,
+) -> io::Result<()> {
     for (at, &id) in ids.iter().enumerate() {
         match only_ids {
             true if at == 0 => write!(out, "{id}")?,
@@ -83,7 +105,7 @@ fn write_tokens(tokenizer: &Tokenizer, ids: &[u32], only_ids: bool) -> io::Resul
     if only_ids {
         writeln!(out)?;
     }
-    out.flush()
+    Ok(())
 }
 
 /// `bytes` as text on one line; `\xAB` for bytes that are no UTF-8.
