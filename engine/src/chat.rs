@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{EncodeOptions, Tokenizer};
 
 /// Most bytes of a template.
 const MAX_TEMPLATE_BYTES: usize = 1 << 20;
@@ -106,8 +106,7 @@ impl ChatTemplate {
         })
     }
 
-    /// The prompt for `chat`. It holds the texts of special tokens, BOS included where the template asks for it: encode
-    /// it with `parse_special` and without `add_special`.
+    /// The prompt for `chat`. It holds the texts of special tokens, BOS included where the template asks for it.
     ///
     /// # Errors
     /// [`Error::Model`] where the template fails, refuses the messages or runs too long.
@@ -135,6 +134,19 @@ impl ChatTemplate {
             strftime_now => Value::from_function(move |format: &str| strftime(now, format)),
         };
         template.render(context).map_err(|error| fail(&error))
+    }
+
+    /// The tokens of the prompt for `chat`.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`].
+    pub fn encode(&self, tokenizer: &Tokenizer, chat: Chat) -> Result<Vec<u32>> {
+        // The template writes BOS itself where the model wants it.
+        let options = EncodeOptions {
+            add_special: false,
+            parse_special: true,
+        };
+        Ok(tokenizer.encode(&self.render(chat)?, options))
     }
 }
 

@@ -47,6 +47,8 @@ pub mod chat;
 
 pub mod sample;
 
+pub mod conversation;
+
 pub mod speculate;
 
 pub mod synth;

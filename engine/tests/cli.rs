@@ -5,7 +5,7 @@
 )]
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -255,6 +255,60 @@ fn run_writes_the_completion_alone_to_standard_output() {
         "{long:?}"
     );
     assert!(long.starts_with(complete("10").trim_end_matches('\u{fffd}')));
+}
+
+/// What `engine chat` does with lines on standard input.
+fn chat(args: &[&str], lines: &str) -> Output {
+    let mut child = engine(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(lines.as_bytes()).expect("is read");
+    drop(stdin);
+    child.wait_with_output().expect("ends")
+}
+
+#[test]
+fn chat_answers_every_line_and_reads_only_what_is_new() {
+    let (_folder, model) = folder();
+    let out = chat(
+        &["chat", "-m", &model, "-n", "5", "--system", "Be brief."],
+        "Hello\n\nAnd again\n",
+    );
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let rates = text(&out.stderr);
+    assert_eq!(
+        rates.lines().count(),
+        2,
+        "an empty line says nothing: {rates}"
+    );
+    let counts: Vec<Vec<u32>> = rates
+        .lines()
+        .map(|l| l.split(' ').filter_map(|word| word.parse().ok()).collect())
+        .collect();
+    assert_eq!(counts[0][0], counts[0][1], "all is new: {rates}");
+    assert!(counts[1][0] < counts[1][1], "not all is new: {rates}");
+    assert!(text(&out.stdout).ends_with('\n') && !text(&out.stdout).contains("tok/s"));
+
+    let out = chat(&["chat", "-m", &model, "-c", "24"], &"too long ".repeat(50));
+    assert_eq!(out.status.code(), Some(1));
+    assert!(text(&out.stderr).contains("do not fit the context of 24"));
+
+    let mut bytes = fs::read(&model).expect("the model");
+    let key = b"tokenizer.chat_template";
+    let at = bytes
+        .windows(key.len())
+        .position(|w| w == key)
+        .expect("has one");
+    bytes[at + key.len() - 1] = b'x';
+    fs::write(&model, bytes).expect("written");
+    fails(
+        &["chat", "-m", &model],
+        &["the file has no \"tokenizer.chat_template\""],
+    );
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 error, 2 wrong usage.
 
 mod bench;
+mod chat;
 mod imatrix;
 mod info;
 mod open;
@@ -33,6 +34,8 @@ struct Cli {
 enum Command {
     /// Times prefill and decode, with llama-bench's meanings and field names.
     Bench(bench::BenchArgs),
+    /// Talks with an instruction-tuned model, in turns.
+    Chat(chat::ChatArgs),
     /// Makes an importance matrix: what the columns of a model's matrices are multiplied with.
     Imatrix(imatrix::ImatrixArgs),
     /// Shows what a model file contains and what a token costs.
@@ -56,6 +59,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Bench(args) => bench::run(&args),
+        Command::Chat(args) => chat::run(&args),
         Command::Imatrix(args) => imatrix::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Passes(args) => passes::run(&args),

@@ -3,6 +3,7 @@
 use clap::Args;
 use engine::model::Model;
 use engine::options::{Affinity, Isa};
+use engine::sample::SamplerOptions;
 use engine::{Error, Options, Result};
 use indicatif::ProgressStyle;
 use serde::de::{IntoDeserializer, value::Error as ValueError};
@@ -43,6 +44,39 @@ pub(crate) struct TuningArgs {
     /// Any other option of a scenario's `[engine]`, such as prefetch_bytes=0; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+}
+
+/// How tokens are chosen, as flags.
+#[derive(Debug, Args)]
+pub(crate) struct SamplingArgs {
+    /// Temperature; 0 is greedy.
+    #[arg(long, default_value_t = SamplerOptions::default().temp)]
+    temp: f32,
+    /// Samples among the k likeliest tokens; 0 for all.
+    #[arg(long, default_value_t = SamplerOptions::default().top_k)]
+    top_k: usize,
+    /// Samples among the likeliest tokens that together have this probability.
+    #[arg(long, default_value_t = SamplerOptions::default().top_p)]
+    top_p: f32,
+    /// Samples among tokens at least this likely relative to the likeliest.
+    #[arg(long, default_value_t = SamplerOptions::default().min_p)]
+    min_p: f32,
+    /// Seed of the sampler.
+    #[arg(short, long, default_value_t = SamplerOptions::default().seed)]
+    seed: u64,
+}
+
+impl SamplingArgs {
+    /// The options that the flags stand for.
+    pub(crate) fn options(&self) -> SamplerOptions {
+        SamplerOptions {
+            temp: self.temp,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            seed: self.seed,
+        }
+    }
 }
 
 /// Arbitrary tokens, the same in every run.

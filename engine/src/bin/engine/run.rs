@@ -5,7 +5,7 @@ use clap::Args;
 use engine::chat::{Chat, ChatTemplate, Message};
 use engine::model::Model;
 use engine::pool::Pool;
-use engine::sample::{Distribution, Sampler, SamplerOptions};
+use engine::sample::{Distribution, Sampler};
 use engine::session::Session;
 use engine::speculate::{Telemetry, load_draft, speculator};
 use engine::stage::Tick;
@@ -43,21 +43,8 @@ pub(crate) struct RunArgs {
     /// Context capacity in tokens; 0 for what prompt and completion need.
     #[arg(short, long, default_value_t = 0)]
     ctx: usize,
-    /// Temperature; 0 is greedy.
-    #[arg(long, default_value_t = SamplerOptions::default().temp)]
-    temp: f32,
-    /// Samples among the k likeliest tokens; 0 for all.
-    #[arg(long, default_value_t = SamplerOptions::default().top_k)]
-    top_k: usize,
-    /// Samples among the likeliest tokens that together have this probability.
-    #[arg(long, default_value_t = SamplerOptions::default().top_p)]
-    top_p: f32,
-    /// Samples among tokens at least this likely relative to the likeliest.
-    #[arg(long, default_value_t = SamplerOptions::default().min_p)]
-    min_p: f32,
-    /// Seed of the sampler.
-    #[arg(short, long, default_value_t = SamplerOptions::default().seed)]
-    seed: u64,
+    #[command(flatten)]
+    sampling: open::SamplingArgs,
     /// Writes, for each token, a line of JSON to standard error: its id, and ids and natural-log probabilities of the
     /// likeliest so many.
     #[arg(long, value_name = "K", default_value_t = 0)]
@@ -68,13 +55,7 @@ pub(crate) struct RunArgs {
 
 /// Prints the completion as it is made; rates go to standard error.
 pub(crate) fn run(args: &RunArgs) -> Result<()> {
-    let sampler_options = SamplerOptions {
-        temp: args.temp,
-        top_k: args.top_k,
-        top_p: args.top_p,
-        min_p: args.min_p,
-        seed: args.seed,
-    };
+    let sampler_options = args.sampling.options();
     let mut sampler = Sampler::new(sampler_options)?;
     let prompt = match (&args.prompt, &args.file) {
         (Some(text), _) => text.clone(),
@@ -207,11 +188,11 @@ fn top_logprobs(logits: &[f32], k: usize) -> Vec<(usize, f64)> {
 
 /// The prompt's tokens: as text with its special tokens, or as a chat in the file's own template.
 fn encode(args: &RunArgs, model: &Model, tokenizer: &Tokenizer, prompt: &str) -> Result<Vec<u32>> {
-    let special = EncodeOptions {
-        add_special: true,
-        parse_special: true,
-    };
     if !args.chat {
+        let special = EncodeOptions {
+            add_special: true,
+            parse_special: true,
+        };
         return Ok(tokenizer.encode(prompt, special));
     }
     let template = ChatTemplate::from_gguf(model.gguf(), tokenizer)?;
@@ -219,18 +200,10 @@ fn encode(args: &RunArgs, model: &Model, tokenizer: &Tokenizer, prompt: &str) ->
         role: "user".into(),
         content: prompt.into(),
     }];
-    let now_unix_s = jiff::Timestamp::now().as_second();
-    let text = template.render(Chat {
+    let chat = Chat {
         messages: &messages,
         add_generation_prompt: true,
-        now_unix_s,
-    })?;
-    // The template writes BOS itself where the model wants it.
-    Ok(tokenizer.encode(
-        &text,
-        EncodeOptions {
-            add_special: false,
-            ..special
-        },
-    ))
+        now_unix_s: jiff::Timestamp::now().as_second(),
+    };
+    template.encode(tokenizer, chat)
 }
