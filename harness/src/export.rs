@@ -108,6 +108,7 @@ fn result_row(run: &Run, summary: &Summary<'_>) -> anyhow::Result<Vec<(String, S
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into();
+    row.extend(quality_columns(run, summary));
     row.extend(simulated_columns(run, summary));
     // The names of the options come from serde, as everywhere.
     if let serde_json::Value::Object(options) = serde_json::to_value(&case.engine)? {
@@ -120,6 +121,29 @@ fn result_row(run: &Run, summary: &Summary<'_>) -> anyhow::Result<Vec<(String, S
         }
     }
     Ok(row)
+}
+
+/// How well the case predicts the scenario's text.
+fn quality_columns(run: &Run, summary: &Summary<'_>) -> Vec<(String, String)> {
+    let of_engine = summary.runner == ENGINE;
+    let record = run.quality_record(summary.case.index).filter(|_| of_engine);
+    let figures = record.and_then(|record| record.figures());
+    let columns = [
+        ("perplexity", text(figures.map(|f| f.perplexity))),
+        (
+            "perplexity_error",
+            text(figures.map(|f| f.perplexity_error)),
+        ),
+        ("kld_mean", text(figures.map(|f| f.kld_mean))),
+        ("kld_mean_error", text(figures.map(|f| f.kld_mean_error))),
+        ("kld_p99", text(figures.map(|f| f.kld_p99))),
+        ("top1_share", text(figures.map(|f| f.top1_share))),
+        (
+            "quality_error",
+            text(record.and_then(|record| record.missing())),
+        ),
+    ];
+    columns.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
 /// Simulated counts of one token in each phase.

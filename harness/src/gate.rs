@@ -10,7 +10,7 @@ pub use output::{annotations, junit, markdown};
 
 use crate::measure::ENGINE;
 use crate::metric::{Kind, Metric};
-use crate::record::{CaseRecord, Manifest, Run, Simulated, write_whole};
+use crate::record::{CaseRecord, Manifest, QualityBase, Run, Simulated, write_whole};
 use crate::stats;
 use crate::summary::{Summary, summaries};
 use crate::verdict::{self, Better, Change, Judged, Rule, Verdict};
@@ -222,7 +222,17 @@ fn case(
                 row
             }
             Kind::Timed => timed(name, metric, &values, &found, rule),
-            Kind::Simulated { .. } if values.iter().all(Vec::is_empty) => return None,
+            Kind::Simulated { .. } | Kind::Predicted if values.iter().all(Vec::is_empty) => {
+                return None;
+            }
+            Kind::Predicted => match comparable.last().and_then(|(base, _)| text(run, base)) {
+                None => counted(name, metric, &values, &found),
+                Some(why) => Row {
+                    metric: metric.name.to_owned(),
+                    unit: metric.unit.to_owned(),
+                    ..incomparable(name, why)
+                },
+            },
             Kind::Simulated { caches } => {
                 let last = comparable
                     .last()
@@ -299,6 +309,25 @@ fn setting(
     }
     let shapes = |s: &Simulated| (s.l1i, s.l1d, s.ll);
     (caches && shapes(a) != shapes(b)).then_some("simulated with other caches")
+}
+
+/// What two measurements of quality must share for their figures to mean the same, and do not. Where a file lies does not
+/// matter.
+fn text(run: &Run, base: &Run) -> Option<&'static str> {
+    let of = |run: &Run| {
+        let quality = run.manifest.quality.as_ref()?;
+        let base = match &quality.base {
+            QualityBase::Own(format) => format.clone(),
+            QualityBase::File { sha256, .. } => sha256.clone(),
+        };
+        Some((
+            quality.corpus_sha256.clone(),
+            quality.ctx,
+            quality.windows,
+            base,
+        ))
+    };
+    (of(run) != of(base)).then_some("measured on another text, other windows or another base")
 }
 
 /// A metric that scatters.

@@ -28,6 +28,8 @@ pub mod reference;
 pub mod measure;
 pub mod simulate;
 
+pub mod quality;
+
 pub mod export;
 pub mod summary;
 

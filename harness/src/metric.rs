@@ -4,6 +4,7 @@ use crate::counter;
 use crate::record::{Counts, ENGINE, Part, Run, Sample, Simulated, Source};
 use crate::summary::Summary;
 use crate::verdict::Better;
+use engine::quality::Figures;
 
 /// How a metric comes about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +13,8 @@ pub enum Kind {
     Timed,
     /// Counted: the same on every repetition.
     Counted,
+    /// From predictions of a text: the same on every repetition and machine, for the same text and base.
+    Predicted,
     /// Counted under a simulation: the same on every machine.
     Simulated {
         /// Whether the caches that were simulated bear on it.
@@ -134,6 +137,46 @@ pub const ALL: &[Metric] = &[
         values: |_, summary| summary.values(Sample::decode_bytes_per_token),
     },
     Metric {
+        name: "perplexity",
+        title: "perplexity of the scenario's text",
+        unit: "tokens",
+        digits: 3,
+        better: Better::Lower,
+        kind: Kind::Predicted,
+        gated: true,
+        values: |run, summary| figure(run, summary, |f| f.perplexity),
+    },
+    Metric {
+        name: "kld_mean",
+        title: "mean KL divergence from the base",
+        unit: "nats",
+        digits: 5,
+        better: Better::Lower,
+        kind: Kind::Predicted,
+        gated: false,
+        values: |run, summary| figure(run, summary, |f| f.kld_mean),
+    },
+    Metric {
+        name: "kld_p99",
+        title: "99th percentile of the KL divergence from the base",
+        unit: "nats",
+        digits: 5,
+        better: Better::Lower,
+        kind: Kind::Predicted,
+        gated: false,
+        values: |run, summary| figure(run, summary, |f| f.kld_p99),
+    },
+    Metric {
+        name: "top1_pct",
+        title: "predictions whose likeliest token is the base's",
+        unit: "%",
+        digits: 2,
+        better: Better::Higher,
+        kind: Kind::Predicted,
+        gated: false,
+        values: |run, summary| figure(run, summary, |f| 100.0 * f.top1_share),
+    },
+    Metric {
         name: "decode_instructions",
         title: "instructions per generated token",
         unit: "instructions",
@@ -231,6 +274,13 @@ fn events(summary: &Summary<'_>, event: &str) -> Vec<f64> {
         let (value, source) = counter::per_token(s, Part::Decode, event)?;
         (source != Source::UserOnly).then_some(value)
     })
+}
+
+/// A figure of the quality of a case, which is of the engine's work; one value, since it does not scatter.
+fn figure(run: &Run, summary: &Summary<'_>, of: fn(&Figures) -> f64) -> Vec<f64> {
+    let figures = run.quality(summary.case.index);
+    let figures = figures.filter(|_| summary.runner == ENGINE);
+    figures.map(of).into_iter().collect()
 }
 
 /// The counts of a case under simulation, which is of the engine's work.

@@ -111,7 +111,7 @@ impl ModelStore {
             }
         }
         let shown = found.path.display().to_string();
-        let (file_bytes, sha256) = self.hash_model(&found)?;
+        let (file_bytes, sha256) = self.content(&found.path, &found.name)?;
         if let ModelSpec::Synth(synth) = spec {
             let shape = Shape::load(&synth.shape)?;
             let expect = synth::file_bytes(&shape, &synth.quant, synth.seed)?;
@@ -139,11 +139,14 @@ impl ModelStore {
         })
     }
 
-    /// Size and hash of a model, as [`ModelRecord`] has them.
-    fn hash_model(&self, found: &Found) -> anyhow::Result<(u64, String)> {
+    /// Size and hash of the model at `path`, called `name`, as [`ModelRecord`] has them.
+    ///
+    /// # Errors
+    /// When a file of it cannot be read.
+    pub fn content(&self, path: &Path, name: &str) -> anyhow::Result<(u64, String)> {
         // A file that is no model is hashed all the same: the worker says what is wrong with it.
-        let paths = Gguf::files(&found.path).unwrap_or_else(|_| vec![found.path.clone()]);
-        let parts = paths.iter().map(|path| self.hash(path, &found.name));
+        let paths = Gguf::files(path).unwrap_or_else(|_| vec![path.to_owned()]);
+        let parts = paths.iter().map(|path| self.hash(path, name));
         let parts = parts.collect::<anyhow::Result<Vec<_>>>()?;
         Ok(match &parts[..] {
             [whole] => whole.clone(),

@@ -9,6 +9,7 @@ mod comparison;
 mod counters;
 mod folder;
 mod probe;
+mod quality;
 mod rates;
 mod simulated;
 mod speculation;
@@ -21,6 +22,7 @@ pub use counters::{Absent, Count, Counters, Part, Source};
 pub(crate) use folder::{KEPT, write_whole};
 pub use folder::{Run, RunFolder};
 pub use probe::{ProbeRecord, probed};
+pub use quality::{Quality, QualityBase, QualityPlan, QualityRecord};
 pub use simulated::{
     CacheShape, Counts, Simulated, SimulatedPhase, SimulatedRecord, Simulation, StageCounts,
 };
@@ -67,6 +69,9 @@ pub struct Manifest {
     /// What the engine is compared with, if the run is a comparison.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comparison: Option<ComparisonPlan>,
+    /// What quality is measured on, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<QualityPlan>,
 }
 
 /// The scenario of a run.
@@ -533,6 +538,7 @@ pub(crate) mod tests {
                 repeat: vec![],
             }],
             comparison: None,
+            quality: None,
         }
     }
 

@@ -7,6 +7,7 @@ mod format;
 mod html;
 mod markdown;
 mod plots;
+mod quality;
 mod speculation;
 mod sweep;
 mod tables;

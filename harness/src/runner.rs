@@ -6,6 +6,7 @@
 mod child;
 mod disturbance;
 pub mod engine;
+pub mod quality;
 mod shown;
 mod slices;
 mod tied;
@@ -19,6 +20,7 @@ pub(crate) use valgrind::{DECODE, OTHER, PREFILL};
 
 use crate::counter::{self, ProcessUse};
 use crate::record::{Counters, FailureKind, ModelFacts, PassStats, Taint, Usage};
+use ::engine::quality::Figures;
 use ::engine::sample::SamplerOptions;
 use ::engine::speculate::Telemetry;
 use child::{Ended, Ending};
@@ -117,6 +119,10 @@ pub enum Answer {
     },
     /// The tokens are written.
     Done(Box<Outcome>),
+    /// The predictions of a base are in their file.
+    BaseMade {},
+    /// The text is predicted.
+    Predicted(Figures),
     /// It cannot be done.
     Error {
         /// What happened and what to do.
@@ -344,12 +350,29 @@ fn outcome(
     job: &Job,
     limit: Duration,
 ) -> Result<Outcome, Option<(FailureKind, String)>> {
+    let protocol = |message: String| Some((FailureKind::Protocol, message));
+    match last_answer(ended, limit, "run.timeout_s")? {
+        Some(Answer::Done(outcome)) => {
+            check(&outcome, job).map_err(protocol)?;
+            Ok(*outcome)
+        }
+        _ => Err(protocol("ended without a result".into())),
+    }
+}
+
+/// The last answer of a child that did not fail, or how it did; `None` if the harness was asked to stop. `limited_by` is the
+/// key that gives it its time.
+fn last_answer(
+    ended: &Ended,
+    limit: Duration,
+    limited_by: &str,
+) -> Result<Option<Answer>, Option<(FailureKind, String)>> {
     match ended.ending {
         Ending::Interrupted => return Err(None),
         Ending::TimedOut => {
             let limit_s = limit.as_secs_f64();
             let message = format!(
-                "no result within {limit_s} s, killed: raise run.timeout_s, or see what it waits for in its standard error"
+                "no result within {limit_s} s, killed: raise {limited_by}, or see what it waits for in its standard error"
             );
             return Err(Some((FailureKind::Timeout, message)));
         }
@@ -377,14 +400,7 @@ fn outcome(
         let message = format!("{}: {last}", child::status_text(ended.status));
         return Err(Some((FailureKind::Error, message)));
     }
-    let protocol = |message: String| Some((FailureKind::Protocol, message));
-    match answer.map_err(protocol)? {
-        Some(Answer::Done(outcome)) => {
-            check(&outcome, job).map_err(protocol)?;
-            Ok(*outcome)
-        }
-        _ => Err(protocol("ended without a result".into())),
-    }
+    answer.map_err(|message| Some((FailureKind::Protocol, message)))
 }
 
 /// The last line of an answer; every line must be one.

@@ -6,10 +6,12 @@
 
 mod check;
 mod problem;
+mod quality;
 mod sweep;
 mod wire;
 
 pub(crate) use problem::nearest;
+pub use quality::{BaseSpec, QualitySpec};
 pub use wire::{FlashAttn, Order, Run, Synth};
 
 use crate::counter;
@@ -50,6 +52,8 @@ pub struct Scenario {
     pub run: Run,
     /// Other programs to compare with.
     pub references: Vec<ReferenceSpec>,
+    /// How well the cases predict a text, if that is asked for.
+    pub quality: Option<QualitySpec>,
     /// The cases, at least one.
     pub cases: Vec<Case>,
 }
@@ -281,7 +285,8 @@ impl<'a> Reader<'a> {
         read.run.n_gen = base.run.n_gen;
         read.run.ignore_eos = base.run.ignore_eos;
         read.run.timeout_s = base.run.timeout_s;
-        if read.run != base.run || read.scenario != base.scenario {
+        let same = read.scenario == base.scenario && read.quality == base.quality;
+        if read.run != base.run || !same {
             let key = dotted(&axis.path);
             let what = format!("\"{key}\" concerns the run as a whole and cannot be swept");
             return Err(Problem::new(&key, what));
@@ -312,6 +317,7 @@ impl<'a> Reader<'a> {
                 .iter()
                 .map(|r| reference(r, folder))
                 .collect(),
+            quality: quality::spec(base.quality.as_ref(), folder).map_err(|p| self.locate(p))?,
             cases: cases.collect::<Result<_, _>>()?,
         })
     }

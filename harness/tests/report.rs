@@ -384,3 +384,27 @@ fn folders_that_are_no_runs_are_refused() {
     let version = format!("{{\"schema_version\": {SCHEMA_VERSION}}}");
     assert!(error(Some(&version)).contains("missing field"));
 }
+
+#[test]
+fn formats_stand_by_quality_size_and_speed() {
+    let (_, page, markdown) = report("formats", &FakeRun::formats());
+    check_page(&page);
+    for text in [
+        "Quality beside size and speed",
+        "2,040 predictions: &quot;tokenlab.md&quot; in at most 8 windows of 512 tokens",
+        "held against the predictions of the same model in F32",
+        "Over bytes a token",
+        "Over speed",
+        "On the lower edge",
+        "Q8_0: KL divergence 0.004000 \u{b1} 0.0002000, perplexity 19.36",
+        "100 MB",
+        "Quality is unknown",
+        "size and speed",
+    ] {
+        assert!(page.contains(text), "\"{text}\" is missing");
+    }
+    assert!(
+        markdown.contains("| quant=Q4_1 | 0.005200 | 0.000260 | 0.046800 |"),
+        "{markdown}"
+    );
+}

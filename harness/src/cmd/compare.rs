@@ -74,6 +74,9 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let path = path.or_else(|| (!resumes).then_some(Path::new(SCENARIO)));
     let adjust = |scenario: &Scenario| [rounds(args, scenario), slices(args)].concat();
     let mut session = Session::load(&args.session, "compare", path, adjust)?;
+    if session.scenario.quality.take().is_some() {
+        eprintln!("[quality] is left out of a comparison: `harness run` measures it");
+    }
     if let Some(run) = session.resumed() {
         let began = run.manifest.comparison.as_ref();
         plan::require_same_programs(began.ok_or_else(|| {

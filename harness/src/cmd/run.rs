@@ -9,6 +9,7 @@ use super::session::{self, Session, print, print_disturbances};
 use crate::exit::{Exit, Fail};
 use crate::measure::{self, End};
 use crate::record::Run;
+use crate::scenario::Scenario;
 use std::path::PathBuf;
 
 /// Runs a scenario: records, a table, a report.
@@ -35,7 +36,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         let text = "this run is a comparison: go on with `harness compare --resume`";
         return Err(Fail::usage(text));
     }
-    if session.lists()? || session.is_dry(|_| Ok(String::new()))? {
+    if session.lists()? || session.is_dry(|_| Ok(promise(&session.scenario)))? {
         return Ok(Exit::Ok);
     }
     let (mut folder, mut done) = session.open(|_| Ok(None))?;
@@ -50,10 +51,24 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     );
     let mut end = session.measure(&tasks, &slots, &mut folder, &mut done)?;
     if end == End::Complete {
+        end = session.quality(&mut folder, &mut done)?;
+    }
+    if end == End::Complete {
         end = session.simulate(&tasks, &mut folder, &mut done)?;
     }
     show(&done)?;
     session.finish(&folder, &done, end)
+}
+
+/// What is done beside the command lines of a dry run.
+fn promise(scenario: &Scenario) -> String {
+    scenario.quality.as_ref().map_or_else(String::new, |spec| {
+        format!(
+            "then once for each set of options that bears on predictions: \"{}\" is predicted in windows of {} tokens\n",
+            spec.corpus.display(),
+            spec.ctx
+        )
+    })
 }
 
 /// The table, and what repeats the same work elsewhere.
@@ -64,6 +79,7 @@ fn show(run: &Run) -> anyhow::Result<()> {
         table::counters(run)
     ))?;
     print_disturbances(run)?;
+    print(&table::quality(run))?;
     print(&table::simulated(run))?;
     for case in &run.manifest.cases {
         let commands = table::commands(&case.repeat);

@@ -9,7 +9,7 @@ use crate::models::ModelStore;
 use crate::record::{ComparisonPlan, ENGINE, FailureKind, Manifest, Phase, Run, RunFolder, Sample};
 use crate::runner::Program;
 use crate::scenario::{self, Scenario};
-use crate::{export, host, probe, repeat, report, simulate, summary};
+use crate::{export, host, probe, quality, repeat, report, simulate, summary};
 use anyhow::Context as _;
 use engine::check;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -199,7 +199,7 @@ impl<'a> Session<'a> {
         let claim = self.claim.insert(self.args.others.claim(results_dir)?);
         let beside = claim.finding();
         let models = plan::models(&self.scenario, &self.store)?;
-        let mut manifest = plan::manifest(&self.scenario, &models, &self.worker)?;
+        let mut manifest = plan::manifest(&self.scenario, &models, &self.worker, &self.store)?;
         self.require_models(&manifest)?;
         let Some((folder, mut run)) = self.resumed.take() else {
             manifest.host.findings.extend(beside);
@@ -296,6 +296,24 @@ impl<'a> Session<'a> {
         simulate::run(&plan, folder, done, &mut |what| eprintln!("{what}"))
     }
 
+    /// Measures how well the cases predict the scenario's text, if it names one; after what is timed, never beside it.
+    ///
+    /// # Errors
+    /// When a record cannot be written.
+    pub(super) fn quality(&self, folder: &mut RunFolder, done: &mut Run) -> anyhow::Result<End> {
+        let (Some(spec), Some(promised)) = (&self.scenario.quality, done.manifest.quality.clone())
+        else {
+            return Ok(End::Complete);
+        };
+        let plan = quality::Plan {
+            promised: &promised,
+            worker: &self.worker,
+            store: &self.store,
+            limit: Duration::from_secs(spec.timeout_s),
+        };
+        quality::run(&plan, folder, done, &mut |what| eprintln!("{what}"))
+    }
+
     /// Writes the tables and the report, says what went wrong with the engine, and gives the exit code.
     ///
     /// # Errors
@@ -324,6 +342,14 @@ impl<'a> Session<'a> {
         if unfinished > 0 {
             let cases = host::plural(unfinished, "case");
             eprintln!("{cases} had failures: see {path}/failures.jsonl");
+            return Ok(Exit::Error);
+        }
+        let cases = run.manifest.cases.iter();
+        let unknown = cases.filter_map(|c| run.quality_record(c.index)?.missing());
+        let unknown = unknown.count();
+        if unknown > 0 {
+            let cases = host::plural(unknown, "case");
+            eprintln!("the quality of {cases} could not be measured: see {path}/quality.jsonl");
             return Ok(Exit::Error);
         }
         Ok(Exit::Ok)

@@ -1,9 +1,11 @@
-//! `harness worker`: one repetition in a process of its own; started by `harness run`, not by hand.
+//! `harness worker`: one repetition, or the prediction of a text, in a process of its own; started by `harness run`, not by
+//! hand.
 
 use crate::exit::Exit;
-use crate::runner::{Answer, Job, engine};
+use crate::runner::{Answer, Job, engine, quality};
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use serde::de::DeserializeOwned;
 use std::io::{BufRead as _, Read as _, Write as _};
 
 /// Longest job, in bytes.
@@ -11,20 +13,30 @@ const JOB_BYTES_MAX: u64 = 64 << 20;
 
 /// Reads a job from stdin, does it, and answers on stdout, one JSON object a line.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// The job is to predict a text.
+    #[arg(long)]
+    quality: bool,
+}
 
 /// Does one job.
 ///
 /// # Errors
 /// When stdout cannot be written; everything else is an answer.
-pub fn run(_args: &Args) -> anyhow::Result<Exit> {
+pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let mut written = Ok(());
     let mut tell = |answer: &Answer| {
         if written.is_ok() {
             written = write(answer);
         }
     };
-    let done = read_job().and_then(|job| Ok(engine::work(&job, &mut tell)?));
+    let done = match args.quality {
+        true => read_job(|job: &quality::Job| job.parent)
+            .and_then(|job| Ok(quality::work(&job, &mut tell)?)),
+        false => {
+            read_job(|job: &Job| job.parent).and_then(|job| Ok(engine::work(&job, &mut tell)?))
+        }
+    };
     if let Err(e) = &done {
         let message = format!("{e:#}");
         tell(&Answer::Error { message });
@@ -36,14 +48,14 @@ pub fn run(_args: &Args) -> anyhow::Result<Exit> {
     })
 }
 
-/// The job on stdin; from here on the worker ends with the process that sent it.
-fn read_job() -> anyhow::Result<Job> {
+/// The job on stdin; from here on the worker ends with the process that sent it, its `parent`.
+fn read_job<J: DeserializeOwned>(parent: fn(&J) -> Option<i32>) -> anyhow::Result<J> {
     let mut line = String::new();
     let mut input = std::io::stdin().lock().take(JOB_BYTES_MAX);
     input.read_line(&mut line).context("cannot read the job")?;
-    let job: Job = serde_json::from_str(&line)
+    let job: J = serde_json::from_str(&line)
         .context("expected a job as one line of JSON on standard input")?;
-    if let Some(parent) = job.parent {
+    if let Some(parent) = parent(&job) {
         set_parent_process_death_signal(Some(Signal::KILL))
             .context("cannot tie the worker to the process that started it")?;
         // It may have ended before the line above.

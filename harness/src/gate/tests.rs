@@ -2,8 +2,8 @@ use super::*;
 use crate::metric;
 use crate::record::tests::{manifest, sample};
 use crate::record::{
-    CacheShape, Counts, Sample, SimulatedPhase, SimulatedRecord, Simulation, StageCounts,
-    tokens_sha256,
+    CacheShape, Counts, Quality, QualityPlan, QualityRecord, Sample, SimulatedPhase,
+    SimulatedRecord, Simulation, StageCounts, tokens_sha256,
 };
 
 /// A run of one case whose repetitions decode at these rates.
@@ -242,4 +242,62 @@ fn simulated_counts_gate_where_the_simulation_is_the_same() {
     // A run that lost its simulation is not as good as its baseline; a baseline without one is silent.
     check(&run(&[100.0]), &baseline, &[Incomparable, Incomparable]);
     check(&near, &run(&[100.0]), &[]);
+}
+
+/// A run whose only case predicts a text with this perplexity, in windows of `ctx` tokens.
+fn predicting(perplexity: f64, ctx: u32) -> Run {
+    let mut run = run(&[100.0]);
+    run.manifest.quality = Some(QualityPlan {
+        corpus: "text.md".into(),
+        corpus_sha256: "dd".into(),
+        ctx,
+        windows: None,
+        base: QualityBase::Own("F32".into()),
+    });
+    run.quality.push(QualityRecord {
+        schema_version: 1,
+        case: "trial".into(),
+        case_index: 0,
+        started_at: String::new(),
+        key: String::new(),
+        from_cache: false,
+        result: Quality::Measured(engine::quality::Figures {
+            predictions: 10,
+            perplexity,
+            perplexity_error: 1.0,
+            kld_mean: 0.1,
+            kld_mean_error: 0.1,
+            kld_p99: 0.2,
+            top1_share: 0.9,
+        }),
+    });
+    run
+}
+
+#[test]
+fn quality_is_compared_on_the_same_text() {
+    let perplexity: Vec<_> = Metric::by_name("perplexity").into_iter().collect();
+    let state = |run: &Run, base: &Run| {
+        gate(
+            run,
+            std::slice::from_ref(base),
+            &perplexity,
+            &Rule::default(),
+        )
+        .rows
+    };
+    let baseline = predicting(20.0, 512);
+    let rows = [
+        (predicting(20.1, 512), State::Pass),
+        (predicting(21.0, 512), State::Regression),
+        (predicting(19.0, 512), State::Improvement),
+        (predicting(20.0, 256), State::Incomparable),
+    ];
+    for (run, expect) in rows {
+        let found = state(&run, &baseline);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].state, expect, "{found:?}");
+    }
+    // A baseline without quality is silent about it.
+    assert!(state(&predicting(20.0, 512), &run(&[100.0])).is_empty());
 }

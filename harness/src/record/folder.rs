@@ -1,6 +1,8 @@
 //! A run folder: created once, written by one process at a time, readable whatever happened to its writer.
 
-use super::{Failure, Manifest, ProbeRecord, SCHEMA_VERSION, Sample, SimulatedRecord};
+use super::{
+    Failure, Manifest, ProbeRecord, QualityRecord, SCHEMA_VERSION, Sample, SimulatedRecord,
+};
 use crate::clock;
 use crate::exit::Fail;
 use anyhow::{Context as _, bail};
@@ -20,10 +22,12 @@ const FAILURES: &str = "failures.jsonl";
 const PROBES: &str = "probes.jsonl";
 /// Name of the journal of simulations.
 const SIMULATED: &str = "simulated.jsonl";
+/// Name of the journal of quality.
+const QUALITY: &str = "quality.jsonl";
 /// The journals.
-const JOURNALS: [&str; 4] = [SAMPLES, FAILURES, PROBES, SIMULATED];
+const JOURNALS: [&str; 5] = [SAMPLES, FAILURES, PROBES, SIMULATED, QUALITY];
 /// All that is needed to read a run again.
-pub(crate) const KEPT: &[&str] = &[MANIFEST, SAMPLES, FAILURES, PROBES, SIMULATED];
+pub(crate) const KEPT: &[&str] = &[MANIFEST, SAMPLES, FAILURES, PROBES, SIMULATED, QUALITY];
 /// Name of the lock; empty, and without meaning while nobody holds it.
 const LOCK: &str = ".lock";
 /// Largest file of a run folder that is read, in bytes.
@@ -44,6 +48,8 @@ pub struct Run {
     pub probes: Vec<ProbeRecord>,
     /// Counts under simulation; of a case the last one holds.
     pub simulated: Vec<SimulatedRecord>,
+    /// Quality of the cases; of a case the last one holds.
+    pub quality: Vec<QualityRecord>,
 }
 
 impl Run {
@@ -66,6 +72,7 @@ impl Run {
             failures: read_journal(&folder.join(FAILURES))?.0,
             probes: read_journal(&folder.join(PROBES))?.0,
             simulated: read_journal(&folder.join(SIMULATED))?.0,
+            quality: read_journal(&folder.join(QUALITY))?.0,
         })
     }
 }
@@ -79,6 +86,7 @@ impl Run {
             failures: vec![],
             probes: vec![],
             simulated: vec![],
+            quality: vec![],
         }
     }
 
@@ -103,6 +111,7 @@ pub struct RunFolder {
     failures: File,
     probes: File,
     simulated: File,
+    quality: File,
     /// Held until the folder is dropped.
     _lock: File,
 }
@@ -120,6 +129,7 @@ impl RunFolder {
             failures: open_journal(&path.join(FAILURES))?,
             probes: open_journal(&path.join(PROBES))?,
             simulated: open_journal(&path.join(SIMULATED))?,
+            quality: open_journal(&path.join(QUALITY))?,
             path,
             _lock: lock,
         };
@@ -159,6 +169,7 @@ impl RunFolder {
             failures: open_journal(&path.join(FAILURES))?,
             probes: open_journal(&path.join(PROBES))?,
             simulated: open_journal(&path.join(SIMULATED))?,
+            quality: open_journal(&path.join(QUALITY))?,
             path: path.to_owned(),
             _lock: lock,
         };
@@ -208,6 +219,14 @@ impl RunFolder {
     /// As [`RunFolder::add_sample`].
     pub fn add_simulated(&mut self, simulated: &SimulatedRecord) -> anyhow::Result<()> {
         append(&mut self.simulated, simulated).with_context(|| self.full(SIMULATED))
+    }
+
+    /// Appends a quality; it is on disk when this returns.
+    ///
+    /// # Errors
+    /// As [`RunFolder::add_sample`].
+    pub fn add_quality(&mut self, quality: &QualityRecord) -> anyhow::Result<()> {
+        append(&mut self.quality, quality).with_context(|| self.full(QUALITY))
     }
 
     /// Writes a file that can be made again from the journals.

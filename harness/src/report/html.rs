@@ -7,6 +7,7 @@ mod comparison;
 mod gate;
 mod history;
 mod machine;
+mod quality;
 mod rates;
 mod record;
 mod speculation;
@@ -134,6 +135,11 @@ fn sections(page: &Page<'_>) -> anyhow::Result<Vec<Section>> {
             "ceiling",
             "Share of the ceiling",
             Some(ceiling::section(page)?),
+        );
+        add(
+            "quality",
+            "Quality beside size and speed",
+            quality::section(page)?,
         );
         add(
             "speculation",

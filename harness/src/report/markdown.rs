@@ -2,6 +2,7 @@
 
 use super::comparison;
 use super::data;
+use super::quality;
 use super::tables::{self, Table};
 use super::words;
 use crate::compare;
@@ -47,6 +48,10 @@ pub(super) fn page(run: &Run) -> String {
             table(&mut out, &tables::quantiles(group));
         }
         _ => table(&mut out, &tables::cases(run, &own)),
+    }
+    let predicted = quality::points(run, &own);
+    if !predicted.is_empty() {
+        table(&mut out, &tables::quality(&predicted));
     }
     if !own.is_empty() {
         table(&mut out, &tables::bytes(&own));

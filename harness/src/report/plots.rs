@@ -9,6 +9,7 @@ mod comparison;
 mod history;
 mod latency;
 mod overlay;
+mod quality;
 mod rates;
 mod speculation;
 mod stages;
@@ -18,6 +19,9 @@ pub(super) use ceiling::{OTHERS, roofline, working_sets};
 pub(super) use comparison::{by_round, ratios};
 pub(super) use history::history;
 pub(super) use latency::{distribution, latency};
+pub(super) use quality::{
+    KLD_MIN, over_bytes as quality_over_bytes, over_rate as quality_over_rate,
+};
 pub(super) use rates::{Kind, rounds, strips};
 pub(super) use speculation::{acceptance, pass_costs};
 pub(super) use stages::stages;

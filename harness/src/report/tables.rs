@@ -1,10 +1,12 @@
 //! The tables of the report, shared by its HTML and its markdown.
 
 mod ceiling;
+mod quality;
 mod speculation;
 mod time;
 
 pub(super) use ceiling::{roofs, shares, working_sets};
+pub(super) use quality::quality;
 pub(super) use speculation::speculation;
 pub(super) use time::{counters, history, simulated, stalls};
 

@@ -29,12 +29,7 @@ const WARM_UP_TOKENS: usize = 512;
 /// # Errors
 /// When the job is of another protocol version, or the engine refuses the model, the options or the prompt.
 pub fn work(job: &Job, tell: &mut dyn FnMut(&Answer)) -> Result<()> {
-    if job.protocol != PROTOCOL_VERSION {
-        return Err(Error::Input(format!(
-            "the job is of protocol {}, expected {PROTOCOL_VERSION}: was it written by another version?",
-            job.protocol
-        )));
-    }
+    require_protocol(job.protocol)?;
     tell(&Answer::Started {
         protocol: PROTOCOL_VERSION,
     });
@@ -83,6 +78,16 @@ pub fn work(job: &Job, tell: &mut dyn FnMut(&Answer)) -> Result<()> {
         output_ids: run.output_ids,
     })));
     Ok(())
+}
+
+/// Refuses a job of another version.
+pub(super) fn require_protocol(found: u32) -> Result<()> {
+    match found {
+        PROTOCOL_VERSION => Ok(()),
+        _ => Err(Error::Input(format!(
+            "the job is of protocol {found}, expected {PROTOCOL_VERSION}: was it written by another version?"
+        ))),
+    }
 }
 
 /// How many tokens a text makes with the tokenizer of a model file.

@@ -1,6 +1,7 @@
 //! Rules about scenarios that types cannot express: limits, and combinations that are impossible.
 
 use super::problem::{Problem, suggest};
+use super::quality;
 use super::wire::{Model, Prompt, Reference, Run, Scenario};
 use crate::counter;
 use crate::record::{ENGINE, Figure, ReferenceKind};
@@ -16,9 +17,9 @@ const RERUNS_MAX: u32 = 1000;
 /// Longest slice; a longer one would not be shorter than a repetition.
 const SLICE_MS_MAX: u32 = 1000;
 /// Most tokens of a prompt, and most to generate.
-const TOKENS_MAX: u32 = 1 << 17;
+pub(super) const TOKENS_MAX: u32 = 1 << 17;
 /// Longest time one repetition may take: a week.
-const TIMEOUT_S_MAX: u64 = 7 * 24 * 3600;
+pub(super) const TIMEOUT_S_MAX: u64 = 7 * 24 * 3600;
 /// Most free space a scenario may ask for, in 1e9 bytes.
 const DISK_GB_MAX: f64 = 1e6;
 
@@ -53,6 +54,7 @@ pub(super) fn header(scenario: &Scenario) -> Result<(), Problem> {
         ..
     } = scenario.run;
     references(&scenario.reference)?;
+    scenario.quality.as_ref().map_or(Ok(()), quality::check)?;
     range("run.rounds", rounds, 1, ROUNDS_MAX)?;
     range("run.warmup", warmup, 0, ROUNDS_MAX)?;
     range("run.slice_ms", slice_ms, 0, SLICE_MS_MAX)?;
@@ -268,7 +270,7 @@ fn refused(section: &str, error: ::engine::Error) -> Problem {
 }
 
 /// A number between two others, both included.
-fn range<T: PartialOrd + std::fmt::Display>(
+pub(super) fn range<T: PartialOrd + std::fmt::Display>(
     key: &str,
     value: T,
     low: T,

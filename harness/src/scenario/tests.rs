@@ -63,7 +63,7 @@ fn names_and_types_are_checked_with_place_and_suggestion() {
     refused(
         "[run]",
         "[rnu]",
-        "t.toml:11:2: unknown key \"rnu\" at the top level\n   |\n11 | [rnu]\n   |  ^^^\n  = did you mean \"run\"? (valid: scenario, model, prompt, run, engine, sampler, counters, expect, reference, matrix, exclude)",
+        "t.toml:11:2: unknown key \"rnu\" at the top level\n   |\n11 | [rnu]\n   |  ^^^\n  = did you mean \"run\"? (valid: scenario, model, prompt, run, engine, sampler, counters, expect, quality, reference, matrix, exclude)",
     );
     refused(
         "threads = 2",
@@ -391,4 +391,43 @@ fn references_need_what_their_kind_needs() {
         let error = parse(&text(table), Path::new("t.toml"), &[]).expect_err(table);
         assert!(error.to_string().contains(expect), "{error}");
     }
+}
+
+#[test]
+fn quality_is_of_a_text_and_of_the_run_as_a_whole() {
+    let dir = tempfile::tempdir().expect("folder");
+    std::fs::write(dir.path().join("text.md"), "a text").expect("writes");
+    let read = |quality: &str, overrides: &[&str]| {
+        let overrides: Vec<String> = overrides.iter().map(|s| s.to_string()).collect();
+        let text = format!("{GOOD}[quality]\n{quality}");
+        parse(&text, &dir.path().join("t.toml"), &overrides)
+            .map(|scenario| scenario.quality.expect("asked for"))
+            .map_err(|e| e.to_string())
+    };
+    let quality = read("corpus = \"text.md\"", &["quality.windows=3"]).expect("valid");
+    assert_eq!((quality.ctx, quality.windows), (512, Some(3)));
+    assert_eq!(quality.base, BaseSpec::Own("F32".into()));
+    assert_eq!(quality.corpus_sha256, hex(&Sha256::digest("a text")));
+    let file = read("corpus = \"text.md\"\nbase = \"other.gguf\"", &[]).expect("valid");
+    let expect = std::path::absolute(dir.path().join("other.gguf")).expect("a path");
+    assert_eq!(file.base, BaseSpec::File(expect));
+    let refused = |quality: &str, expect: &str| {
+        let message = read(quality, &[]).expect_err("must be refused");
+        assert!(message.contains(expect), "{message}");
+    };
+    refused("corpus = \"none.md\"", "none.md");
+    refused(
+        "corpus = \"text.md\"\ncontext = 3",
+        "unknown key \"context\"",
+    );
+    refused("corpus = \"text.md\"\nctx = 3", "expected 4 to");
+    refused("corpus = \"text.md\"\nwindows = 0", "\"quality.windows\"");
+    refused(
+        "corpus = \"text.md\"\nbase = \"mixed\"",
+        "\"quality.base\" is \"mixed\"",
+    );
+    refused(
+        "corpus = \"text.md\"\n[matrix]\nquality.ctx = [64, 128]",
+        "concerns the run as a whole",
+    );
 }

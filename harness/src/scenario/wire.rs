@@ -33,6 +33,8 @@ pub(super) struct Scenario {
     /// What must come out.
     #[serde(default)]
     pub expect: Expect,
+    /// How well the cases predict a text.
+    pub quality: Option<Quality>,
     /// Other programs that `harness compare` measures beside the engine.
     #[serde(default)]
     pub reference: Vec<Reference>,
@@ -210,4 +212,35 @@ impl FlashAttn {
 pub(super) struct Expect {
     /// SHA-256 of the generated token ids as little-endian 32-bit numbers, hex.
     pub output_sha256: Option<String>,
+}
+
+/// `[quality]`: how well the cases predict a text, and how far their predictions lie from those of a base.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Quality {
+    /// A UTF-8 text file, relative to the scenario's folder.
+    pub corpus: PathBuf,
+    /// Tokens of a window, whose second half counts.
+    #[serde(default = "window_tokens")]
+    pub ctx: u32,
+    /// Windows that are read at most, spread over the text; all that it fills when not given.
+    pub windows: Option<u32>,
+    /// Whose predictions are the base: the model itself in a format, or a GGUF file relative to the scenario's folder.
+    #[serde(default = "decoded")]
+    pub base: String,
+    /// Time that predicting the text may take, in seconds.
+    #[serde(default = "quality_s")]
+    pub timeout_s: u64,
+}
+
+fn window_tokens() -> u32 {
+    512
+}
+
+fn decoded() -> String {
+    "F32".into()
+}
+
+fn quality_s() -> u64 {
+    3600
 }

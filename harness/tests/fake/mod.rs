@@ -1,5 +1,7 @@
 //! Seeded fake runs: records as a real run would leave them, without running anything.
 
+mod formats;
+
 use engine::options::Options;
 use engine::probe::{Reading, What};
 use engine::stage::{Ledger, Stage, StageTimes};
@@ -21,6 +23,7 @@ pub(crate) struct FakeRun {
     pub(crate) samples: Vec<Sample>,
     pub(crate) failures: Vec<Failure>,
     pub(crate) probes: Vec<ProbeRecord>,
+    pub(crate) quality: Vec<QualityRecord>,
     random: u64,
 }
 
@@ -37,6 +40,7 @@ impl FakeRun {
             samples: Vec::new(),
             failures: Vec::new(),
             probes: Vec::new(),
+            quality: Vec::new(),
             random: 7,
         }
     }
@@ -131,6 +135,9 @@ impl FakeRun {
         let probes = self.probes.iter();
         let probes = probes.map(|p| text(serde_json::to_string(p))).collect();
         fs::write(dir.join("probes.jsonl"), lines(probes)).expect("written");
+        let quality = self.quality.iter();
+        let quality = quality.map(|q| text(serde_json::to_string(q))).collect();
+        fs::write(dir.join("quality.jsonl"), lines(quality)).expect("written");
     }
 
     /// A number from 0 to 1, and the next state.
@@ -474,6 +481,7 @@ fn manifest(name: &str, cases: Vec<CaseRecord>) -> Manifest {
         order_seed: 1,
         cases,
         comparison: None,
+        quality: None,
     }
 }
 

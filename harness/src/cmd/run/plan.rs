@@ -7,12 +7,12 @@ use crate::measure::{Slot, Task, Work};
 use crate::models::{self, ModelStore};
 use crate::probe;
 use crate::record::{
-    BinaryRecord, CaseRecord, ENGINE, Manifest, ModelRecord, Phase, RepeatCommand, SCHEMA_VERSION,
-    ScenarioRecord, probed,
+    BinaryRecord, CaseRecord, ENGINE, Manifest, ModelRecord, Phase, QualityBase, QualityPlan,
+    RepeatCommand, SCHEMA_VERSION, ScenarioRecord, probed,
 };
 use crate::repeat::{self, Facts};
 use crate::runner::{Job, JobPrompt, PROTOCOL_VERSION, Program, engine};
-use crate::scenario::{Case, ModelSpec, PromptSpec, Scenario};
+use crate::scenario::{BaseSpec, Case, ModelSpec, PromptSpec, Scenario};
 use ::engine::topology::Topology;
 use anyhow::Context as _;
 use std::collections::HashMap;
@@ -98,6 +98,7 @@ pub(in crate::cmd) fn manifest(
     scenario: &Scenario,
     models: &[(ModelSpec, ModelRecord)],
     worker: &Program,
+    store: &ModelStore,
 ) -> anyhow::Result<Manifest> {
     let mut recorder = Recorder::new(scenario);
     let cases = scenario.cases.iter().enumerate().map(|(index, case)| {
@@ -126,7 +127,32 @@ pub(in crate::cmd) fn manifest(
         cases: cases.collect::<anyhow::Result<_>>()?,
         models: models.iter().map(|(_, record)| record.clone()).collect(),
         comparison: None,
+        quality: quality_plan(scenario, store)?,
     })
+}
+
+/// What quality is measured on, if it is.
+fn quality_plan(scenario: &Scenario, store: &ModelStore) -> anyhow::Result<Option<QualityPlan>> {
+    let Some(spec) = &scenario.quality else {
+        return Ok(None);
+    };
+    let base = match &spec.base {
+        BaseSpec::Own(format) => QualityBase::Own(format.clone()),
+        BaseSpec::File(path) => QualityBase::File {
+            path: path.display().to_string(),
+            sha256: store
+                .content(path, "the base")
+                .context("the base of [quality]")?
+                .1,
+        },
+    };
+    Ok(Some(QualityPlan {
+        corpus: spec.corpus.display().to_string(),
+        corpus_sha256: spec.corpus_sha256.clone(),
+        ctx: spec.ctx,
+        windows: spec.windows,
+        base,
+    }))
 }
 
 /// What this program is, and the hash of the one that works.
@@ -274,6 +300,10 @@ pub(in crate::cmd) fn differences(began: &Manifest, now: &Manifest) -> Vec<&'sta
         ("--set", began.scenario.overrides == now.scenario.overrides),
         ("a prompt file", prompts(began) == prompts(now)),
         ("a model file", hashes(began) == hashes(now)),
+        (
+            "the text or the base of [quality]",
+            began.quality == now.quality,
+        ),
         ("the program", began.binary.sha256 == now.binary.sha256),
     ];
     rows.into_iter()

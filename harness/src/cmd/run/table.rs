@@ -1,12 +1,14 @@
 //! What a run says in the terminal: one row a case.
 
 use crate::counter;
+use crate::quality;
 use crate::record::{CaseRecord, ENGINE, RepeatCommand, Run, Sample};
 use crate::simulate;
 use crate::stats;
 use crate::summary::{Summary, summaries};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
+use engine::quality::Figures;
 use std::fmt::Write as _;
 
 /// Shown for what nobody measured.
@@ -127,6 +129,42 @@ fn runs(summary: &Summary<'_>) -> String {
         }
     }
     text
+}
+
+/// How well the cases predict the scenario's text; nothing where that was not asked for.
+pub(super) fn quality(run: &Run) -> String {
+    let Some(promised) = &run.manifest.quality else {
+        return String::new();
+    };
+    let mut table = new_table();
+    table.set_header([
+        "case",
+        "KL divergence\nmean ± error",
+        "p99",
+        "same first\nchoice",
+        "perplexity\n± error",
+    ]);
+    let mut reasons = String::new();
+    for case in &run.manifest.cases {
+        let Some(record) = run.quality_record(case.index) else {
+            continue;
+        };
+        if let Some(reason) = record.missing() {
+            reasons += &(wrapped(&format!("{}: no quality: {reason}", case.name), "") + "\n");
+        }
+        let figures = record.figures();
+        let figure = |of: fn(&Figures) -> String| figures.map_or(UNKNOWN.into(), of);
+        table.add_row([
+            case.name.replace(' ', "\n"),
+            figure(|f| format!("{:.5} ± {:.5}", f.kld_mean, f.kld_mean_error)),
+            figure(|f| format!("{:.5}", f.kld_p99)),
+            figure(|f| format!("{:.2} %", 100.0 * f.top1_share)),
+            figure(|f| format!("{:.4} ± {:.4}", f.perplexity, f.perplexity_error)),
+        ]);
+    }
+    align_numbers(&mut table, 5);
+    let said = wrapped(&format!("quality: {}", quality::sentence(promised)), "");
+    format!("\n{said}\n{table}\n{reasons}")
 }
 
 /// What the simulation of each case counted, or why it did not; a line each.
