@@ -81,14 +81,25 @@ fn show(run: &Run) -> anyhow::Result<()> {
     print_disturbances(run)?;
     print(&table::quality(run))?;
     print(&table::simulated(run))?;
+    // Cases that differ in what llama.cpp has no option for have the same commands.
+    let mut seen: Vec<(String, Vec<&str>)> = Vec::new();
     for case in &run.manifest.cases {
         let commands = table::commands(&case.repeat);
-        if !commands.is_empty() {
-            print(&format!(
-                "\nthe same work by llama.cpp ({}):\n{commands}",
-                case.name
-            ))?;
+        match seen.iter_mut().find(|(known, _)| *known == commands) {
+            Some((_, names)) => names.push(&case.name),
+            None => seen.push((commands, vec![&case.name])),
         }
+    }
+    let all = seen.len() == 1;
+    for (commands, names) in seen.iter().filter(|(commands, _)| !commands.is_empty()) {
+        let names = match names.len() {
+            n if all && n > 1 => "all cases".to_owned(),
+            n if n > 3 => format!("{} and {} more", names[..3].join("; "), n - 3),
+            _ => names.join("; "),
+        };
+        print(&format!(
+            "\nthe same work by llama.cpp ({names}):\n{commands}"
+        ))?;
     }
     Ok(())
 }
