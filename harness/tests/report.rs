@@ -404,7 +404,7 @@ fn formats_stand_by_quality_size_and_speed() {
         assert!(page.contains(text), "\"{text}\" is missing");
     }
     assert!(
-        markdown.contains("| quant=Q4_1 | 0.005200 | 0.000260 | 0.046800 |"),
+        markdown.contains("| quant=\"Q4\\_1\" | 0.005200 | 0.000260 | 0.046800 |"),
         "{markdown}"
     );
 }
