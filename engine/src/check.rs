@@ -6,6 +6,7 @@ use crate::model::Config;
 use crate::options::Options;
 use crate::quantize::{self, Recipe, plan};
 use crate::simd;
+use crate::sparsity::Thresholds;
 use crate::topology::Topology;
 use std::path::Path;
 
@@ -38,6 +39,9 @@ pub fn model(options: &Options, path: &Path) -> Result<()> {
     let file = Gguf::open(path)?;
     Config::from_gguf(&file)?.context(options)?;
     plan(&file, &Recipe::from_options(options, &file)?)?;
+    if let Some(sparsity) = &options.sparsity {
+        Thresholds::of(sparsity, &file, Config::from_gguf(&file)?.n_layers())?;
+    }
     Ok(())
 }
 

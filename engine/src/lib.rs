@@ -33,6 +33,8 @@ pub mod matrix;
 
 pub mod kv;
 
+pub mod sparsity;
+
 pub mod model;
 
 pub mod check;

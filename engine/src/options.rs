@@ -3,12 +3,14 @@
 //! A field here is at once a TOML key under `[engine]`, a sweep axis, a CSV column and a `--set engine.<field>=`:
 //! the names come from serde, there is no second list.
 
+pub mod sparsity;
 pub mod speculation;
 
 use crate::error::{Error, Result};
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{self, IntoDeserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use sparsity::Sparsity;
 use speculation::Speculation;
 use std::fmt;
 use std::path::PathBuf;
@@ -68,6 +70,9 @@ pub struct Options {
     /// Speculative decoding; none without the table.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub speculation: Option<Speculation>,
+    /// Activation sparsity, which changes what the model says; none without the table.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sparsity: Option<Sparsity>,
 }
 
 impl Default for Options {
@@ -93,6 +98,7 @@ impl Default for Options {
             barrier_spins: 20_000,
             stage_clock: true,
             speculation: None,
+            sparsity: None,
         }
     }
 }
@@ -163,7 +169,10 @@ impl Options {
         };
         range("batch", self.batch, 1, BATCH_MAX)?;
         range("tail_percent", self.tail_percent, 0, 100)?;
-        self.speculation.as_ref().map_or(Ok(()), Speculation::check)
+        self.speculation
+            .as_ref()
+            .map_or(Ok(()), Speculation::check)?;
+        self.sparsity.as_ref().map_or(Ok(()), Sparsity::check)
     }
 }
 

@@ -8,6 +8,7 @@ use crate::options::Options;
 use crate::pool::Pool;
 use crate::quant::FORMATS;
 use crate::quantize::Observer;
+use crate::sparsity::{LayerCount, Magnitudes, Site, SiteCount, Telemetry};
 use crate::stage::{Ledger, Listener, Stage, StageClock, StageTimes};
 
 /// Time and bytes of the passes since they were last taken.
@@ -36,6 +37,9 @@ pub struct Session<'a> {
     position: usize,
     stats: Stats,
     observer: Option<Observer>,
+    magnitudes: Option<Magnitudes>,
+    /// What took part at the sites of sparsity, `[layers][sites]`.
+    counts: Vec<SiteCount>,
 }
 
 impl<'a> Session<'a> {
@@ -61,6 +65,8 @@ impl<'a> Session<'a> {
             position: 0,
             stats: Stats::default(),
             observer: None,
+            magnitudes: None,
+            counts: Vec::new(),
         })
     }
 
@@ -84,14 +90,15 @@ impl<'a> Session<'a> {
         self.kv.bytes() as u64
     }
 
-    /// Appends `tokens`, in batches, and gives the logits after the last one, `[n_vocab]`.
+    /// Appends `tokens`, in batches, and gives the logits after the last one, `[n_vocab]`. Several tokens are computed
+    /// densely, one alone with the sparsity that the model was loaded with.
     ///
     /// # Errors
     /// When there are none, one is not in the vocabulary, or the context is full; the sequence is then unchanged.
     pub fn prefill(&mut self, tokens: &[u32]) -> Result<&[f32]> {
         self.check(tokens)?;
         for batch in tokens.chunks(self.batch) {
-            self.pass(batch);
+            self.pass(batch, tokens.len() == 1);
         }
         let last = (tokens.len() - 1) % self.batch;
         let batch = &tokens[tokens.len() - 1 - last..];
@@ -109,7 +116,7 @@ impl<'a> Session<'a> {
     }
 
     /// Appends `tokens` and gives the logits after each one from the `first` on to `each(index, logits)`, which may change
-    /// them; its time is booked as sampling.
+    /// them; its time is booked as sampling. With sparsity the tokens go through one by one.
     ///
     /// # Errors
     /// As [`Session::prefill`].
@@ -121,12 +128,14 @@ impl<'a> Session<'a> {
     ) -> Result<()> {
         self.check(tokens)?;
         let n_vocab = self.model.config().n_vocab;
-        for (i, batch) in tokens.chunks(self.batch).enumerate() {
-            self.pass(batch);
-            let base = i * self.batch;
+        let sparse = self.model.sparse.is_some();
+        let batch_max = if sparse { 1 } else { self.batch };
+        for (i, batch) in tokens.chunks(batch_max).enumerate() {
+            self.pass(batch, sparse);
+            let base = i * batch_max;
             let wanted = first.saturating_sub(base).min(batch.len())..batch.len();
-            for from in wanted.clone().step_by(HEAD_TOKENS.min(self.batch)) {
-                let to = wanted.end.min(from + HEAD_TOKENS.min(self.batch));
+            for from in wanted.clone().step_by(HEAD_TOKENS.min(batch_max)) {
+                let to = wanted.end.min(from + HEAD_TOKENS.min(batch_max));
                 self.head(batch, from..to);
                 let mut clock = StageClock::new(true, self.buffers.listener);
                 clock.start();
@@ -209,6 +218,31 @@ impl<'a> Session<'a> {
         self.observer.as_ref()
     }
 
+    /// Counts the magnitudes at every site that sparsity can have a threshold for, from now on, in passes over several tokens.
+    pub fn observe_magnitudes(&mut self) {
+        self.magnitudes = Some(self.model.magnitudes(self.pool.threads()));
+    }
+
+    /// What was counted since [`Session::observe_magnitudes`]; `None` without it.
+    pub fn magnitudes(&self) -> Option<&Magnitudes> {
+        self.magnitudes.as_ref()
+    }
+
+    /// What took part at the sites of sparsity since the last call; `None` where the model has none.
+    pub fn take_sparsity(&mut self) -> Option<Telemetry> {
+        self.model.sparse.as_ref()?;
+        let counts = std::mem::take(&mut self.counts).into_iter().enumerate();
+        let sites = counts.filter(|(_, count)| count.channels > 0);
+        let sites = sites.map(|(i, count)| LayerCount {
+            layer: i / Site::ALL.len(),
+            site: Site::ALL[i % Site::ALL.len()],
+            count,
+        });
+        Some(Telemetry {
+            sites: sites.collect(),
+        })
+    }
+
     /// Forgets all tokens from position `len` on. Costs nothing.
     ///
     /// # Panics
@@ -253,9 +287,11 @@ impl<'a> Session<'a> {
     }
 
     /// One batch through the layers.
-    fn pass(&mut self, tokens: &[u32]) {
+    fn pass(&mut self, tokens: &[u32], sparse: bool) {
         let pass = Pass {
             observer: self.observer.as_ref(),
+            magnitudes: self.magnitudes.as_ref(),
+            sparse,
             ..self.at(tokens, self.position)
         };
         self.pool.run(&|ctx| pass.layers(ctx));
@@ -281,6 +317,8 @@ impl<'a> Session<'a> {
             bits: self.bits,
             first_step: self.buffers.next_steps(self.model),
             observer: None,
+            magnitudes: None,
+            sparse: false,
         }
     }
 
@@ -292,6 +330,11 @@ impl<'a> Session<'a> {
             times.add(&tally.times);
             self.stats.ledger.add(&tally.ledger);
             *tally = Default::default();
+        }
+        let counts = self.buffers.sparse.counts.values_mut();
+        self.counts.resize(counts.len(), SiteCount::default());
+        for (all, count) in self.counts.iter_mut().zip(counts) {
+            all.add(&std::mem::take(count));
         }
         times.ns.iter_mut().for_each(|ns| *ns /= threads);
         self.stats.stages.add(&times);

@@ -95,6 +95,9 @@ impl StageTimes {
 pub struct Ledger {
     /// Weight bytes streamed, scales included.
     pub weight_bytes: u64,
+    /// Weight bytes that sparsity left out: what the same passes would have read besides.
+    #[serde(default)]
+    pub skipped_bytes: u64,
     /// KV cache bytes read.
     pub kv_read_bytes: u64,
     /// KV cache bytes written.
@@ -107,6 +110,7 @@ impl Ledger {
     /// Element-wise sum.
     pub fn add(&mut self, other: &Ledger) {
         self.weight_bytes += other.weight_bytes;
+        self.skipped_bytes += other.skipped_bytes;
         self.kv_read_bytes += other.kv_read_bytes;
         self.kv_write_bytes += other.kv_write_bytes;
         self.activation_bytes += other.activation_bytes;

@@ -99,6 +99,11 @@ fn result_row(run: &Run, summary: &Summary<'_>) -> anyhow::Result<Vec<(String, S
         ),
         ("acceptance_median", median(Sample::acceptance)),
         ("tokens_per_pass_median", median(Sample::tokens_per_pass)),
+        ("active_share_median", median(Sample::active_share)),
+        (
+            "skipped_bytes_per_token",
+            median(Sample::skipped_bytes_per_token),
+        ),
         ("load_ms_median", median(|s| s.load_ms)),
         (
             "peak_rss_bytes_median",

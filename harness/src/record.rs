@@ -12,6 +12,7 @@ mod probe;
 mod quality;
 mod rates;
 mod simulated;
+mod sparsity;
 mod speculation;
 
 pub use comparison::{
@@ -26,6 +27,7 @@ pub use quality::{Quality, QualityBase, QualityPlan, QualityRecord};
 pub use simulated::{
     CacheShape, Counts, Simulated, SimulatedPhase, SimulatedRecord, Simulation, StageCounts,
 };
+pub use sparsity::{active_share, by_layer, by_site};
 pub use speculation::{Terms, acceptance_by_position, pass_costs, plain_pass_ns};
 
 use crate::host::HostFacts;
@@ -209,6 +211,9 @@ pub struct Sample {
     /// What was drafted and kept in these, where the scenario asks for speculation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speculation: Option<Telemetry>,
+    /// What took part at every site in these, where the scenario asks for sparsity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sparsity: Option<engine::sparsity::Telemetry>,
     /// Threads that worked.
     pub threads: Option<u32>,
     /// CPUs the threads were pinned to, in thread order; empty if not pinned.
@@ -574,6 +579,7 @@ pub(crate) mod tests {
             prefill: Some(PassStats::default()),
             decode: Some(decode),
             speculation: None,
+            sparsity: None,
             threads: Some(2),
             cpus: vec![0, 1],
             isa: Some("avx2".into()),

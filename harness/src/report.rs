@@ -8,6 +8,7 @@ mod html;
 mod markdown;
 mod plots;
 mod quality;
+mod sparsity;
 mod speculation;
 mod sweep;
 mod tables;

@@ -150,6 +150,9 @@ pub struct Outcome {
     /// What was drafted and kept, where the job asks for speculation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speculation: Option<Telemetry>,
+    /// What took part at every site while tokens were generated, where the job asks for sparsity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sparsity: Option<engine::sparsity::Telemetry>,
     /// Threads that worked.
     pub threads: Option<u32>,
     /// CPUs they were pinned to; empty if not pinned.

@@ -10,10 +10,12 @@ pub mod cache;
 mod dot;
 mod gemm;
 mod ops;
+mod strip;
 
 pub use attend::{Attend, CHUNK, Partial, ROWS_MAX, room_len};
 pub use dot::STREAMS;
 pub use gemm::{FEW_TOKENS, PAIR};
+pub use strip::{Active, STRIP, STRIPS_MAX, Strips};
 
 use crate::error::Result;
 use crate::options::{Isa, KvType, Options, SideBySide};
@@ -152,6 +154,35 @@ pub trait Kernels: Send + Sync {
         out: &mut [[f32; LANES]],
     );
 
+    /// Sums of the channels `active` of `strips`, each times its value, in their order; `out`, `[strips][32 positions][16
+    /// blocks]`, is overwritten.
+    ///
+    /// # Panics
+    /// If a channel is not there, `out` does not have the length of a channel, one has more than [`STRIPS_MAX`] strips, or
+    /// the format is none of blocks of 32 codes with one scale.
+    fn add_channels(&self, format: u32, strips: Strips<'_>, active: &[Active], out: &mut [f32]);
+
+    /// Products of the channels `active` of `strips` with `x`, as [`Kernels::arrange`] gives it; their values are not asked
+    /// for.
+    ///
+    /// # Panics
+    /// If a channel is not there, `x` does not have the length of a channel, `out` has not one output for each, or the format
+    /// is none of blocks of 32 codes with one scale.
+    fn dot_channels(
+        &self,
+        format: u32,
+        strips: Strips<'_>,
+        active: &[Active],
+        x: &[f32],
+        out: &mut [f32],
+    );
+
+    /// Puts `x` in the order of strips, `[strips][32 positions][16 blocks]`; zeros follow it.
+    fn arrange(&self, x: &[f32], out: &mut [f32]);
+
+    /// Adds up the sums of a strip that stand `stride` values apart in `parts`, and puts them in the order of outputs.
+    fn collect(&self, parts: &[f32], stride: usize, out: &mut [f32; STRIP]);
+
     /// Root-mean-square norm (Zhang and Sennrich 2019): `out = x / rms(x) * weight`.
     fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
 
@@ -240,6 +271,28 @@ macro_rules! dot_match {
             }
         }
 
+        fn add_any<S: Simd>(s: S, format: u32, strips: Strips<'_>, active: &[Active], reading: Reading, out: &mut [f32]) {
+            match format {
+                $(quant::$c::ID => strip::add::<S, quant::$c>(s, strips, active, reading, out),)*
+                _ => unreachable!("format {format} is none of codes; the loader checks"),
+            }
+        }
+
+        fn dot_channels_any<S: Simd>(
+            s: S,
+            format: u32,
+            strips: Strips<'_>,
+            active: &[Active],
+            x: &[f32],
+            reading: Reading,
+            out: &mut [f32],
+        ) {
+            match format {
+                $(quant::$c::ID => strip::dot::<S, quant::$c>(s, strips, active, x, reading, out),)*
+                _ => unreachable!("format {format} is none of codes; the loader checks"),
+            }
+        }
+
         #[inline(always)]
         fn pack_any(format: u32, rows: [&[u8]; LANES], panel: &mut [u8]) {
             match format {
@@ -288,6 +341,31 @@ impl<S: Simd> Kernels for On<S> {
         out: &mut [[f32; LANES]],
     ) {
         dot_batch_any(self.s, format, panels, k, x, self.reading, out);
+    }
+    fn add_channels(&self, format: u32, strips: Strips<'_>, active: &[Active], out: &mut [f32]) {
+        add_any(self.s, format, strips, active, self.reading, out);
+    }
+    fn dot_channels(
+        &self,
+        format: u32,
+        strips: Strips<'_>,
+        active: &[Active],
+        x: &[f32],
+        out: &mut [f32],
+    ) {
+        dot_channels_any(self.s, format, strips, active, x, self.reading, out);
+    }
+    fn arrange(&self, x: &[f32], out: &mut [f32]) {
+        self.s.vectorize(
+            #[inline(always)]
+            || strip::arrange(x, out),
+        );
+    }
+    fn collect(&self, parts: &[f32], stride: usize, out: &mut [f32; STRIP]) {
+        self.s.vectorize(
+            #[inline(always)]
+            || strip::collect(parts, stride, out),
+        );
     }
     fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
         let s = self.s;

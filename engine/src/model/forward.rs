@@ -9,134 +9,17 @@
 //! is summed by one thread in one order, and attention is merged chunk by chunk in the order of positions.
 #![allow(unsafe_code)]
 
-use super::attention::Scratch;
-use super::config::Rope;
+use super::buffers::{Buffers, REDUNDANT_TOKENS};
 use super::weights::{Layer, Model};
 use crate::kernel::{Bits, TILE_TOKENS};
 use crate::kv::Kv;
 use crate::matrix::{Activations, Bank, Matrix, row, tail_panels};
-use crate::options::Options;
-use crate::pool::{Ctx, SharedBuf, Tails};
+use crate::pool::Ctx;
 use crate::quantize::Observer;
 use crate::simd::LANES;
-use crate::stage::{Ledger, Listener, Stage, StageClock, StageTimes};
+use crate::sparsity::{Magnitudes, Site};
+use crate::stage::{Ledger, Stage, StageClock};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, Ordering};
-
-/// Up to this many tokens every thread quantises all activations itself instead of waiting for the others' shares.
-const REDUNDANT_TOKENS: usize = 4;
-
-/// Tokens whose logits are computed at a time.
-pub(crate) const HEAD_TOKENS: usize = 8;
-
-/// Steps of a layer that hand out panels: q, k, v; o; gate and up; down.
-const STEPS_PER_LAYER: u32 = 4;
-
-/// What one thread did in a pass.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Tally {
-    pub(crate) times: StageTimes,
-    pub(crate) ledger: Ledger,
-}
-
-/// All memory of passes, allocated once; shapes in tokens of a batch unless said otherwise.
-pub(crate) struct Buffers {
-    /// Residual stream, `[tokens][n_embd]`.
-    x: SharedBuf<f32>,
-    /// Queries, keys and values, `[tokens][q_dim + 2 kv_dim]`.
-    pub(super) qkv: SharedBuf<f32>,
-    /// Attention output, `[tokens][q_dim]`.
-    pub(super) attn: SharedBuf<f32>,
-    /// Activated feed-forward values, `[tokens][n_ff]`.
-    ff: SharedBuf<f32>,
-    /// What a block gave, before its norm, `[tokens][n_embd]`; empty where models add it at once.
-    block: SharedBuf<f32>,
-    /// `[HEAD_TOKENS][n_vocab]`.
-    pub(crate) logits: SharedBuf<f32>,
-    /// Quantised activations of a batch.
-    batch: Activations,
-    /// Quantised activations of a few tokens, one set per thread.
-    own: Vec<Activations>,
-    /// Working memory of attention.
-    pub(super) attention: Scratch,
-    /// Cosines and sines of each of the model's encodings, `[ctx][rope dims / 2]` pairs.
-    pub(super) ropes: Vec<Vec<[f32; 2]>>,
-    /// What each thread did in the last pass.
-    pub(crate) tallies: SharedBuf<Tally>,
-    /// Panels that any thread may multiply, and the number of the last step that gave some out.
-    tails: Tails,
-    steps: AtomicU32,
-    tail_percent: usize,
-    wait_prefetch_bytes: usize,
-    stage_clock: bool,
-    /// Hears of the stages, on every thread.
-    pub(crate) listener: Option<Listener>,
-}
-
-impl Buffers {
-    pub(crate) fn new(
-        model: &Model,
-        threads: usize,
-        batch: usize,
-        ctx: usize,
-        options: &Options,
-    ) -> Buffers {
-        let c = &model.config;
-        let width = c.n_embd.max(c.n_ff).max(c.q_dim());
-        Buffers {
-            x: SharedBuf::new(batch * c.n_embd),
-            qkv: SharedBuf::new(batch * (c.q_dim() + 2 * c.kv_dim())),
-            attn: SharedBuf::new(batch * c.q_dim()),
-            ff: SharedBuf::new(batch * c.n_ff),
-            block: SharedBuf::new(if c.arch.post_norms {
-                batch * c.n_embd
-            } else {
-                0
-            }),
-            logits: SharedBuf::new(HEAD_TOKENS.min(batch) * c.n_vocab),
-            batch: Activations::new(batch, width),
-            own: (0..threads)
-                .map(|_| Activations::new(REDUNDANT_TOKENS, width))
-                .collect(),
-            attention: Scratch::new(c, threads, batch, ctx),
-            ropes: c
-                .ropes
-                .iter()
-                .zip(&model.rope_factors)
-                .map(|(rope, factors)| rope_table(rope, factors, ctx))
-                .collect(),
-            tallies: SharedBuf::new(threads),
-            tails: Tails::new(threads),
-            steps: AtomicU32::new(0),
-            tail_percent: options.tail_percent,
-            wait_prefetch_bytes: options.wait_prefetch_bytes,
-            stage_clock: options.stage_clock,
-            listener: None,
-        }
-    }
-
-    /// The number of the first step of a new pass, and as many more for it as `model` needs.
-    pub(crate) fn next_steps(&self, model: &Model) -> u32 {
-        let steps = STEPS_PER_LAYER * model.layers.len() as u32;
-        self.steps.fetch_add(steps.max(1), Ordering::Relaxed)
-    }
-}
-
-/// Cosine and sine of every position and frequency, times the magnitude.
-fn rope_table(rope: &Rope, factors: &[Vec<f32>; 2], ctx: usize) -> Vec<[f32; 2]> {
-    let factors = &factors[usize::from(ctx > rope.original_context)];
-    let frequency = |i: usize| {
-        let exponent = -2.0 * i as f64 / rope.dims as f64;
-        let factor = factors.get(i).map_or(1.0, |&f| f64::from(f));
-        f64::from(rope.base).powf(exponent) / factor / f64::from(rope.linear_factor)
-    };
-    let frequencies: Vec<f64> = (0..rope.dims / 2).map(frequency).collect();
-    let magnitude = f64::from(rope.magnitude);
-    (0..ctx)
-        .flat_map(|p| frequencies.iter().map(move |f| (p as f64 * f).sin_cos()))
-        .map(|(sin, cos)| [(cos * magnitude) as f32, (sin * magnitude) as f32])
-        .collect()
-}
 
 /// One pass of `tokens` at positions `start ..` through the model.
 pub(crate) struct Pass<'a> {
@@ -153,6 +36,10 @@ pub(crate) struct Pass<'a> {
     pub(crate) first_step: u32,
     /// Hears the inputs of the matrices of every step.
     pub(crate) observer: Option<&'a Observer>,
+    /// Hears magnitudes at every site.
+    pub(crate) magnitudes: Option<&'a Magnitudes>,
+    /// Whether channels may be left out; the pass then has one token.
+    pub(crate) sparse: bool,
 }
 
 /// What a thread carries through a pass.
@@ -185,19 +72,27 @@ impl Pass<'_> {
         }
         w.clock.lap(Stage::Embed);
         let layers = &self.model.layers;
-        self.barrier_before(&mut w, &[&layers[0].q, &layers[0].k, &layers[0].v]);
+        self.barrier_before_layer(&mut w, 0);
         for (l, layer) in layers.iter().enumerate() {
             if self.skipped[l] {
                 continue;
             }
             self.attention_block(&mut w, l, layer);
-            self.feed_forward_block(&mut w, layer);
-            match layers.get(l + 1) {
-                Some(next) => self.barrier_before(&mut w, &[&next.q, &next.k, &next.v]),
-                None => self.barrier_before(&mut w, &[&self.model.head]),
-            }
+            self.feed_forward_block(&mut w, l, layer);
+            self.barrier_before_layer(&mut w, l + 1);
         }
         self.finish(w);
+    }
+
+    /// Waits for the others before layer `l`, or behind the last one.
+    fn barrier_before_layer(&self, w: &mut Worker<'_>, l: usize) {
+        match self.model.layers.get(l) {
+            Some(next) => {
+                let next = [&next.q, &next.k, &next.v];
+                self.barrier_before(w, self.panels(l, Site::Qkv, &next))
+            }
+            None => self.barrier_before(w, &[&self.model.head]),
+        }
     }
 
     /// Logits of the tokens `outputs` (at most [`HEAD_TOKENS`]) of the pass just made. To be called on every thread.
@@ -205,7 +100,7 @@ impl Pass<'_> {
         let mut w = self.worker(ctx);
         let (model, b) = (self.model, self.buffers);
         let n = outputs.len();
-        let act = self.quantise(&mut w, n, model.config.n_embd, |t, out| {
+        let act = self.quantise(&mut w, n, model.config.n_embd, None, |t, out| {
             // SAFETY: the residual stream is only read here.
             let x = unsafe { b.x.read(row(outputs.start + t, model.config.n_embd)) };
             model
@@ -255,12 +150,13 @@ impl Pass<'_> {
     }
 
     /// Fills and quantises rows of `cols` activations for `n` tokens: all of them for itself when they are few, the
-    /// thread's share for everybody when they are many.
-    fn quantise(
+    /// thread's share for everybody when they are many. Those of a layer's site are heard by whoever observes.
+    pub(super) fn quantise(
         &self,
         w: &mut Worker<'_>,
         n: usize,
         cols: usize,
+        site: Option<(usize, Site)>,
         fill: impl Fn(usize, &mut [f32]),
     ) -> &Activations {
         let own = n <= REDUNDANT_TOKENS;
@@ -280,11 +176,10 @@ impl Pass<'_> {
             unsafe {
                 act.set(&*self.model.kernels, t, n, cols, |out| {
                     fill(t, out);
-                    if let Some(observer) = self.observer
+                    if let Some((l, site)) = site
                         && (!own || w.ctx.index == 0)
                     {
-                        let step = w.step.wrapping_sub(self.first_step);
-                        observer.add(w.ctx.index, step as usize, out);
+                        self.observe(w.ctx.index, l, site, out);
                     }
                 })
             };
@@ -315,7 +210,7 @@ impl Pass<'_> {
 
     /// Hands out `total` panels for `n` tokens: gives `work` this thread's part but for its tail, then what is left of all
     /// tails.
-    fn share_panels(
+    pub(super) fn share_panels(
         &self,
         w: &mut Worker<'_>,
         total: usize,
@@ -343,7 +238,7 @@ impl Pass<'_> {
     }
 
     /// Multiplies this thread's part of the rows of `matrices`, taken as one, and gives `sink(row, token, outputs)`.
-    fn project(
+    pub(super) fn project(
         &self,
         w: &mut Worker<'_>,
         matrices: &[&Matrix],
@@ -371,31 +266,48 @@ impl Pass<'_> {
         });
     }
 
-    /// `x += scale W act` for this thread's rows; with `norm`, `x += norm(W act)` for this thread's tokens.
-    fn project_to_residual(
+    /// `W x` of the rows that `fill` writes, at a site of layer `l`: this thread's rows of `matrices`, taken as one, go to
+    /// `sink(row, token, outputs)`.
+    fn product(
         &self,
         w: &mut Worker<'_>,
-        m: &Matrix,
-        act: &Activations,
+        (l, site): (usize, Site),
+        matrices: &[&Matrix],
+        fill: impl Fn(usize, &mut [f32]),
+        sink: impl FnMut(usize, usize, &[f32]),
+    ) {
+        if let Some(m) = self.channels(l, site) {
+            let rows = matrices.iter().map(|m| m.rows).sum();
+            self.project_channels(w, (l, site), m, rows, |out| fill(0, out), sink);
+        } else {
+            let n = self.tokens.len();
+            let act = self.quantise(w, n, matrices[0].cols, Some((l, site)), fill);
+            self.project(w, matrices, act, n, sink);
+        }
+        w.clock.lap(site.stage());
+    }
+
+    /// `x += scale y` of the outputs that `product` gives its sink; with `norm`, `x += norm(y)` for this thread's tokens.
+    fn add_to_residual(
+        &self,
+        w: &mut Worker<'_>,
         norm: &[f32],
-        stage: Stage,
+        product: impl FnOnce(&mut Worker<'_>, &mut dyn FnMut(usize, usize, &[f32])),
     ) {
         let (c, b, n) = (&self.model.config, self.buffers, self.tokens.len());
         if norm.is_empty() {
-            self.project(w, &[m], act, n, |r, t, y| {
+            return product(w, &mut |r, t, y| {
                 let at = t * c.n_embd + r;
                 // SAFETY: each row belongs to one thread; all have read the stream before the last barrier.
                 let x = unsafe { b.x.write(at..at + y.len()) };
                 each(x, y, |x, y| *x += c.residual_scale * y);
             });
-            return w.clock.lap(stage);
         }
-        self.project(w, &[m], act, n, |r, t, y| {
+        product(w, &mut |r, t, y| {
             let at = t * c.n_embd + r;
             // SAFETY: each row belongs to one thread.
             each(unsafe { b.block.write(at..at + y.len()) }, y, |b, y| *b = y);
         });
-        w.clock.lap(stage);
         w.barrier();
         for t in w.ctx.share(n) {
             // SAFETY: the block was written before the last barrier; each token belongs to one thread, and all have read
@@ -408,7 +320,7 @@ impl Pass<'_> {
     }
 
     /// Norm of the residual stream of token `t`.
-    fn normed(&self, t: usize, weight: &[f32], out: &mut [f32]) {
+    pub(super) fn normed(&self, t: usize, weight: &[f32], out: &mut [f32]) {
         let c = &self.model.config;
         // SAFETY: the stream is written only between other barriers.
         let x = unsafe { self.buffers.x.read(row(t, c.n_embd)) };
@@ -416,44 +328,80 @@ impl Pass<'_> {
     }
 
     fn attention_block(&self, w: &mut Worker<'_>, l: usize, layer: &Layer) {
-        let (c, b, n) = (&self.model.config, self.buffers, self.tokens.len());
+        let (c, b) = (&self.model.config, self.buffers);
         let width = c.q_dim() + 2 * c.kv_dim();
-        let act = self.quantise(w, n, c.n_embd, |t, out| {
-            self.normed(t, &layer.attn_norm, out)
-        });
-        self.project(w, &[&layer.q, &layer.k, &layer.v], act, n, |r, t, y| {
-            let at = t * width + r;
-            // SAFETY: each row belongs to one thread.
-            each(unsafe { b.qkv.write(at..at + y.len()) }, y, |b, y| *b = y);
-        });
-        w.clock.lap(Stage::Qkv);
+        self.product(
+            w,
+            (l, Site::Qkv),
+            &[&layer.q, &layer.k, &layer.v],
+            |t, out| self.normed(t, &layer.attn_norm, out),
+            |r, t, y| {
+                let at = t * width + r;
+                // SAFETY: each row belongs to one thread.
+                each(unsafe { b.qkv.write(at..at + y.len()) }, y, |b, y| *b = y);
+            },
+        );
         w.barrier();
         self.rotate(w, l);
         w.clock.lap(Stage::Attention);
         w.barrier();
         self.attend(w, l);
-        self.barrier_before(w, &[&layer.o]);
-        let act = self.quantise(w, n, c.q_dim(), |t, out| {
-            // SAFETY: written before the last barrier.
-            out.copy_from_slice(unsafe { b.attn.read(row(t, c.q_dim())) });
+        self.barrier_before(w, self.panels(l, Site::O, &[&layer.o]));
+        self.add_to_residual(w, &layer.attn_post_norm, |w, sink| {
+            let fill = |t: usize, out: &mut [f32]| {
+                // SAFETY: written before the last barrier.
+                out.copy_from_slice(unsafe { b.attn.read(row(t, c.q_dim())) });
+            };
+            self.product(w, (l, Site::O), &[&layer.o], fill, sink);
         });
-        self.project_to_residual(w, &layer.o, act, &layer.attn_post_norm, Stage::AttnOut);
-        self.barrier_before(w, &[&layer.gate]);
+        self.barrier_before(w, self.panels(l, Site::GateUp, &[&layer.gate]));
     }
 
-    fn feed_forward_block(&self, w: &mut Worker<'_>, layer: &Layer) {
+    fn feed_forward_block(&self, w: &mut Worker<'_>, l: usize, layer: &Layer) {
+        let (c, b) = (&self.model.config, self.buffers);
+        if let Some(up) = self.channels(l, Site::Gate) {
+            return self.add_to_residual(w, &layer.ffn_post_norm, |w, sink| {
+                self.gated_block(w, l, up, sink);
+                w.clock.lap(Stage::Down);
+            });
+        }
+        match self.channels(l, Site::GateUp) {
+            Some(m) => self.gate_up_channels(w, l, m),
+            None => self.gate_up(w, l, layer),
+        }
+        self.barrier_before(w, self.panels(l, Site::Down, &[&layer.down]));
+        self.add_to_residual(w, &layer.ffn_post_norm, |w, sink| {
+            let thread = w.ctx.index;
+            let fill = |t: usize, out: &mut [f32]| {
+                // SAFETY: written before the last barrier.
+                out.copy_from_slice(unsafe { b.ff.read(row(t, c.n_ff)) });
+                self.mask(thread, l, out);
+            };
+            self.product(w, (l, Site::Down), &[&layer.down], fill, sink);
+        });
+    }
+
+    /// Gate and up projections, activated.
+    fn gate_up(&self, w: &mut Worker<'_>, l: usize, layer: &Layer) {
         let (c, b, n) = (&self.model.config, self.buffers, self.tokens.len());
         let kernels = &*self.model.kernels;
-        let act = self.quantise(w, n, c.n_embd, |t, out| {
+        let act = self.quantise(w, n, c.n_embd, Some((l, Site::GateUp)), |t, out| {
             self.normed(t, &layer.ffn_norm, out)
         });
         let pair = [&layer.gate, &layer.up];
         self.share_panels(w, layer.gate.panels(), n, |w, panels| {
-            let ledger = &mut w.ledger;
+            let (thread, ledger) = (w.ctx.index, &mut w.ledger);
             self.bank()
                 .multiply(pair, panels, act, n, ledger, |r, t, [gate, up]| {
-                    kernels.gate(c.arch.activation, gate, up);
                     let len = LANES.min(c.n_ff - r);
+                    if self.magnitudes.is_some() {
+                        let mut activated = gate.to_vec();
+                        kernels.gate(c.arch.activation, &mut activated, &vec![[1.0; LANES]; gate.len()]);
+                        for activated in &activated {
+                            self.observe(thread, l, Site::Gate, &activated[..len]);
+                        }
+                    }
+                    kernels.gate(c.arch.activation, gate, up);
                     for (i, gate) in gate.iter().enumerate() {
                         let at = (t + i) * c.n_ff + r;
                         // SAFETY: each row belongs to one thread.
@@ -463,34 +411,6 @@ impl Pass<'_> {
                 });
         });
         w.clock.lap(Stage::GateUp);
-        self.barrier_before(w, &[&layer.down]);
-        let act = self.quantise(w, n, c.n_ff, |t, out| {
-            // SAFETY: written before the last barrier.
-            out.copy_from_slice(unsafe { b.ff.read(row(t, c.n_ff)) });
-        });
-        self.project_to_residual(w, &layer.down, act, &layer.ffn_post_norm, Stage::Down);
-    }
-}
-
-impl Model {
-    /// An observer of the steps of a pass, by the names of the tensors that share their inputs.
-    pub(crate) fn observer(&self, threads: usize) -> Observer {
-        let has = |name: &String| self.gguf().tensor(name).is_some();
-        let step = |l: usize, parts: &[&str]| -> Vec<String> {
-            let names = parts.iter().map(|part| format!("blk.{l}.{part}.weight"));
-            names.filter(has).collect()
-        };
-        let names = (0..self.layers.len())
-            .flat_map(|l| {
-                [
-                    step(l, &["attn_q", "attn_k", "attn_v", "attn_qkv"]),
-                    step(l, &["attn_output"]),
-                    step(l, &["ffn_gate", "ffn_up"]),
-                    step(l, &["ffn_down"]),
-                ]
-            })
-            .collect();
-        Observer::new(names, threads)
     }
 }
 

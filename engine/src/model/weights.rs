@@ -11,6 +11,7 @@ use crate::pool::Pool;
 use crate::quant::{FORMATS, FormatInfo};
 use crate::quantize::{self, Planned, Recipe};
 use crate::simd::LANES;
+use crate::sparsity::Sparse;
 use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
@@ -57,12 +58,14 @@ pub struct Model {
     embedding_format: &'static FormatInfo,
     /// The embedding where it is not as in the file, else empty.
     embedding: Vec<u8>,
+    /// Matrices by channels, some of which are left out.
+    pub(crate) sparse: Option<Sparse>,
 }
 
 /// A matrix and where its rows stand: in which tensor of the file, and from which row on.
-struct Source {
-    tensor: usize,
-    first_row: usize,
+pub(super) struct Source {
+    pub(super) tensor: usize,
+    pub(super) first_row: usize,
 }
 
 /// Collects the matrices of a model in the order a pass reads them, and what has been used of the file.
@@ -138,9 +141,11 @@ impl Model {
             tensors,
             embedding_format,
             embedding: Vec::new(),
+            sparse: None,
         };
         model.encode_embedding(embedding, pool)?;
         model.pack(&sources, pool)?;
+        model.sparse = model.load_sparse(&sources, pool, options)?;
         Ok(model)
     }
 
@@ -159,7 +164,7 @@ impl Model {
         &self.tensors
     }
 
-    /// Architecture, size and the format that most bytes are stored in: `llama 135M Q4_1`.
+    /// Architecture, size and the format that most bytes are stored in, `llama 135M Q4_1`; with sparsity that it is lossy.
     pub fn description(&self) -> String {
         let n_params: u64 = self.tensors.iter().map(|t| t.from.n_values()).sum();
         let size = match n_params {
@@ -168,7 +173,11 @@ impl Model {
             _ => format!("{:.1}B", n_params as f64 / 1e9),
         };
         let format = quantize::main_format(&self.tensors);
-        format!("{} {size} {format}", self.config.arch.name)
+        let lossy = match self.sparse {
+            Some(_) => ", sparse (lossy)",
+            None => "",
+        };
+        format!("{} {size} {format}{lossy}", self.config.arch.name)
     }
 
     /// Instruction set of the kernels.
@@ -179,6 +188,12 @@ impl Model {
     /// Bytes of all packed matrices: what one decoded token reads of the weights.
     pub fn weight_bytes(&self) -> u64 {
         self.arena.bytes().len() as u64
+    }
+
+    /// Bytes of matrices that are there a second time, by channels.
+    pub fn by_channels_bytes(&self) -> u64 {
+        let all = self.sparse.iter().flat_map(Sparse::matrices);
+        all.map(|m| m.bytes() as u64).sum()
     }
 
     /// Bytes of the weights that are backed by huge pages; `None` where the system does not say.

@@ -264,6 +264,17 @@ unsafe impl Simd for Avx2 {
         both!(_mm256_castsi256_ps, a)
     }
     #[inline(always)]
+    fn f_lookup(self, table: Self::F, index: Self::I) -> Self::F {
+        // SAFETY: the witness guarantees the CPU feature. Permutations look at three bits; the fourth becomes the sign, by
+        // which a half of the table is chosen.
+        index.map(|i| unsafe {
+            let low = _mm256_permutevar8x32_ps(table[0], i);
+            let high = _mm256_permutevar8x32_ps(table[1], i);
+            let fourth = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(i));
+            _mm256_blendv_ps(low, high, fourth)
+        })
+    }
+    #[inline(always)]
     unsafe fn i_store_i8(self, p: *mut i8, v: Self::I) {
         // SAFETY: writable for 16 bytes by contract; the packs saturate, which lanes in range never reach.
         unsafe {
@@ -295,6 +306,10 @@ unsafe impl Simd for Avx2 {
         })
     }
 
+    #[inline(always)]
+    fn b_as_i(self, v: Self::B) -> Self::I {
+        v
+    }
     #[inline(always)]
     fn b_zero(self) -> Self::B {
         // SAFETY: the witness guarantees the CPU feature.

@@ -184,6 +184,10 @@ unsafe impl Simd for Avx512 {
         cpu!(_mm512_castsi512_ps(a))
     }
     #[inline(always)]
+    fn f_lookup(self, table: Self::F, index: Self::I) -> Self::F {
+        cpu!(_mm512_permutexvar_ps(index, table))
+    }
+    #[inline(always)]
     unsafe fn i_store_i8(self, p: *mut i8, v: Self::I) {
         // SAFETY: writable for 16 bytes by contract.
         unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(v)) }
@@ -206,6 +210,10 @@ unsafe impl Simd for Avx512 {
         })
     }
 
+    #[inline(always)]
+    fn b_as_i(self, v: Self::B) -> Self::I {
+        v
+    }
     #[inline(always)]
     fn b_zero(self) -> Self::B {
         cpu!(_mm512_setzero_si512())

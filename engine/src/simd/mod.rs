@@ -227,6 +227,8 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     fn f_to_i(self, a: Self::F) -> Self::I;
     /// The lanes' bits as `f32`.
     fn i_as_f(self, a: Self::I) -> Self::F;
+    /// `table[i & 15]` for every lane `i`.
+    fn f_lookup(self, table: Self::F, index: Self::I) -> Self::F;
     /// The low byte of each lane; lanes must lie within -128..=127.
     /// # Safety
     /// `p` is writable for 16 bytes.
@@ -238,6 +240,8 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     /// `(byte >> shift) & mask` in every byte; `shift` is at most 7.
     fn b_field(self, v: Self::B, shift: u32, mask: u8) -> Self::B;
 
+    /// Four bytes to a lane, the first one lowest.
+    fn b_as_i(self, v: Self::B) -> Self::I;
     /// 64 zeros.
     fn b_zero(self) -> Self::B;
     /// `table[byte]` for every byte; bytes are below 16.

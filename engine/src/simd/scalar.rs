@@ -166,6 +166,10 @@ unsafe impl Simd for Scalar {
         map(a, |x| f32::from_bits(x as u32))
     }
     #[inline(always)]
+    fn f_lookup(self, table: Self::F, index: Self::I) -> Self::F {
+        map(index, |i| table[(i & 15) as usize])
+    }
+    #[inline(always)]
     unsafe fn i_store_i8(self, p: *mut i8, v: Self::I) {
         // SAFETY: writable for 16 bytes by contract.
         unsafe { p.cast::<[i8; LANES]>().write(map(v, |x| x as i8)) }
@@ -181,6 +185,10 @@ unsafe impl Simd for Scalar {
         v.map(|b| (b >> shift) & mask)
     }
 
+    #[inline(always)]
+    fn b_as_i(self, v: Self::B) -> Self::I {
+        std::array::from_fn(|r| i32::from_le_bytes(std::array::from_fn(|i| v[4 * r + i])))
+    }
     #[inline(always)]
     fn b_zero(self) -> Self::B {
         [0; 64]

@@ -28,6 +28,8 @@ pub fn load_draft(target: &Model, pool: &Pool, options: &Options) -> Result<Opti
         _ => return Ok(None),
     };
     let mut options = options.clone();
+    // Thresholds are those of the target.
+    options.sparsity = None;
     if let Some(quant) = quant {
         options.quant = quant.clone();
     }

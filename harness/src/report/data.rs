@@ -77,9 +77,18 @@ pub(super) struct Quantile {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct TokenBytes {
     pub weights: f64,
+    /// Weights that sparsity left out.
+    pub skipped: f64,
     pub kv_read: f64,
     pub kv_write: f64,
     pub activations: f64,
+}
+
+impl TokenBytes {
+    /// What comes from memory: weights and KV cache.
+    pub(super) fn moved(&self) -> f64 {
+        self.weights + self.kv_read + self.kv_write
+    }
 }
 
 /// Where the time of one token goes, mean over repetitions, in milliseconds.
@@ -273,6 +282,7 @@ impl Group<'_> {
         let per_token = |bytes: u64| bytes as f64 / tokens as f64;
         (tokens > 0).then(|| TokenBytes {
             weights: per_token(ledger.weight_bytes),
+            skipped: per_token(ledger.skipped_bytes),
             kv_read: per_token(ledger.kv_read_bytes),
             kv_write: per_token(ledger.kv_write_bytes),
             activations: per_token(ledger.activation_bytes),

@@ -10,6 +10,7 @@ mod machine;
 mod quality;
 mod rates;
 mod record;
+mod sparsity;
 mod speculation;
 mod tokens;
 
@@ -145,6 +146,11 @@ fn sections(page: &Page<'_>) -> anyhow::Result<Vec<Section>> {
             "speculation",
             "What drafts were worth",
             speculation::section(page)?,
+        );
+        add(
+            "sparsity",
+            "What sparsity was worth",
+            sparsity::section(page)?,
         );
         add("latency", "Latency per token", Some(tokens::latency(page)?));
         add(

@@ -11,6 +11,7 @@ mod latency;
 mod overlay;
 mod quality;
 mod rates;
+mod sparsity;
 mod speculation;
 mod stages;
 mod sweep;
@@ -23,6 +24,7 @@ pub(super) use quality::{
     KLD_MIN, over_bytes as quality_over_bytes, over_rate as quality_over_rate,
 };
 pub(super) use rates::{Kind, rounds, strips};
+pub(super) use sparsity::active_by_layer;
 pub(super) use speculation::{acceptance, pass_costs};
 pub(super) use stages::stages;
 pub(super) use sweep::sweep;

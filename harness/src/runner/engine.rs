@@ -14,6 +14,7 @@ use ::engine::quant::FormatInfo;
 use ::engine::quantize::main_format;
 use ::engine::sample::{Distribution, Sampler};
 use ::engine::session::{Session, Stats};
+use ::engine::sparsity;
 use ::engine::speculate::{Telemetry, load_draft, speculator};
 use ::engine::stage::Tick;
 use ::engine::tokenizer::{EncodeOptions, Tokenizer};
@@ -66,6 +67,7 @@ pub fn work(job: &Job, tell: &mut dyn FnMut(&Answer)) -> Result<()> {
         prefill: Some(pass_stats(&run.prefill)),
         decode: (run.decode.passes > 0).then(|| pass_stats(&run.decode)),
         speculation: run.speculation,
+        sparsity: run.sparsity,
         threads: Some(pool.threads() as u32),
         cpus: pool.cpus().iter().flatten().map(|&c| c as u32).collect(),
         isa: Some(model.isa().to_string()),
@@ -152,6 +154,7 @@ struct Generated {
     prefill: Stats,
     decode: Stats,
     speculation: Option<Telemetry>,
+    sparsity: Option<sparsity::Telemetry>,
     timed: ProcessUse,
     counters: Option<Counters>,
 }
@@ -202,6 +205,8 @@ fn generate(
     waste.after_token();
     arrival_ns.push(clock.ns());
     let prefill = session.take_stats();
+    // Counted from here on.
+    session.take_sparsity();
     if job.simulated.is_some() {
         valgrind::dump(valgrind::PREFILL);
     }
@@ -233,6 +238,7 @@ fn generate(
             .speculation
             .is_some()
             .then(|| speculator.take_telemetry()),
+        sparsity: session.take_sparsity(),
         timed,
         counters: counting.finish(),
     })

@@ -193,6 +193,7 @@ impl FakeRun {
             decode: Some(passes(u64::from(N_GEN) - 1, decode_ns, u64::from(N_GEN) - 1, threads)),
             arrival_ns: arrival,
             speculation: None,
+            sparsity: None,
             reported: None,
             threads: Some(threads),
             cpus: (0..threads).collect(),

@@ -5,9 +5,12 @@ use clap::Args;
 use engine::gguf::types::TENSOR_TYPES;
 use engine::gguf::{Gguf, Tensor, Value};
 use engine::model::Config;
+use engine::options::sparsity::Method;
 use engine::quant::FormatInfo;
 use engine::quantize::{Planned, Recipe, plan};
+use engine::sparsity::strip_format;
 use engine::{Options, Result};
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -49,6 +52,10 @@ pub(crate) fn run(args: &InfoArgs) -> Result<()> {
     let planned = plan(&gguf, &Recipe::from_options(&options, &gguf)?)?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     write(&gguf, &planned, args.tensors, &mut out)
+        .and_then(|()| match &options.sparsity {
+            Some(wanted) if wanted.is_lossy() => sparsity(wanted.method, &planned, &mut out),
+            _ => Ok(()),
+        })
         .and_then(|()| out.flush())
         .map_err(text::stdout_error)
 }
@@ -222,6 +229,35 @@ fn model(gguf: &Gguf, planned: &[Planned], out: &mut dyn Write) -> io::Result<()
         text::bytes(kv),
         text::bytes(kv * c.n_ctx_train as u64),
         c.n_ctx_train,
+    )
+}
+
+/// What sparsity has loaded besides, and that it loses something.
+fn sparsity(method: Method, planned: &[Planned], out: &mut dyn Write) -> io::Result<()> {
+    let layers = planned
+        .iter()
+        .filter(|t| t.from.dims.len() == 2 && t.from.name.starts_with("blk."));
+    let formats = layers.filter_map(|t| FormatInfo::by_name(t.format));
+    let formats: BTreeSet<String> = formats
+        .map(|f| match strip_format(f).name {
+            name if name == f.name => name.to_owned(),
+            name => format!("{name} for {}", f.name),
+        })
+        .collect();
+    let formats = Vec::from_iter(formats).join(", ");
+    let what = match method {
+        Method::None => "nothing",
+        Method::FatreluMasked => "small values are masked, everything is read",
+        Method::FatreluTransposed | Method::Teal | Method::Wina => {
+            "matrices are held a second time, by channels, encoded anew along their outputs"
+        }
+        Method::Gated => {
+            "up projections are held a second time by rows, down projections by channels, these encoded anew along their outputs"
+        }
+    };
+    writeln!(
+        out,
+        "\nsparsity: lossy, in passes over one token; {what} ({formats})"
     )
 }
 

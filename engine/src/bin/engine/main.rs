@@ -3,6 +3,7 @@
 //! Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 error, 2 wrong usage.
 
 mod bench;
+mod calibrate;
 mod chat;
 mod imatrix;
 mod info;
@@ -34,6 +35,8 @@ struct Cli {
 enum Command {
     /// Times prefill and decode, with llama-bench's meanings and field names.
     Bench(bench::BenchArgs),
+    /// Finds thresholds for `[engine.sparsity]` on a text.
+    Calibrate(calibrate::CalibrateArgs),
     /// Talks with an instruction-tuned model, in turns.
     Chat(chat::ChatArgs),
     /// Makes an importance matrix: what the columns of a model's matrices are multiplied with.
@@ -59,6 +62,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Bench(args) => bench::run(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Imatrix(args) => imatrix::run(&args),
         Command::Info(args) => info::run(&args),

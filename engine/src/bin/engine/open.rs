@@ -128,13 +128,23 @@ pub(crate) fn set(options: Options, text: &String) -> Result<Options> {
         .parse()
         .or_else(|e| word.and_then(|word| word.parse().ok()).ok_or(e))
         .map_err(|e: toml::de::Error| refused(e.message().into()))?;
-    all.extend(one);
+    merge(&mut all, one);
     all.try_into()
         .map_err(|e: toml::de::Error| refused(e.message().into()))
 }
 
+/// Sets the keys of `one`; of tables those within, so that one key of a table can be set after the other.
+fn merge(all: &mut toml::Table, one: toml::Table) {
+    for (key, value) in one {
+        match (all.get_mut(&key), value) {
+            (Some(toml::Value::Table(all)), toml::Value::Table(one)) => merge(all, one),
+            (_, value) => drop(all.insert(key, value)),
+        }
+    }
+}
+
 /// A value by the name serde knows it by.
-fn named<T: serde::de::DeserializeOwned>(text: &str) -> std::result::Result<T, String> {
+pub(crate) fn named<T: serde::de::DeserializeOwned>(text: &str) -> std::result::Result<T, String> {
     T::deserialize(text.into_deserializer()).map_err(|e: ValueError| e.to_string())
 }
 

@@ -19,7 +19,7 @@ pub(in super::super) fn acceptance(all: &[Drafted<'_>]) -> anyhow::Result<Plot> 
     };
     draw(
         "Acceptance by position in a draft",
-        all,
+        &names(all),
         lines.collect(),
         axes,
         |x, y| format!("position {x}: {} kept", percent(y)),
@@ -45,7 +45,7 @@ pub(in super::super) fn pass_costs(all: &[Drafted<'_>]) -> anyhow::Result<Option
     };
     draw(
         "Cost of a pass over several tokens",
-        all,
+        &names(all),
         lines,
         axes,
         |x, y| format!("{x} tokens: {} passes of one", number(y)),
@@ -53,16 +53,21 @@ pub(in super::super) fn pass_costs(all: &[Drafted<'_>]) -> anyhow::Result<Option
     .map(Some)
 }
 
-fn draw(
+fn names<'a>(all: &'a [Drafted<'_>]) -> Vec<&'a str> {
+    all.iter().map(|one| one.group.short.as_str()).collect()
+}
+
+/// One line with dots for each of `names`.
+pub(super) fn draw(
     label: &str,
-    all: &[Drafted<'_>],
+    names: &[&str],
     lines: Vec<Vec<(f64, f64)>>,
     axes: impl Fn(f64) -> Axes,
     say: impl Fn(f64, f64) -> String,
 ) -> anyhow::Result<Plot> {
     let last = lines.iter().flatten().map(|p| p.0).fold(1.0, f64::max);
     let mut marks = Vec::new();
-    for (i, (line, one)) in lines.into_iter().zip(all).enumerate() {
+    for (i, (line, name)) in lines.into_iter().zip(names).enumerate() {
         let role = Role::Series(i as u8);
         let points = line.iter().map(|&(x, y)| Mark::Point {
             x,
@@ -70,7 +75,7 @@ fn draw(
             shape: Shape::Dot,
             role,
             hollow: false,
-            title: format!("{}, {}", one.group.short, say(x, y)),
+            title: format!("{name}, {}", say(x, y)),
         });
         let points: Vec<Mark> = points.collect();
         marks.push(Mark::Line {

@@ -1,0 +1,146 @@
+//! Files of thresholds: one for every layer and site, and how they were found.
+
+use super::Site;
+use crate::error::{Error, Result};
+use crate::gguf::{Gguf, write};
+use crate::options::sparsity::{Method, Sparsity, refused};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+/// Longest file read, in bytes.
+const BYTES_MAX: u64 = 4 << 20;
+
+/// Bytes of a tensor that its model is recognised by.
+const SEEN_BYTES: usize = 64 << 10;
+
+/// Thresholds by layer and site, and where they come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Thresholds {
+    /// Whether magnitudes are weighed by the norms of their columns, as `wina` holds them against a threshold.
+    pub norms: bool,
+    /// Share of the channels that was to be left out at every site.
+    pub sparsity: f64,
+    /// The model, see [`fingerprint`].
+    pub model: String,
+    /// SHA-256 of the text.
+    pub text: String,
+    /// Tokens of it that were read.
+    pub tokens: u64,
+    /// Thresholds of every layer, by site.
+    pub layer: Vec<BTreeMap<Site, f32>>,
+}
+
+/// What a model is recognised by: SHA-256 of the name, type, shape and first 64 KiB of every tensor.
+pub fn fingerprint(file: &Gguf) -> String {
+    let mut hash = Sha256::new();
+    for tensor in file.tensors() {
+        hash.update(format!(
+            "{} {} {:?} ",
+            tensor.name, tensor.format_id, tensor.dims
+        ));
+        let data = file.data(tensor);
+        hash.update(&data[..data.len().min(SEEN_BYTES)]);
+    }
+    hex(&hash.finalize())
+}
+
+/// SHA-256 of a text.
+pub fn text_hash(text: &str) -> String {
+    hex(&Sha256::digest(text))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+impl Thresholds {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// When there is none, or it is damaged.
+    pub fn open(path: &Path) -> Result<Thresholds> {
+        let io = |source| Error::Io {
+            action: "read",
+            path: path.to_owned(),
+            source,
+        };
+        let bytes = std::fs::metadata(path).map_err(io)?.len();
+        if bytes > BYTES_MAX {
+            return Err(refused(format!(
+                "\"{}\" has {bytes} bytes, too many for thresholds, expected at most {BYTES_MAX}",
+                path.display()
+            )));
+        }
+        let text = std::fs::read_to_string(path).map_err(io)?;
+        toml::from_str(&text).map_err(|e: toml::de::Error| {
+            refused(format!(
+                "\"{}\" holds no thresholds ({}): make them with \"engine calibrate\"",
+                path.display(),
+                e.message()
+            ))
+        })
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// When it exists or cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let text = toml::to_string(self).map_err(|e| Error::Input(e.to_string()))?;
+        write::create(path, text.len() as u64, |mut file| {
+            file.write_all(text.as_bytes())
+        })
+    }
+
+    /// The thresholds that `wanted` has for the `layers` layers of `file`, each by site.
+    ///
+    /// # Errors
+    /// When those of a file are for another method or model, or one is missing.
+    pub fn of(
+        wanted: &Sparsity,
+        file: &Gguf,
+        layers: usize,
+    ) -> Result<Vec<[f32; Site::ALL.len()]>> {
+        if wanted.thresholds.as_os_str().is_empty() {
+            return Ok(vec![[wanted.threshold; Site::ALL.len()]; layers]);
+        }
+        let found = Thresholds::open(&wanted.thresholds)?;
+        let path = wanted.thresholds.display();
+        let norms = wanted.method == Method::Wina;
+        if found.norms != norms {
+            let [found, needed] = [found.norms, norms].map(|norms| match norms {
+                true => "magnitudes times norms",
+                false => "magnitudes",
+            });
+            return Err(refused(format!(
+                "\"{path}\" has thresholds of {found}, the method needs those of {needed}: make others with \"engine calibrate --method\""
+            )));
+        }
+        let model = fingerprint(file);
+        if found.model != model || found.layer.len() != layers {
+            return Err(refused(format!(
+                "\"{path}\" has thresholds for the {} layers of model {:.16}, this one is {model:.16} with {layers}: make others with \"engine calibrate\"",
+                found.layer.len(),
+                found.model
+            )));
+        }
+        let of_layer = |(l, sites): (usize, &BTreeMap<Site, f32>)| {
+            let mut thresholds = [0.0; Site::ALL.len()];
+            for site in wanted.method.sites() {
+                let threshold = sites.get(site).filter(|t| **t >= 0.0 && t.is_finite());
+                thresholds[*site as usize] = *threshold.ok_or_else(|| {
+                    refused(format!(
+                        "\"{path}\" has no threshold for \"{}\" in layer {l}: make others with \"engine calibrate\"",
+                        site.name()
+                    ))
+                })?;
+            }
+            Ok(thresholds)
+        };
+        found.layer.iter().enumerate().map(of_layer).collect()
+    }
+}

@@ -1,0 +1,468 @@
+//! Sparsity: what is left out is what the thresholds say, nothing else changes, and results do not depend on threads and
+//! instruction sets.
+
+use engine::gguf::Gguf;
+use engine::kernel::{self, Active, STRIP, STRIPS_MAX, Strips};
+use engine::model::Model;
+use engine::options::sparsity::{Method, Sparsity};
+use engine::options::{Affinity, AffinityPolicy, Isa};
+use engine::pool::Pool;
+use engine::quant::{FORMATS, FormatInfo, GROUP};
+use engine::session::Session;
+use engine::simd::{self, LANES};
+use engine::sparsity::{Site, Telemetry, Thresholds, fingerprint, text_hash};
+use engine::stage::Ledger;
+use engine::synth::{Shape, in_memory};
+use engine::{Options, Result};
+use std::path::{Path, PathBuf};
+
+const METHODS: [Method; 5] = [
+    Method::FatreluMasked,
+    Method::FatreluTransposed,
+    Method::Gated,
+    Method::Teal,
+    Method::Wina,
+];
+
+fn options(threads: usize, isa: Isa, sparsity: Option<Sparsity>) -> Options {
+    Options {
+        threads,
+        isa,
+        batch: 8,
+        affinity: Affinity::Policy(AffinityPolicy::None),
+        oversubscribe: true,
+        sparsity,
+        ..Options::default()
+    }
+}
+
+fn with(method: Method, threshold: f32) -> Option<Sparsity> {
+    Some(Sparsity {
+        method,
+        threshold,
+        thresholds: PathBuf::new(),
+    })
+}
+
+fn file(shape: &str, quant: &str) -> Gguf {
+    let bytes = in_memory(&Shape::load(shape).expect("built in"), quant, 7).expect("small");
+    Gguf::from_bytes(Path::new("test.gguf"), bytes).expect("valid")
+}
+
+/// What came of scoring some tokens.
+struct Scored {
+    logits: Vec<f32>,
+    ledger: Ledger,
+    took_part: Option<Telemetry>,
+}
+
+impl Scored {
+    fn bits(&self) -> Vec<u32> {
+        self.logits.iter().map(|x| x.to_bits()).collect()
+    }
+
+    /// Distance to others, as a share of their length.
+    fn distance(&self, other: &Scored) -> f64 {
+        let square = |x: f32| f64::from(x) * f64::from(x);
+        let pairs = self.logits.iter().zip(&other.logits);
+        let off: f64 = pairs.map(|(a, b)| square(a - b)).sum();
+        let all: f64 = other.logits.iter().map(|x| square(*x)).sum();
+        (off / all).sqrt()
+    }
+}
+
+fn score(shape: &str, quant: &str, options: &Options, n: u32) -> Scored {
+    try_score(file(shape, quant), options, n).expect("runs")
+}
+
+fn try_score(file: Gguf, options: &Options, n: u32) -> Result<Scored> {
+    let pool = Pool::new(options)?;
+    let model = Model::from_gguf(file, &pool, options)?;
+    let mut session = Session::new(&model, &pool, options)?;
+    let tokens: Vec<u32> = (0..n).map(|i| (i * i * 31 + 7 * i) % 512).collect();
+    let mut logits = Vec::new();
+    session.score(&tokens, 0, |_, l| logits.extend_from_slice(l))?;
+    Ok(Scored {
+        logits,
+        ledger: session.take_stats().ledger,
+        took_part: session.take_sparsity(),
+    })
+}
+
+#[test]
+fn masking_nothing_changes_no_bit() {
+    for shape in ["tiny", "tiny-gemma3"] {
+        let dense = score(shape, "Q4_0", &options(2, Isa::Auto, None), 12);
+        let masked = with(Method::FatreluMasked, 0.0);
+        let masked = score(shape, "Q4_0", &options(2, Isa::Auto, masked), 12);
+        assert!(masked.bits() == dense.bits(), "{shape}");
+        let none = score(
+            shape,
+            "Q4_0",
+            &options(2, Isa::Auto, with(Method::None, 0.0)),
+            12,
+        );
+        assert!(none.bits() == dense.bits() && none.took_part.is_none());
+    }
+}
+
+#[test]
+fn leaving_nothing_out_comes_close_to_the_dense_model() {
+    for (shape, quant, most) in [
+        ("tiny", "Q8_0", 0.03),
+        ("tiny", "Q4_1", 0.2),
+        ("tiny-qwen2", "Q8_0", 0.03),
+        ("tiny-gemma2", "Q8_0", 0.03),
+        ("tiny-phi3", "Q6_K", 0.04),
+        ("tiny-granite", "F16", 0.03),
+    ] {
+        let dense = score(shape, quant, &options(2, Isa::Auto, None), 6);
+        for method in METHODS {
+            let got = score(shape, quant, &options(2, Isa::Auto, with(method, 0.0)), 6);
+            let off = got.distance(&dense);
+            assert!(off < most, "{shape} {quant} {method:?}: {off}");
+            assert_eq!(got.ledger.skipped_bytes, 0);
+            let sites = got.took_part.expect("counted").sites;
+            assert!(sites.iter().all(|s| s.count.active == s.count.channels));
+        }
+    }
+}
+
+#[test]
+fn threads_and_instruction_sets_change_no_bit() {
+    for method in METHODS {
+        for (shape, quant) in [
+            ("tiny", "Q4_1"),
+            ("tiny-gemma3", "Q5_K"),
+            ("tiny-qwen2", "Q8_0"),
+        ] {
+            let sparsity = with(method, 0.5);
+            let expect = score(shape, quant, &options(1, Isa::Auto, sparsity.clone()), 5);
+            let counts = expect.took_part.as_ref().expect("counted").sites.iter();
+            let [active, channels] = counts.fold([0, 0], |[active, channels], s| {
+                [active + s.count.active, channels + s.count.channels]
+            });
+            assert!(
+                0 < active && active < channels,
+                "{method:?}: {active} of {channels}"
+            );
+            let isas = simd::available().into_iter().map(|isa| (2, isa));
+            for (threads, isa) in isas.chain([(3, Isa::Auto), (5, Isa::Auto)]) {
+                let got = score(shape, quant, &options(threads, isa, sparsity.clone()), 5);
+                assert!(
+                    got.bits() == expect.bits(),
+                    "{method:?} {shape}: {threads} threads, {isa:?}"
+                );
+                assert_eq!(got.took_part, expect.took_part);
+                let booked = |s: &Scored| [s.ledger.weight_bytes, s.ledger.skipped_bytes];
+                assert_eq!(booked(&got), booked(&expect));
+            }
+        }
+    }
+}
+
+#[test]
+fn bytes_read_and_left_out_are_those_of_the_channels() {
+    // Two layers of 256 to 512 and back, two heads of 64 for keys and values, an output of 512 rows: a channel has a strip of
+    // 512 weights in 16 blocks of 18 bytes, but of two where gate and up lie side by side.
+    let (strip, layers) = (16 * 18, 2);
+    let panels = |rows: u64, cols: u64| rows * cols / 32 * 18;
+    let head = panels(512, 256);
+    let [qkv, o, up, down] = [
+        panels(512, 256),
+        panels(256, 256),
+        panels(512, 256),
+        panels(256, 512),
+    ];
+    let bytes = |method: Method, threshold: f32| {
+        let ledger = score(
+            "tiny",
+            "Q4_0",
+            &options(2, Isa::Auto, with(method, threshold)),
+            1,
+        )
+        .ledger;
+        [ledger.weight_bytes - head, ledger.skipped_bytes]
+    };
+    let dense = layers * (qkv + o + 2 * up + down);
+    let transposed = layers * 512 * strip;
+    let by_rows = layers * 512 * strip;
+    let all = layers * (256 * strip + 256 * strip + 256 * 2 * strip + 512 * strip);
+    for (method, kept, possible) in [
+        (Method::FatreluMasked, dense, 0),
+        (Method::FatreluTransposed, dense - layers * down, transposed),
+        (
+            Method::Gated,
+            dense - layers * (up + down),
+            by_rows + transposed,
+        ),
+        (Method::Teal, 0, all),
+    ] {
+        assert_eq!(bytes(method, 0.0), [kept + possible, 0], "{method:?}");
+        assert_eq!(bytes(method, 1e30), [kept, possible], "{method:?}");
+        let [read, skipped] = bytes(method, 0.5);
+        assert_eq!(read + skipped, kept + possible, "{method:?}");
+    }
+}
+
+#[test]
+fn what_is_counted_by_site_is_what_the_ledger_has() {
+    for method in METHODS {
+        let got = score(
+            "tiny-phi3",
+            "Q4_0",
+            &options(2, Isa::Auto, with(method, 0.5)),
+            4,
+        );
+        let sites = got.took_part.expect("counted").sites;
+        let skipped: u64 = sites
+            .iter()
+            .map(|s| s.count.possible_bytes - s.count.read_bytes)
+            .sum();
+        assert_eq!(skipped, got.ledger.skipped_bytes, "{method:?}");
+        for s in &sites {
+            let c = s.count;
+            assert_eq!(c.channels % 4, 0);
+            if method != Method::FatreluMasked {
+                let per_channel = c.possible_bytes / c.channels;
+                assert_eq!(c.read_bytes, c.active * per_channel, "{method:?} {s:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn several_tokens_at_once_are_dense_and_one_alone_is_sparse() {
+    let sparse = options(2, Isa::Auto, with(Method::Teal, 0.5));
+    let tokens: Vec<u32> = (1..20).collect();
+    let logits = |options: &Options, then: Option<u32>| {
+        let pool = Pool::new(options).expect("pool");
+        let model = Model::from_gguf(file("tiny", "Q4_0"), &pool, options).expect("model");
+        let mut session = Session::new(&model, &pool, options).expect("session");
+        let first = session.prefill(&tokens).expect("fits").to_vec();
+        match then {
+            Some(token) => session.decode(token).expect("fits").to_vec(),
+            None => first,
+        }
+    };
+    let dense = options(2, Isa::Auto, None);
+    // With a batch of 9 one token is left over: it belongs to the prompt all the same.
+    let odd = Options {
+        batch: 9,
+        ..sparse.clone()
+    };
+    assert_eq!(logits(&sparse, None), logits(&dense, None));
+    assert_eq!(logits(&odd, None), logits(&dense, None));
+    assert_ne!(logits(&sparse, Some(3)), logits(&dense, Some(3)));
+}
+
+#[test]
+fn strips_give_what_plain_arithmetic_does_and_the_same_bits_on_every_isa() {
+    let strips = 3;
+    assert!(strips <= STRIPS_MAX);
+    let channels = 11;
+    let value = |i: usize| ((i * 7919 + 13) % 1009) as f32 / 504.0 - 1.0;
+    for format in FORMATS.iter().filter(|f| f.block_len == GROUP) {
+        let isas = simd::available();
+        let mut found: Vec<Vec<u32>> = Vec::new();
+        for isa in isas {
+            let kernels = kernel::kernels(&options(1, isa, None)).expect("available");
+            let mut bytes = Vec::new();
+            let mut decoded = Vec::new();
+            for c in 0..channels {
+                let weights: Vec<f32> = (0..strips * STRIP).map(|i| value(c * 5000 + i)).collect();
+                let mut row = vec![0; format.row_bytes(weights.len())];
+                format.quantize(&weights, &[], &mut row);
+                let mut values = vec![0.0; weights.len()];
+                format.dequantize(&row, &mut values);
+                decoded.push(values);
+                for blocks in row.chunks_exact(LANES * format.block_bytes) {
+                    let at = |b: usize| &blocks[b * format.block_bytes..][..format.block_bytes];
+                    let mut strip = vec![0; blocks.len()];
+                    kernels.pack(format.id, std::array::from_fn(at), &mut strip);
+                    bytes.extend(strip);
+                }
+            }
+            let all = Strips {
+                bytes: &bytes,
+                per_channel: strips,
+            };
+            let active: Vec<Active> = [0, 1, 3, 4, 5, 8, 10]
+                .map(|channel| Active {
+                    channel,
+                    value: value(channel as usize + 77),
+                })
+                .to_vec();
+            let sums = check_sums(format, &*kernels, all, &active, &decoded);
+            let dots = check_dots(format, &*kernels, all, &active, &decoded);
+            found.push(sums.iter().chain(&dots).map(|x| x.to_bits()).collect());
+        }
+        assert!(
+            found.iter().all(|bits| *bits == found[0]),
+            "{}",
+            format.name
+        );
+    }
+}
+
+fn check_sums(
+    format: &FormatInfo,
+    kernels: &dyn kernel::Kernels,
+    strips: Strips<'_>,
+    active: &[Active],
+    decoded: &[Vec<f32>],
+) -> Vec<f32> {
+    let mut sums = vec![f32::NAN; strips.per_channel * STRIP];
+    kernels.add_channels(format.id, strips, active, &mut sums);
+    for strip in 0..strips.per_channel {
+        let mut out = [0.0; STRIP];
+        kernels.collect(&sums[strip * STRIP..], sums.len(), &mut out);
+        for (i, got) in out.iter().enumerate() {
+            let term = |a: &Active| {
+                f64::from(a.value) * f64::from(decoded[a.channel as usize][strip * STRIP + i])
+            };
+            let expect: f64 = active.iter().map(term).sum();
+            let off = (f64::from(*got) - expect).abs();
+            assert!(off < 1e-4, "{} output {i}: {got} for {expect}", format.name);
+        }
+    }
+    sums
+}
+
+fn check_dots(
+    format: &FormatInfo,
+    kernels: &dyn kernel::Kernels,
+    strips: Strips<'_>,
+    active: &[Active],
+    decoded: &[Vec<f32>],
+) -> Vec<f32> {
+    let n = strips.per_channel * STRIP;
+    let x: Vec<f32> = (0..n - 40).map(|i| (i % 37) as f32 / 18.0 - 1.0).collect();
+    let mut arranged = vec![f32::NAN; n];
+    kernels.arrange(&x, &mut arranged);
+    let mut out = vec![f32::NAN; active.len()];
+    kernels.dot_channels(format.id, strips, active, &arranged, &mut out);
+    for (a, got) in active.iter().zip(&out) {
+        let weights = &decoded[a.channel as usize];
+        let terms = x
+            .iter()
+            .zip(weights)
+            .map(|(x, w)| f64::from(*x) * f64::from(*w));
+        let expect: f64 = terms.sum();
+        let off = (f64::from(*got) - expect).abs();
+        assert!(off < 1e-3, "{}: {got} for {expect}", format.name);
+    }
+    out
+}
+
+/// Thresholds that leave out about half at every site, as `engine calibrate` finds them.
+fn calibrated(method: Method) -> Thresholds {
+    let norms = (method == Method::Wina).then(|| with(method, 0.0).expect("some"));
+    let options = options(2, Isa::Auto, norms);
+    let pool = Pool::new(&options).expect("pool");
+    let model = Model::from_gguf(file("tiny", "Q4_0"), &pool, &options).expect("model");
+    let mut session = Session::new(&model, &pool, &options).expect("session");
+    session.observe_magnitudes();
+    let tokens: Vec<u32> = (0..200).map(|i| (i * i * 31 + 7 * i) % 512).collect();
+    session.prefill(&tokens).expect("fits");
+    let magnitudes = session.magnitudes().expect("asked for");
+    Thresholds {
+        norms: method == Method::Wina,
+        sparsity: 0.5,
+        model: fingerprint(model.gguf()),
+        text: text_hash("made up"),
+        tokens: 200,
+        layer: magnitudes.quantiles(0.5),
+    }
+}
+
+#[test]
+fn calibrated_thresholds_leave_out_the_share_they_were_made_for() {
+    let folder = tempfile::tempdir().expect("folder");
+    for method in METHODS {
+        let path = folder.path().join(format!("{method:?}.toml"));
+        calibrated(method).save(&path).expect("written");
+        let sparsity = Sparsity {
+            method,
+            threshold: 0.0,
+            thresholds: path,
+        };
+        let got = score("tiny", "Q4_0", &options(2, Isa::Auto, Some(sparsity)), 100);
+        for s in got.took_part.expect("counted").sites {
+            let share = s.count.active as f64 / s.count.channels as f64;
+            let gated_down = method == Method::Gated && s.site == Site::Down;
+            assert!(
+                (share - 0.5).abs() < 0.12 || gated_down,
+                "{method:?} layer {} {:?}: {share}",
+                s.layer,
+                s.site
+            );
+        }
+    }
+}
+
+#[test]
+fn thresholds_that_do_not_fit_are_refused() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("thresholds.toml");
+    let refused = |thresholds: Option<&Thresholds>, method: Method, quant: &str| {
+        let _ = std::fs::remove_file(&path);
+        if let Some(thresholds) = thresholds {
+            thresholds.save(&path).expect("written");
+        }
+        let sparsity = Some(Sparsity {
+            method,
+            threshold: 0.0,
+            thresholds: path.clone(),
+        });
+        let result = try_score(file("tiny", quant), &options(1, Isa::Auto, sparsity), 1);
+        result.err().map(|e| e.to_string()).unwrap_or_default()
+    };
+    let teal = calibrated(Method::Teal);
+    assert_eq!(refused(Some(&teal), Method::Teal, "Q4_0"), "");
+    let why = refused(Some(&teal), Method::Wina, "Q4_0");
+    assert!(
+        why.contains("thresholds of magnitudes, the method needs those of magnitudes times norms"),
+        "{why}"
+    );
+    assert_eq!(refused(Some(&teal), Method::Gated, "Q4_0"), "");
+    let why = refused(Some(&calibrated(Method::Wina)), Method::Gated, "Q4_0");
+    assert!(
+        why.contains("make others with \"engine calibrate\""),
+        "{why}"
+    );
+    let why = refused(Some(&teal), Method::Teal, "Q8_0");
+    assert!(
+        why.contains("thresholds for the 2 layers of model"),
+        "{why}"
+    );
+    let mut lacking = teal.clone();
+    lacking.layer[1].remove(&Site::O);
+    let why = refused(Some(&lacking), Method::Teal, "Q4_0");
+    assert!(why.contains("no threshold for \"o\" in layer 1"), "{why}");
+    let mut negative = teal.clone();
+    negative.layer[0].insert(Site::Qkv, f32::NAN);
+    let why = refused(Some(&negative), Method::Teal, "Q4_0");
+    assert!(why.contains("no threshold for \"qkv\" in layer 0"), "{why}");
+    let why = refused(None, Method::Teal, "Q4_0");
+    assert!(why.contains("cannot read"), "{why}");
+    std::fs::write(&path, "threshold = 3").expect("written");
+    let sparsity = Sparsity {
+        method: Method::Teal,
+        threshold: 0.0,
+        thresholds: path.clone(),
+    };
+    let why = try_score(
+        file("tiny", "Q4_0"),
+        &options(1, Isa::Auto, Some(sparsity.clone())),
+        1,
+    );
+    let why = why.err().expect("refused").to_string();
+    assert!(why.contains("holds no thresholds"), "{why}");
+    let both = Sparsity {
+        threshold: 0.1,
+        ..sparsity
+    };
+    let why = both.check().expect_err("refused").to_string();
+    assert!(why.contains("both given"), "{why}");
+}

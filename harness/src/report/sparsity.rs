@@ -1,0 +1,41 @@
+//! What sparsity came to in each case: one row of the report, from the records of its repetitions.
+
+use super::data::Group;
+use engine::sparsity::Telemetry;
+
+/// A case that left something out.
+pub(super) struct Thinned<'a> {
+    pub group: &'a Group<'a>,
+    /// Of all repetitions that count.
+    pub telemetry: Telemetry,
+    /// Weights read and left out for a decoded token, in bytes.
+    pub read: f64,
+    pub skipped: f64,
+    /// Decode rate over that of the dense case.
+    pub measured: Option<f64>,
+    /// What the bytes of the dense case over those of this one would give.
+    pub by_bytes: Option<f64>,
+}
+
+/// The cases that had sites to leave something out at.
+pub(super) fn thinned<'a>(groups: &[&'a Group<'a>]) -> Vec<Thinned<'a>> {
+    let dense = groups
+        .iter()
+        .find(|g| !g.counted.is_empty() && g.counted.iter().all(|s| s.sparsity.is_none()));
+    let dense_rate = dense.and_then(|g| Some(g.decode()?.median));
+    let dense_bytes = dense.and_then(|g| g.decode_bytes());
+    let of_group = |group: &'a Group<'a>| {
+        let all = group.counted.iter().filter_map(|s| s.sparsity.as_ref());
+        let sites: Vec<_> = all.flat_map(|t| t.sites.iter().cloned()).collect();
+        let bytes = group.decode_bytes()?;
+        (!sites.is_empty()).then(|| Thinned {
+            group,
+            telemetry: Telemetry { sites },
+            read: bytes.weights,
+            skipped: bytes.skipped,
+            measured: dense_rate.and_then(|rate| Some(group.decode()?.median / rate)),
+            by_bytes: dense_bytes.as_ref().map(|d| d.moved() / bytes.moved()),
+        })
+    };
+    groups.iter().filter_map(|group| of_group(group)).collect()
+}
