@@ -124,6 +124,7 @@ impl Options {
             quant_bits,
             quant_plan,
             quant_imatrix,
+            sparsity,
             threads: _,
             affinity: _,
             oversubscribe: _,
@@ -142,6 +143,7 @@ impl Options {
         } = self.clone();
         let mut predicting = Options {
             kv,
+            sparsity: sparsity.filter(Sparsity::is_lossy),
             ..Options::default()
         };
         if !self.is_native() {

@@ -3,11 +3,12 @@
 //! The text is cut into windows as for `engine imatrix`. Everything is computed densely; the threshold of a site is the
 //! magnitude that the wanted share of those seen there lies below.
 
-use crate::{open, windows};
+use crate::open;
 use clap::Args;
 use engine::model::Model;
 use engine::options::sparsity::{Method, Sparsity};
 use engine::pool::Pool;
+use engine::quality;
 use engine::session::Session;
 use engine::sparsity::{Thresholds, fingerprint, text_hash};
 use engine::tokenizer::Tokenizer;
@@ -68,7 +69,8 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<()> {
     let pool = Pool::new(&options)?;
     let model = Model::load(&args.model, &pool, &options)?;
     let tokenizer = Tokenizer::from_gguf(model.gguf())?;
-    let windows = windows::of(&tokenizer, &text, ctx, args.chunks)?;
+    let mut windows = quality::windows(&tokenizer, &text, ctx)?;
+    windows.truncate(args.chunks.unwrap_or(usize::MAX));
     let mut session = Session::new(&model, &pool, &options)?;
     session.observe_magnitudes();
     let bar = ProgressBar::new(windows.len() as u64);
