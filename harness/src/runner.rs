@@ -152,7 +152,7 @@ pub struct Outcome {
     pub speculation: Option<Telemetry>,
     /// What took part at every site while tokens were generated, where the job asks for sparsity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sparsity: Option<engine::sparsity::Telemetry>,
+    pub sparsity: Option<::engine::sparsity::Telemetry>,
     /// Threads that worked.
     pub threads: Option<u32>,
     /// CPUs they were pinned to; empty if not pinned.
