@@ -396,7 +396,11 @@ impl Pass<'_> {
                     let len = LANES.min(c.n_ff - r);
                     if self.magnitudes.is_some() {
                         let mut activated = gate.to_vec();
-                        kernels.gate(c.arch.activation, &mut activated, &vec![[1.0; LANES]; gate.len()]);
+                        kernels.gate(
+                            c.arch.activation,
+                            &mut activated,
+                            &vec![[1.0; LANES]; gate.len()],
+                        );
                         for activated in &activated {
                             self.observe(thread, l, Site::Gate, &activated[..len]);
                         }
