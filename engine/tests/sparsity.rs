@@ -429,7 +429,7 @@ fn thresholds_that_do_not_fit_are_refused() {
     assert_eq!(refused(Some(&teal), Method::Gated, "Q4_0"), "");
     let why = refused(Some(&calibrated(Method::Wina)), Method::Gated, "Q4_0");
     assert!(
-        why.contains("make others with \"engine calibrate\""),
+        why.contains("magnitudes times norms, the method needs those of magnitudes:"),
         "{why}"
     );
     let why = refused(Some(&teal), Method::Teal, "Q8_0");
