@@ -7,6 +7,7 @@ use crate::options::Options;
 use crate::quantize::{self, Recipe, plan};
 use crate::simd;
 use crate::sparsity::Thresholds;
+use crate::speculate;
 use crate::topology::Topology;
 use std::path::Path;
 
@@ -39,6 +40,7 @@ pub fn model(options: &Options, path: &Path) -> Result<()> {
     let file = Gguf::open(path)?;
     Config::from_gguf(&file)?.context(options)?;
     plan(&file, &Recipe::from_options(options, &file)?)?;
+    speculate::check(options, &file)?;
     if let Some(sparsity) = &options.sparsity {
         Thresholds::of(sparsity, &file, Config::from_gguf(&file)?.n_layers())?;
     }
@@ -161,5 +163,26 @@ mod tests {
             found == "ctx" && why.contains("4000000000 is more than the "),
             "{found}: {why}"
         );
+        for (drafts, what) in [
+            (
+                "method = \"qcsd\"\ndraft_quant = \"Q9\"",
+                "\"Q9\" is unknown",
+            ),
+            (
+                "method = \"layer-skip\"\nskip_layers = [99]",
+                "layer 99 cannot be skipped",
+            ),
+            (
+                "method = \"draft-model\"\ndraft_model = \"no.gguf\"",
+                "cannot open \"no.gguf\"",
+            ),
+        ] {
+            let options = Options {
+                speculation: Some(toml::from_str(drafts).expect("a table")),
+                ..Options::default()
+            };
+            let why = model(&options, &path).expect_err("impossible").to_string();
+            assert!(why.contains(what), "{why}");
+        }
     }
 }

@@ -20,7 +20,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The file is not a GGUF file this reader accepts; the text names the field and the way out.
-    #[error("\"{}\": {what}", path.display())]
+    #[error("\"{}\": {}", path.display(), readable(what))]
     Gguf {
         /// The file.
         path: PathBuf,
@@ -28,10 +28,10 @@ pub enum Error {
         what: String,
     },
     /// The file is valid GGUF, but the model in it cannot be run.
-    #[error("model: {0}")]
+    #[error("model: {}", readable(.0))]
     Model(String),
     /// The vocabulary or a text cannot be handled.
-    #[error("tokenizer: {0}")]
+    #[error("tokenizer: {}", readable(.0))]
     Tokenizer(String),
     /// An option is impossible on this machine or for this model.
     #[error("option \"{option}\": {what}")]
@@ -41,6 +41,9 @@ pub enum Error {
         /// What was expected, what was found, what to do.
         what: String,
     },
+    /// This CPU does not have the instruction set of option `isa`.
+    #[error(transparent)]
+    Isa(#[from] kernels::simd::Unavailable),
     /// The prompt or the requested tokens do not fit the context.
     #[error(
         "{needed} tokens do not fit the context of {capacity}: shorten the prompt{}",
@@ -63,4 +66,40 @@ pub enum Error {
     /// A token id outside the vocabulary, or an empty prompt.
     #[error("{0}")]
     Input(String),
+}
+
+/// Characters of an error's text that are shown, at either end.
+const SHOWN: usize = 600;
+
+/// `text` on one line and without its middle if it is long: it can quote a name in a damaged file, and that can be anything.
+fn readable(text: &str) -> String {
+    let line: String = text
+        .chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect();
+    let boundary = |n| line.char_indices().nth(n).map_or(line.len(), |(at, _)| at);
+    let n = line.chars().count();
+    match n > 2 * SHOWN {
+        true => {
+            let (head, tail) = (&line[..boundary(SHOWN)], &line[boundary(n - SHOWN)..]);
+            format!("{head} [{} characters left out] {tail}", n - 2 * SHOWN)
+        }
+        false => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_quotes_anything_is_one_short_line() {
+        let name = format!("a\nb\u{1b}[31m{}end", "é".repeat(70_000));
+        let shown = Error::Model(format!("tensor \"{name}\" is missing")).to_string();
+        assert!(shown.starts_with("model: tensor \"a\u{fffd}b\u{fffd}[31mé"));
+        assert!(shown.ends_with("éend\" is missing"));
+        assert!(shown.chars().count() < 1300 && shown.contains("characters left out"));
+        let short = "tensor \"é\" is missing";
+        assert_eq!(readable(short), short);
+    }
 }

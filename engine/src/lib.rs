@@ -17,10 +17,6 @@ pub mod mmap;
 
 pub mod gguf;
 
-pub mod simd;
-
-pub mod quant;
-
 pub mod quantize;
 
 pub mod kernel;
@@ -37,8 +33,6 @@ pub mod sparsity;
 
 pub mod model;
 
-pub mod check;
-
 pub mod session;
 
 pub mod tokenizer;
@@ -53,7 +47,10 @@ pub mod conversation;
 
 pub mod speculate;
 
+pub mod check;
+
 pub mod synth;
 
 pub use error::{Error, Result};
+pub use kernels::{quant, simd};
 pub use options::Options;

@@ -5,8 +5,7 @@
 #![allow(unsafe_code)]
 
 use crate::kernel::{
-    Bits, FEW_TOKENS, Kernels, PAIR, Row, RowMut, STREAMS, SUM_GROUP, TILE, TILE_TOKENS, TileGroup,
-    Tiles,
+    Bits, FEW_TOKENS, Kernels, Row, RowMut, STREAMS, SUM_GROUP, TILE, TILE_TOKENS, TileGroup, Tiles,
 };
 use crate::pool::SharedBuf;
 use crate::quant::{FormatInfo, GROUP};
@@ -18,8 +17,11 @@ use std::ops::Range;
 /// cost more than it saves.
 const DIRECT_TOKENS: usize = TILE;
 
-/// Tokens whose activations stay in the second cache while panels pass by.
-const CHUNK_TOKENS: usize = 64;
+/// Tokens whose activations stay in the second cache while panels pass by; kernels take four or twelve at a time.
+const CHUNK_TOKENS: usize = 60;
+
+/// Panels that a kernel is given at a time for many tokens.
+const CALL_PANELS: usize = 2;
 
 /// Panels that pass by all chunks of tokens before the next ones are read.
 const BLOCK_PANELS: usize = 8;
@@ -114,7 +116,7 @@ impl Bank<'_> {
                 sink,
             );
         } else {
-            self.multiply_chunks::<N, PAIR, CHUNK_TOKENS>(
+            self.multiply_chunks::<N, CALL_PANELS, CHUNK_TOKENS>(
                 matrices,
                 panels.clone(),
                 x,
@@ -181,7 +183,11 @@ pub fn row(i: usize, len: usize) -> Range<usize> {
 
 /// Panels that are handed out at a time, where any thread may take them, for a pass of `tokens`.
 pub fn tail_panels(tokens: usize) -> usize {
-    if tokens <= FEW_TOKENS { STREAMS } else { PAIR }
+    if tokens <= FEW_TOKENS {
+        STREAMS
+    } else {
+        CALL_PANELS
+    }
 }
 
 /// Splits panels and tokens into blocks that are multiplied one after the other: the activations of a chunk of tokens stay

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::kernel::Bits;
 use crate::kv::Kv;
-use crate::model::{Buffers, HEAD_TOKENS, Model, Pass};
+use crate::model::{Buffers, HEAD_TOKENS, Model, Pass, Wanted};
 use crate::options::Options;
 use crate::pool::Pool;
 use crate::quant::FORMATS;
@@ -22,6 +22,16 @@ pub struct Stats {
     pub passes: u64,
     /// Tokens that went through the layers.
     pub tokens: u64,
+}
+
+impl Stats {
+    /// Adds those of other passes.
+    pub fn add(&mut self, other: &Stats) {
+        self.stages.add(&other.stages);
+        self.ledger.add(&other.ledger);
+        self.passes += other.passes;
+        self.tokens += other.tokens;
+    }
 }
 
 /// One sequence on one model.
@@ -97,12 +107,23 @@ impl<'a> Session<'a> {
     /// When there are none, one is not in the vocabulary, or the context is full; the sequence is then unchanged.
     pub fn prefill(&mut self, tokens: &[u32]) -> Result<&[f32]> {
         self.check(tokens)?;
+        // Whoever observes is to see all tokens go through all layers.
+        let observed = self.observer.is_some() || self.magnitudes.is_some();
+        let mut left = tokens.len();
         for batch in tokens.chunks(self.batch) {
-            self.pass(batch, tokens.len() == 1);
+            left -= batch.len();
+            let wanted = match left {
+                _ if observed => Wanted::All,
+                0 => Wanted::Last,
+                _ => Wanted::None,
+            };
+            self.pass(batch, tokens.len() == 1, wanted);
         }
-        let last = (tokens.len() - 1) % self.batch;
-        let batch = &tokens[tokens.len() - 1 - last..];
-        self.head(batch, last..last + 1);
+        let row = match observed {
+            true => (tokens.len() - 1) % self.batch,
+            false => 0,
+        };
+        self.head(&tokens[tokens.len() - 1 - row..], row..row + 1);
         self.collect();
         Ok(&self.buffers.logits.values_mut()[..self.model.config().n_vocab])
     }
@@ -131,7 +152,7 @@ impl<'a> Session<'a> {
         let sparse = self.model.sparse.is_some();
         let batch_max = if sparse { 1 } else { self.batch };
         for (i, batch) in tokens.chunks(batch_max).enumerate() {
-            self.pass(batch, sparse);
+            self.pass(batch, sparse, Wanted::All);
             let base = i * batch_max;
             let wanted = first.saturating_sub(base).min(batch.len())..batch.len();
             for from in wanted.clone().step_by(HEAD_TOKENS.min(batch_max)) {
@@ -166,22 +187,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// When one is not there, or none would be left.
     pub fn skip_layers(&mut self, layers: &[usize]) -> Result<()> {
-        let n = self.skipped.len();
-        if let Some(layer) = layers.iter().find(|&&layer| layer >= n) {
-            let what = format!(
-                "layer {layer} cannot be skipped: the model has layers 0 to {}",
-                n - 1
-            );
-            return Err(Error::Input(what));
-        }
-        let mut skipped = vec![false; n];
-        layers.iter().for_each(|&layer| skipped[layer] = true);
-        if skipped.iter().all(|&skipped| skipped) {
-            return Err(Error::Input(
-                "all layers are to be skipped: leave at least one".into(),
-            ));
-        }
-        self.skipped = skipped;
+        self.skipped = skipped(layers, self.skipped.len())?;
         Ok(())
     }
 
@@ -287,8 +293,9 @@ impl<'a> Session<'a> {
     }
 
     /// One batch through the layers.
-    fn pass(&mut self, tokens: &[u32], sparse: bool) {
+    fn pass(&mut self, tokens: &[u32], sparse: bool, wanted: Wanted) {
         let pass = Pass {
+            wanted,
             observer: self.observer.as_ref(),
             magnitudes: self.magnitudes.as_ref(),
             sparse,
@@ -319,6 +326,7 @@ impl<'a> Session<'a> {
             observer: None,
             magnitudes: None,
             sparse: false,
+            wanted: Wanted::All,
         }
     }
 
@@ -338,5 +346,27 @@ impl<'a> Session<'a> {
         }
         times.ns.iter_mut().for_each(|ns| *ns /= threads);
         self.stats.stages.add(&times);
+    }
+}
+
+/// Which of `n` layers are skipped.
+///
+/// # Errors
+/// When one is not there, or none is left.
+pub(crate) fn skipped(layers: &[usize], n: usize) -> Result<Vec<bool>> {
+    if let Some(layer) = layers.iter().find(|&&layer| layer >= n) {
+        let what = format!(
+            "layer {layer} cannot be skipped: the model has layers 0 to {}",
+            n - 1
+        );
+        return Err(Error::Input(what));
+    }
+    let mut skipped = vec![false; n];
+    layers.iter().for_each(|&layer| skipped[layer] = true);
+    match skipped.iter().all(|&skipped| skipped) {
+        true => Err(Error::Input(
+            "all layers are to be skipped: leave at least one".into(),
+        )),
+        false => Ok(skipped),
     }
 }

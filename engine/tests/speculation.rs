@@ -134,11 +134,17 @@ fn greedy_tokens_are_those_of_plain_decoding() {
 
 #[test]
 fn every_method_gives_the_same_tokens() {
-    let options = options(2, Isa::Auto);
-    let pool = Pool::new(&options).expect("pool");
-    let model_of = |quant| model(quant, &pool, &options);
+    for isa in simd::available() {
+        every_method(&options(1, isa));
+        every_method(&options(2, isa));
+    }
+}
+
+fn every_method(options: &Options) {
+    let pool = Pool::new(options).expect("pool");
+    let model_of = |quant| model(quant, &pool, options);
     let (target, small) = (model_of("Q8_0"), model_of("Q4_0"));
-    let expect = plain(&target, &pool, &options);
+    let expect = plain(&target, &pool, options);
     for (method, quant) in [
         (Method::None, None),
         (Method::Qcsd, Some("Q4_0")),
@@ -167,7 +173,11 @@ fn every_method_gives_the_same_tokens() {
             let mut speculator =
                 speculator(&target, Some(&small), &pool, &options, sampler, &[]).expect("fits");
             let (got, _) = speculative(&mut speculator, &target, &pool, &options);
-            assert_eq!(got, expect, "{method:?} {quant:?} {draft_tokens:?}");
+            let case = format!("{method:?} {quant:?} {draft_tokens:?} {:?}", options.isa);
+            assert_eq!(got, expect, "{case}");
+            let guesses = [Method::None, Method::PromptLookup, Method::Suffix];
+            let booked = speculator.take_stats().ledger.weight_bytes;
+            assert_eq!(booked == 0, guesses.contains(&method), "{case}: {booked}");
         }
     }
 }

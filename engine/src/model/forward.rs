@@ -21,7 +21,19 @@ use crate::sparsity::{Magnitudes, Site};
 use crate::stage::{Ledger, Stage, StageClock};
 use std::ops::Range;
 
+/// Tokens of a pass whose residual stream is wanted behind the last layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// All, each in its row.
+    All,
+    /// The last one, in the first row.
+    Last,
+    /// None: only what the cache holds counts.
+    None,
+}
+
 /// One pass of `tokens` at positions `start ..` through the model.
+#[derive(Clone, Copy)]
 pub(crate) struct Pass<'a> {
     pub(crate) model: &'a Model,
     pub(crate) kv: &'a Kv,
@@ -40,6 +52,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) magnitudes: Option<&'a Magnitudes>,
     /// Whether channels may be left out; the pass then has one token.
     pub(crate) sparse: bool,
+    /// Whose residual stream is wanted.
+    pub(crate) wanted: Wanted,
 }
 
 /// What a thread carries through a pass.
@@ -60,7 +74,8 @@ impl Worker<'_> {
 }
 
 impl Pass<'_> {
-    /// All layers; leaves the residual stream of every token behind. To be called on every thread.
+    /// All layers; leaves the residual stream of the tokens behind that are wanted. What the others would go through behind
+    /// their keys and values of the last layer is left out. To be called on every thread.
     pub(crate) fn layers(&self, ctx: Ctx<'_>) {
         let mut w = self.worker(ctx);
         let n_embd = self.model.config.n_embd;
@@ -72,16 +87,43 @@ impl Pass<'_> {
         }
         w.clock.lap(Stage::Embed);
         let layers = &self.model.layers;
+        let last = self.skipped.iter().rposition(|&skipped| !skipped);
         self.barrier_before_layer(&mut w, 0);
         for (l, layer) in layers.iter().enumerate() {
             if self.skipped[l] {
                 continue;
             }
-            self.attention_block(&mut w, l, layer);
-            self.feed_forward_block(&mut w, l, layer);
+            self.keys_and_values(&mut w, l, layer);
+            let rest = match self.wanted {
+                Wanted::None if Some(l) == last => break,
+                Wanted::Last if Some(l) == last && self.tokens.len() > 1 => self.last_token(&mut w),
+                _ => *self,
+            };
+            rest.attention(&mut w, l, layer);
+            rest.feed_forward_block(&mut w, l, layer);
             self.barrier_before_layer(&mut w, l + 1);
         }
         self.finish(w);
+    }
+
+    /// The pass of the last token alone, its stream and query moved to the first rows. Ends with a barrier.
+    fn last_token(&self, w: &mut Worker<'_>) -> Self {
+        let (c, b, last) = (&self.model.config, self.buffers, self.tokens.len() - 1);
+        if w.ctx.index == 0 {
+            for (buffer, width) in [(&b.x, c.n_embd), (&b.qkv, c.q_dim() + 2 * c.kv_dim())] {
+                // SAFETY: two rows; no other thread uses the buffers between the barriers before and behind this.
+                unsafe {
+                    let from = buffer.read(row(last, width));
+                    buffer.write(row(0, width)).copy_from_slice(from);
+                }
+            }
+        }
+        w.barrier();
+        Pass {
+            tokens: &self.tokens[last..],
+            start: self.start + last,
+            ..*self
+        }
     }
 
     /// Waits for the others before layer `l`, or behind the last one.
@@ -327,7 +369,8 @@ impl Pass<'_> {
         self.model.kernels.rms_norm(x, weight, c.rms_eps, out);
     }
 
-    fn attention_block(&self, w: &mut Worker<'_>, l: usize, layer: &Layer) {
+    /// Queries, and keys and values in the cache. Ends with a barrier.
+    fn keys_and_values(&self, w: &mut Worker<'_>, l: usize, layer: &Layer) {
         let (c, b) = (&self.model.config, self.buffers);
         let width = c.q_dim() + 2 * c.kv_dim();
         self.product(
@@ -345,6 +388,11 @@ impl Pass<'_> {
         self.rotate(w, l);
         w.clock.lap(Stage::Attention);
         w.barrier();
+    }
+
+    /// Attention to the cache, and its output projection.
+    fn attention(&self, w: &mut Worker<'_>, l: usize, layer: &Layer) {
+        let (c, b) = (&self.model.config, self.buffers);
         self.attend(w, l);
         self.barrier_before(w, self.panels(l, Site::O, &[&layer.o]));
         self.add_to_residual(w, &layer.attn_post_norm, |w, sink| {

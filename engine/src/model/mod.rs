@@ -10,5 +10,5 @@ mod weights;
 
 pub(crate) use buffers::{Buffers, HEAD_TOKENS};
 pub use config::{Arch, Config, LayerConfig, Rope, RopeStyle, Windows};
-pub(crate) use forward::Pass;
+pub(crate) use forward::{Pass, Wanted};
 pub use weights::Model;

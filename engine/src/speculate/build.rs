@@ -2,13 +2,74 @@
 
 use super::{Drafter, ModelDrafter, PromptLookup, Speculator, Suffixes};
 use crate::error::Result;
-use crate::model::Model;
+use crate::gguf::Gguf;
+use crate::model::{Config, Model};
 use crate::options::Options;
-use crate::options::speculation::{DraftTokens, LONGEST_MATCH, Method, refused};
+use crate::options::speculation::{DraftTokens, LONGEST_MATCH, Method, Speculation, refused};
 use crate::pool::Pool;
+use crate::quantize::{Recipe, plan};
 use crate::sample::SamplerOptions;
-use crate::session::Session;
+use crate::session::{Session, skipped};
 use crate::tokenizer::Tokenizer;
+use std::path::Path;
+
+/// What drafts.
+enum Source<'a> {
+    /// Another model.
+    File(&'a Path),
+    /// The target in another format.
+    Copy(&'a str),
+    /// The target itself, or no model.
+    Own,
+}
+
+impl Source<'_> {
+    fn of(wanted: &Speculation) -> Source<'_> {
+        match (wanted.method, &wanted.draft_model, &wanted.draft_quant) {
+            (Method::DraftModel | Method::Cascade, Some(path), _) => Source::File(path),
+            (Method::Qcsd | Method::Cascade, _, Some(quant)) if !wanted.drafts_with_top_bits() => {
+                Source::Copy(quant)
+            }
+            _ => Source::Own,
+        }
+    }
+}
+
+/// The options that a copy of the target in format `quant` is loaded with. Thresholds are those of the target.
+fn copy(options: &Options, quant: &str) -> Options {
+    Options {
+        quant: quant.into(),
+        sparsity: None,
+        ..options.clone()
+    }
+}
+
+/// Refuses drafts that the model in `target` cannot have. Reads the starts of files only.
+///
+/// # Errors
+/// When options do not fit, or as [`load_draft`].
+pub fn check(options: &Options, target: &Gguf) -> Result<()> {
+    let Some(wanted) = &options.speculation else {
+        return Ok(());
+    };
+    wanted.check()?;
+    match Source::of(wanted) {
+        Source::File(path) => {
+            let draft = Gguf::open(path)?;
+            Config::from_gguf(&draft)?.context(options)?;
+            require_same_vocabulary(target, &draft)?;
+        }
+        Source::Copy(quant) => {
+            let options = copy(options, quant);
+            plan(target, &Recipe::from_options(&options, target)?)?;
+        }
+        Source::Own => {}
+    }
+    if wanted.method == Method::LayerSkip {
+        skipped(&wanted.skip_layers, Config::from_gguf(target)?.n_layers())?;
+    }
+    Ok(())
+}
 
 /// Loads the model that drafts, where it is not the target itself.
 ///
@@ -19,25 +80,17 @@ pub fn load_draft(target: &Model, pool: &Pool, options: &Options) -> Result<Opti
         return Ok(None);
     };
     wanted.check()?;
-    let target_file = target.gguf().path();
-    let (path, quant) = match (wanted.method, &wanted.draft_model, &wanted.draft_quant) {
-        (Method::DraftModel | Method::Cascade, Some(path), _) => (path.as_path(), None),
-        (Method::Qcsd | Method::Cascade, _, Some(quant)) if !wanted.drafts_with_top_bits() => {
-            (target_file, Some(quant))
+    match Source::of(wanted) {
+        Source::File(path) => {
+            let model = Model::load(path, pool, &copy(options, &options.quant))?;
+            require_same_vocabulary(target.gguf(), model.gguf())?;
+            Ok(Some(model))
         }
-        _ => return Ok(None),
-    };
-    let mut options = options.clone();
-    // Thresholds are those of the target.
-    options.sparsity = None;
-    if let Some(quant) = quant {
-        options.quant = quant.clone();
+        Source::Copy(quant) => {
+            Model::load(target.gguf().path(), pool, &copy(options, quant)).map(Some)
+        }
+        Source::Own => Ok(None),
     }
-    let model = Model::load(path, pool, &options)?;
-    if quant.is_none() {
-        require_same_vocabulary(target, &model)?;
-    }
-    Ok(Some(model))
 }
 
 /// What decodes `target` as `options` want it, plainly where they say nothing, with `draft` as [`load_draft`] gave it.
@@ -92,8 +145,8 @@ pub fn speculator<'a>(
 }
 
 /// Refuses a draft whose ids mean other texts.
-fn require_same_vocabulary(target: &Model, draft: &Model) -> Result<()> {
-    let [ours, theirs] = [target, draft].map(|m| Tokenizer::from_gguf(m.gguf()));
+fn require_same_vocabulary(target: &Gguf, draft: &Gguf) -> Result<()> {
+    let [ours, theirs] = [target, draft].map(Tokenizer::from_gguf);
     let (ours, theirs) = (ours?, theirs?);
     let ids = 0..ours.n_vocab() as u32;
     let differs = ours.n_vocab() != theirs.n_vocab()

@@ -13,14 +13,14 @@ mod model;
 #[cfg(test)]
 mod tests;
 
-pub use build::{load_draft, speculator};
+pub use build::{check, load_draft, speculator};
 pub use lookup::{PromptLookup, Suffixes};
 pub use model::ModelDrafter;
 
 use crate::error::Result;
 use crate::options::speculation::DraftTokens;
 use crate::sample::Distribution;
-use crate::session::Session;
+use crate::session::{Session, Stats};
 use crate::stage::Tick;
 use length::Length;
 use serde::{Deserialize, Serialize};
@@ -88,6 +88,11 @@ pub trait Drafter {
     /// # Errors
     /// When a model behind it cannot go on.
     fn propose(&mut self, context: &[u32], max: usize, draft: &mut Draft) -> Result<()>;
+
+    /// Time and bytes of its passes since they were last taken.
+    fn take_stats(&mut self) -> Stats {
+        Stats::default()
+    }
 }
 
 /// What a drafter proposed and what came of it.
@@ -268,6 +273,15 @@ impl<'a> Speculator<'a> {
             }
         }
         Ok(None)
+    }
+
+    /// Time and bytes of the drafters' passes since the last call.
+    pub fn take_stats(&mut self) -> Stats {
+        let mut all = Stats::default();
+        for stage in &mut self.stages {
+            all.add(&stage.drafter.take_stats());
+        }
+        all
     }
 
     /// What was drafted and kept since the last call.

@@ -3,7 +3,7 @@
 use super::{Draft, Drafter};
 use crate::error::Result;
 use crate::sample::{Sampler, SamplerOptions};
-use crate::session::Session;
+use crate::session::{Session, Stats};
 
 /// Proposes what a model would write, with a sequence of its own.
 pub struct ModelDrafter<'a> {
@@ -51,6 +51,10 @@ impl<'a> ModelDrafter<'a> {
 }
 
 impl Drafter for ModelDrafter<'_> {
+    fn take_stats(&mut self) -> Stats {
+        self.session.take_stats()
+    }
+
     fn begin(&mut self, prompt: &[u32]) -> Result<()> {
         self.follow(prompt)
     }

@@ -54,6 +54,7 @@ impl Format for IQ4_XS {
         }
     }
 
+    #[inline(always)]
     fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
         let found = search::nested::<8, _>(values, weights, GRID, SCALE_RANGE);
         put_f16(block, 0, found.d);

@@ -49,6 +49,7 @@ impl Format for Q5_0 {
         }
     }
 
+    #[inline(always)]
     fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
         let inverse = recip(put_f16(block, 0, search::scale(values, weights, GRID)));
         let codes = std::array::from_fn(|j| GRID.code(values[j] * inverse));

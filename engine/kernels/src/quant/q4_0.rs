@@ -30,6 +30,7 @@ impl Format for Q4_0 {
         }
     }
 
+    #[inline(always)]
     fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
         let inverse = recip(put_f16(block, 0, search::scale(values, weights, GRID)));
         let q = |x: f32| GRID.code(x * inverse);

@@ -45,6 +45,7 @@ impl Format for MXFP4 {
         }
     }
 
+    #[inline(always)]
     fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
         // The powers around the one that spans the values.
         let exponent = (peak(values).abs() / 12.0).to_bits() >> 23;

@@ -42,7 +42,9 @@ impl Grid for Even {
     }
     #[inline(always)]
     fn level(self, x: f32) -> f32 {
-        x.max(self.low).min(self.high) + ROUNDER - ROUNDER
+        let x = if self.low > x { self.low } else { x };
+        let x = if self.high < x { self.high } else { x };
+        x + ROUNDER - ROUNDER
     }
     #[inline(always)]
     fn code(self, x: f32) -> u8 {
@@ -95,7 +97,18 @@ fn sums<const N: usize>(x: &[f32], w: &[f32], f: impl Fn(f32, f32) -> [f32; N]) 
     lanes.map(|lane| lane.iter().sum())
 }
 
+/// The `N` groups of a block, values and weights.
+#[inline(always)]
+fn groups<'a, const N: usize>(
+    x: &'a [f32],
+    w: &'a [f32],
+) -> impl Iterator<Item = (&'a [f32], &'a [f32])> {
+    let len = x.len() / N;
+    x.chunks_exact(len).zip(w.chunks_exact(len))
+}
+
 /// Weighted squares of what `scale` and the codes that it leads to lose.
+#[inline(always)]
 pub(super) fn loss<G: Grid>(x: &[f32], w: &[f32], grid: G, scale: f32) -> f32 {
     let inverse = super::recip(scale);
     sums(x, w, |x, w| {
@@ -105,41 +118,43 @@ pub(super) fn loss<G: Grid>(x: &[f32], w: &[f32], grid: G, scale: f32) -> f32 {
 }
 
 /// The scale that loses least of `x`, a multiple of eight values, with the codes it leads to; 0 for zeros.
+#[inline(always)]
 pub(super) fn scale<G: Grid>(x: &[f32], w: &[f32], grid: G) -> f32 {
     let peak = super::peak(x);
     let (low, high) = grid.ends();
-    // What is gained over losing everything, and the scale for these codes.
-    let gain = |inverse: f32| {
-        let [xl, ll] = sums(x, w, |x, w| {
-            let l = grid.level(x * inverse);
-            [w * x * l, w * l * l]
-        });
-        if ll > 0.0 {
-            (xl * (xl / ll), xl / ll)
-        } else {
-            (0.0, 0.0)
-        }
-    };
     if peak == 0.0 {
         return 0.0;
     }
     let mut best = (0.0, 0.0);
     for end in [low, high] {
         for i in -STEPS..=STEPS {
-            let found = gain((end + STEP * i as f32) / peak);
+            let found = gain(x, w, grid, (end + STEP * i as f32) / peak);
             if found.0 > best.0 {
                 best = found;
             }
         }
     }
     for _ in 0..REFITS {
-        let found = gain(super::recip(best.1));
+        let found = gain(x, w, grid, super::recip(best.1));
         if found.0 <= best.0 {
             break;
         }
         best = found;
     }
     best.1
+}
+
+/// What is gained over losing everything with the codes of a scale, and the best scale for these.
+#[inline(always)]
+fn gain<G: Grid>(x: &[f32], w: &[f32], grid: G, inverse: f32) -> (f32, f32) {
+    let [xl, ll] = sums(x, w, |x, w| {
+        let l = grid.level(x * inverse);
+        [w * x * l, w * l * l]
+    });
+    match ll > 0.0 {
+        true => (xl * (xl / ll), xl / ll),
+        false => (0.0, 0.0),
+    }
 }
 
 /// Scale and offset of a group of codes `0..=max`: value = scale * code + min.
@@ -160,6 +175,7 @@ impl Line {
     }
 
     /// The codes of `x`.
+    #[inline(always)]
     pub(super) fn codes(self, x: &[f32], max: f32, codes: &mut [u8]) {
         let inverse = super::recip(self.scale);
         for (c, &x) in codes.iter_mut().zip(x) {
@@ -168,6 +184,7 @@ impl Line {
     }
 
     /// Weighted squares of what it and its codes lose.
+    #[inline(always)]
     fn loss(self, x: &[f32], w: &[f32], max: f32) -> f32 {
         let inverse = super::recip(self.scale);
         sums(x, w, |x, w| {
@@ -177,6 +194,7 @@ impl Line {
     }
 
     /// The best line for the codes that this one leads to; its `min` is at most 0 if `negative`.
+    #[inline(always)]
     fn refit(self, x: &[f32], w: &[f32], max: f32, negative: bool) -> Line {
         let inverse = super::recip(self.scale);
         let [n, sx, sq, qq, xq] = sums(x, w, |x, w| {
@@ -200,6 +218,7 @@ impl Line {
 }
 
 /// The line that loses least of `x` with codes `0..=max`; its `min` is at most 0 if `negative`.
+#[inline(always)]
 pub(super) fn line(x: &[f32], w: &[f32], max: f32, negative: bool) -> Line {
     let (mut low, high) = x
         .iter()
@@ -238,6 +257,7 @@ pub(super) fn line(x: &[f32], w: &[f32], max: f32, negative: bool) -> Line {
 }
 
 /// Refits `line`, and takes it for the best if it loses less.
+#[inline(always)]
 fn better_line(
     best: &mut (f32, Line),
     line: Line,
@@ -263,15 +283,17 @@ pub(super) struct Nested<const N: usize> {
 }
 
 /// Factor and integer scales within `ints` of `N` groups whose codes lie on `grid`.
+#[inline(always)]
 pub(super) fn nested<const N: usize, G: Grid>(
     x: &[f32],
     w: &[f32],
     grid: G,
     ints: Even,
 ) -> Nested<N> {
-    let len = x.len() / N;
-    let group = |g: usize| (&x[len * g..][..len], &w[len * g..][..len]);
-    let ideal: [f32; N] = std::array::from_fn(|g| scale(group(g).0, group(g).1, grid));
+    let mut ideal = [0.0; N];
+    for (ideal, (x, w)) in ideal.iter_mut().zip(groups::<N>(x, w)) {
+        *ideal = scale(x, w, grid);
+    }
     let peak = super::peak(&ideal);
     let zero = Nested {
         d: 0.0,
@@ -280,31 +302,15 @@ pub(super) fn nested<const N: usize, G: Grid>(
     if peak == 0.0 {
         return zero;
     }
-    // The best integers for a factor, and what they lose in all.
-    let with = |d: f32| {
-        let d = half::f16::from_f32(d).to_f32();
-        let mut total = 0.0;
-        let scales = std::array::from_fn(|g| {
-            let near = ints.level(ideal[g] * super::recip(d));
-            let (loss, s) = [near, near - 1.0, near + 1.0]
-                .into_iter()
-                .filter(|s| (ints.low..=ints.high).contains(s))
-                .map(|s| (loss(group(g).0, group(g).1, grid, d * s), s))
-                .fold((f32::INFINITY, 0.0), |a, b| if b.0 < a.0 { b } else { a });
-            total += loss;
-            s as i8
-        });
-        (total, Nested { d, scales })
-    };
-    let mut best = with(peak / ints.low);
+    let mut best = with_factor(x, w, grid, ints, &ideal, peak / ints.low);
     for top in [ints.high, ints.low + 1.0, ints.high - 1.0, ints.low + 2.0] {
-        let found = with(peak / top);
+        let found = with_factor(x, w, grid, ints, &ideal, peak / top);
         if found.0 < best.0 {
             best = found;
         }
     }
     for _ in 0..REFITS {
-        let found = with(refit_factor(x, w, grid, &best.1));
+        let found = with_factor(x, w, grid, ints, &ideal, refit_factor(x, w, grid, &best.1));
         if found.0 >= best.0 {
             break;
         }
@@ -313,7 +319,38 @@ pub(super) fn nested<const N: usize, G: Grid>(
     best.1
 }
 
+/// The best integers for a factor, and what they lose in all; `ideal` scales of the groups.
+#[inline(always)]
+fn with_factor<const N: usize, G: Grid>(
+    x: &[f32],
+    w: &[f32],
+    grid: G,
+    ints: Even,
+    ideal: &[f32; N],
+    d: f32,
+) -> (f32, Nested<N>) {
+    let d = half::f16::from_f32(d).to_f32();
+    let mut n = Nested { d, scales: [0; N] };
+    let mut total = 0.0;
+    let groups = groups::<N>(x, w).zip(ideal);
+    for (s, ((x, w), ideal)) in n.scales.iter_mut().zip(groups) {
+        let near = ints.level(ideal * super::recip(d));
+        let mut best = f32::INFINITY;
+        for near in [near, near - 1.0, near + 1.0] {
+            if (ints.low..=ints.high).contains(&near) {
+                let loss = loss(x, w, grid, d * near);
+                if loss < best {
+                    (best, *s) = (loss, near as i8);
+                }
+            }
+        }
+        total += best;
+    }
+    (total, n)
+}
+
 /// The factor that loses least with the integers and codes of `n`.
+#[inline(always)]
 fn refit_factor<const N: usize, G: Grid>(x: &[f32], w: &[f32], grid: G, n: &Nested<N>) -> f32 {
     let len = x.len() / N;
     let mut all = [0.0; 2];
@@ -340,6 +377,7 @@ pub(super) struct NestedLines<const N: usize> {
 
 impl<const N: usize> NestedLines<N> {
     /// Scale and offset of group `g`.
+    #[inline(always)]
     pub(super) fn line(&self, g: usize) -> Line {
         Line {
             scale: self.factors[0] * f32::from(self.scales[g]),
@@ -349,67 +387,86 @@ impl<const N: usize> NestedLines<N> {
 }
 
 /// Factors, integer scales and minima (`0..=int_max`) of `N` groups of codes `0..=max`.
+#[inline(always)]
 pub(super) fn nested_lines<const N: usize>(
     x: &[f32],
     w: &[f32],
     max: f32,
     int_max: f32,
 ) -> NestedLines<N> {
-    let len = x.len() / N;
-    let group = |g: usize| (&x[len * g..][..len], &w[len * g..][..len]);
-    let ideal: [Line; N] = std::array::from_fn(|g| line(group(g).0, group(g).1, max, true));
+    let mut ideal = [Line::default(); N];
+    for (ideal, (x, w)) in ideal.iter_mut().zip(groups::<N>(x, w)) {
+        *ideal = line(x, w, max, true);
+    }
     let peak = |f: fn(&Line) -> f32| ideal.iter().map(f).fold(0.0, f32::max);
     let peaks = [peak(|l| l.scale), peak(|l| -l.min)];
     let ints = Even {
         low: 0.0,
         high: int_max,
     };
-    let with = |factors: [f32; 2]| {
-        let factors = factors.map(|f| half::f16::from_f32(f).to_f32());
-        let mut n = NestedLines {
-            factors,
-            scales: [0; N],
-            mins: [0; N],
-        };
-        let mut total = 0.0;
-        for (g, ideal) in ideal.iter().enumerate() {
-            let near_scale = ints.level(ideal.scale * super::recip(factors[0]));
-            let near_min = ints.level(-ideal.min * super::recip(factors[1]));
-            let mut best = f32::INFINITY;
-            for (i, j) in NEIGHBOURS {
-                let (s, m) = (near_scale + i, near_min + j);
-                if s < 0.0 || s > int_max || m < 0.0 || m > int_max {
-                    continue;
-                }
-                let line = Line {
-                    scale: factors[0] * s,
-                    min: -factors[1] * m,
-                };
-                let loss = line.loss(group(g).0, group(g).1, max);
-                if loss < best {
-                    best = loss;
-                    (n.scales[g], n.mins[g]) = (s as u8, m as u8);
-                }
-            }
-            total += best;
-        }
-        (total, n)
-    };
-    let mut best = with(peaks.map(|p| p / int_max));
+    let mut best = with_factors(x, w, max, ints, &ideal, peaks.map(|p| p / int_max));
     for [top, min_top] in [[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]] {
-        let found = with([peaks[0] / (int_max - top), peaks[1] / (int_max - min_top)]);
+        let found = with_factors(
+            x,
+            w,
+            max,
+            ints,
+            &ideal,
+            [peaks[0] / (int_max - top), peaks[1] / (int_max - min_top)],
+        );
         if found.0 < best.0 {
             best = found;
         }
     }
     for _ in 0..REFITS {
-        let found = with(refit_factors(x, w, max, &best.1));
+        let found = with_factors(x, w, max, ints, &ideal, refit_factors(x, w, max, &best.1));
         if found.0 >= best.0 {
             break;
         }
         best = found;
     }
     best.1
+}
+
+/// The best integers for factors, and what they lose in all; `ideal` lines of the groups.
+#[inline(always)]
+fn with_factors<const N: usize>(
+    x: &[f32],
+    w: &[f32],
+    max: f32,
+    ints: Even,
+    ideal: &[Line; N],
+    factors: [f32; 2],
+) -> (f32, NestedLines<N>) {
+    let factors = factors.map(|f| half::f16::from_f32(f).to_f32());
+    let mut n = NestedLines {
+        factors,
+        scales: [0; N],
+        mins: [0; N],
+    };
+    let mut total = 0.0;
+    for (g, ((x, w), ideal)) in groups::<N>(x, w).zip(ideal).enumerate() {
+        let near_scale = ints.level(ideal.scale * super::recip(factors[0]));
+        let near_min = ints.level(-ideal.min * super::recip(factors[1]));
+        let mut best = f32::INFINITY;
+        for (i, j) in NEIGHBOURS {
+            let (s, m) = (near_scale + i, near_min + j);
+            if s < 0.0 || s > ints.high || m < 0.0 || m > ints.high {
+                continue;
+            }
+            let line = Line {
+                scale: factors[0] * s,
+                min: -factors[1] * m,
+            };
+            let loss = line.loss(x, w, max);
+            if loss < best {
+                best = loss;
+                (n.scales[g], n.mins[g]) = (s as u8, m as u8);
+            }
+        }
+        total += best;
+    }
+    (total, n)
 }
 
 /// Where integers other than the nearest may lose less.
@@ -426,6 +483,7 @@ const NEIGHBOURS: [(f32, f32); 9] = [
 ];
 
 /// The factors that lose least with the integers and codes of `n`.
+#[inline(always)]
 fn refit_factors<const N: usize>(x: &[f32], w: &[f32], max: f32, n: &NestedLines<N>) -> [f32; 2] {
     let len = x.len() / N;
     let mut all = [0.0f32; 5];

@@ -22,6 +22,7 @@ pub(super) fn get_pairs(bytes: &[u8], codes: &mut [u8]) {
 }
 
 /// The inverse of [`get_pairs`]; higher bits of the codes are left out.
+#[inline(always)]
 pub(super) fn put_pairs(codes: &[u8; 256], bytes: &mut [u8]) {
     for (half, codes) in bytes.chunks_exact_mut(32).zip(codes.chunks_exact(128)) {
         for (j, b) in half.iter_mut().enumerate() {
@@ -49,6 +50,7 @@ impl Format for Q2_K {
         }
     }
 
+    #[inline(always)]
     fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
         let found = search::nested_lines::<16>(values, weights, 3.0, 15.0);
         put_f16(block, D, found.factors[0]);

@@ -64,6 +64,7 @@ impl Format for Q3_K {
         }
     }
 
+    #[inline(always)]
     fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
         let found = search::nested::<16, _>(values, weights, GRID, SCALE_RANGE);
         put_f16(block, D, found.d);

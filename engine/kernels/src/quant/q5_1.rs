@@ -1,53 +1,50 @@
-//! Q4_1: 32 codes of 4 bits, scale and minimum; weight = d q + m.
+//! Q5_1: 32 codes of 5 bits, scale and minimum; weight = d q + m.
 #![allow(unsafe_code)]
 
-use super::{Codes, Format, f16_at, gather_f16, put_f16, search};
+use super::{Codes, Format, f16_at, gather_f16, put_f16, q5_0, search};
 use crate::simd::{LANES, Simd};
 
-/// Block: `d: f16, m: f16, qs: [u8; 16]`; byte `j` holds columns `j` (low nibble) and `j + 16`.
+/// Block: `d: f16, m: f16, qh: u32, qs: [u8; 16]`; `qh` and `qs` as in Q5_0.
 #[allow(non_camel_case_types, reason = "the format's name")]
-pub struct Q4_1;
+pub struct Q5_1;
 
-impl Format for Q4_1 {
-    const NAME: &'static str = "Q4_1";
-    const ID: u32 = 3;
-    const FILE_TYPE: u32 = 3;
+impl Format for Q5_1 {
+    const NAME: &'static str = "Q5_1";
+    const ID: u32 = 7;
+    const FILE_TYPE: u32 = 9;
     const BLOCK_LEN: usize = 32;
-    const BLOCK_BYTES: usize = 20;
+    const BLOCK_BYTES: usize = 24;
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         let (d, m) = (f16_at(block, 0), f16_at(block, 2));
-        for (j, &b) in block[4..].iter().enumerate() {
-            out[j] = d * f32::from(b & 15) + m;
-            out[j + 16] = d * f32::from(b >> 4) + m;
+        let mut codes = [0; 32];
+        Self::codes(block, &mut codes);
+        for (o, q) in out.iter_mut().zip(codes) {
+            *o = d * f32::from(q) + m;
         }
     }
 
+    #[inline(always)]
     fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
-        let line = search::line(values, weights, 15.0, false);
+        let line = search::line(values, weights, 31.0, false);
         let line = search::Line {
             scale: put_f16(block, 0, line.scale),
             min: put_f16(block, 2, line.min),
         };
         let mut codes = [0; 32];
-        line.codes(values, 15.0, &mut codes);
-        for (j, b) in block[4..].iter_mut().enumerate() {
-            *b = codes[j] | codes[j + 16] << 4;
-        }
+        line.codes(values, 31.0, &mut codes);
+        q5_0::put_codes(&codes, &mut block[4..]);
     }
 }
 
-impl Codes for Q4_1 {
-    const LOW_BITS: u32 = 0;
+impl Codes for Q5_1 {
+    const LOW_BITS: u32 = 1;
     const OFFSET: i32 = 0;
     const SUB: usize = 32;
     const HAS_MIN: bool = true;
 
     fn codes(block: &[u8], codes: &mut [u8]) {
-        for (j, &b) in block[4..].iter().enumerate() {
-            codes[j] = b & 15;
-            codes[j + 16] = b >> 4;
-        }
+        q5_0::get_codes(&block[4..], codes);
     }
 
     fn pack_scales(blocks: [&[u8]; LANES], out: &mut [u8]) {

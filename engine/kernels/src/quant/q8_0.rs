@@ -29,6 +29,7 @@ impl Format for Q8_0 {
         }
     }
 
+    #[inline(always)]
     fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
         let inverse = recip(put_f16(block, 0, search::scale(values, weights, GRID)));
         for (b, x) in block[2..].iter_mut().zip(values) {

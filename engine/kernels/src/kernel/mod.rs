@@ -14,13 +14,12 @@ mod strip;
 
 pub use attend::{Attend, CHUNK, Partial, ROWS_MAX, room_len};
 pub use dot::STREAMS;
-pub use gemm::{FEW_TOKENS, PAIR};
+pub use gemm::FEW_TOKENS;
 pub use strip::{Active, STRIP, STRIPS_MAX, Strips};
 
-use crate::error::Result;
-use crate::options::{Isa, KvType, Options, SideBySide};
+use crate::options::{Isa, KvType, SideBySide};
 use crate::quant::{self, Codes, Format, for_each_format};
-use crate::simd::{self, LANES, Simd, Visitor};
+use crate::simd::{self, LANES, Simd, Unavailable, Visitor};
 
 /// Tokens that one call of [`Kernels::dot`] takes at most.
 pub const TILE: usize = 4;
@@ -446,19 +445,34 @@ impl Visitor for Boxed {
     }
 }
 
-/// The kernels that `options` ask for (`isa`, `side_by_side`, `prefetch_bytes`,
-/// `head_prefetch_bytes`); an error when this CPU does not have them.
-pub fn kernels(options: &Options) -> Result<Box<dyn Kernels>> {
-    let isa = simd::choose(options.isa)?;
+/// What kernels are chosen by; the options of the same names.
+#[derive(Debug, Clone, Copy)]
+pub struct Choice {
+    /// Instruction set.
+    pub isa: Isa,
+    /// Whether panels are read side by side.
+    pub side_by_side: SideBySide,
+    /// How far ahead weights are fetched.
+    pub prefetch_bytes: usize,
+    /// Bytes of the head of the next panels that are fetched.
+    pub head_prefetch_bytes: usize,
+}
+
+/// The kernels of a choice.
+///
+/// # Errors
+/// [`Unavailable`] when this CPU does not have them.
+pub fn kernels(choice: Choice) -> Result<Box<dyn Kernels>, Unavailable> {
+    let isa = simd::choose(choice.isa)?;
     let boxed = Boxed {
         isa,
         reading: Reading {
-            side_by_side: match options.side_by_side {
+            side_by_side: match choice.side_by_side {
                 SideBySide::Auto => !simd::is_intel(),
                 asked => asked == SideBySide::On,
             },
-            ahead: options.prefetch_bytes,
-            head_lines: options.head_prefetch_bytes.div_ceil(dot::LINE),
+            ahead: choice.prefetch_bytes,
+            head_lines: choice.head_prefetch_bytes.div_ceil(dot::LINE),
         },
     };
     Ok(simd::with(isa, boxed).expect("the CPU has what was chosen"))

@@ -23,6 +23,7 @@ impl Format for Q5_K {
         q4_k::dequantize_groups(block, &codes, out);
     }
 
+    #[inline(always)]
     fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
         let mut codes = [0; 256];
         q4_k::quantize_groups(values, weights, 31.0, block, &mut codes);

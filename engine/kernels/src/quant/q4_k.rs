@@ -22,6 +22,7 @@ pub(super) fn scale_min(packed: &[u8], g: usize) -> (u8, u8) {
 }
 
 /// The inverse of [`scale_min`] for all groups.
+#[inline(always)]
 fn pack_scale_min(scales: [u8; 8], mins: [u8; 8]) -> [u8; 12] {
     std::array::from_fn(|i| match i {
         0..4 => scales[i] | scales[i + 4] >> 4 << 6,
@@ -31,6 +32,7 @@ fn pack_scale_min(scales: [u8; 8], mins: [u8; 8]) -> [u8; 12] {
 }
 
 /// Chooses scales and minima for codes of `0..=max`, writes the block's first 16 bytes and gives the codes.
+#[inline(always)]
 pub(super) fn quantize_groups(
     values: &[f32],
     weights: &[f32],
@@ -129,6 +131,7 @@ impl Format for Q4_K {
         dequantize_groups(block, &codes, out);
     }
 
+    #[inline(always)]
     fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
         let mut codes = [0; 256];
         quantize_groups(values, weights, 15.0, block, &mut codes);

@@ -44,6 +44,7 @@ pub(super) fn get_nibbles(bytes: &[u8], codes: &mut [u8]) {
 }
 
 /// The inverse of [`get_nibbles`], for 32 values that `code` gives the codes of.
+#[inline(always)]
 pub(super) fn put_nibbles(values: &[f32], code: impl Fn(f32) -> u8, bytes: &mut [u8]) {
     for (j, b) in bytes.iter_mut().enumerate() {
         *b = code(values[j]) | code(values[j + 16]) << 4;
@@ -66,6 +67,7 @@ impl Format for IQ4_NL {
         }
     }
 
+    #[inline(always)]
     fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
         let inverse = recip(put_f16(block, 0, search::scale(values, weights, GRID)));
         put_nibbles(values, |x| GRID.code(x * inverse), &mut block[2..]);

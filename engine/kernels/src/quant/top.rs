@@ -20,6 +20,7 @@ impl<Q: Codes> Format for Top<Q> {
         Q::dequantize(block, out);
     }
 
+    #[inline(always)]
     fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
         Q::quantize(values, weights, block);
     }

@@ -52,7 +52,7 @@ pub use q8_0::Q8_0;
 pub use top::Top;
 pub use tq2_0::TQ2_0;
 
-use crate::simd::{LANES, Simd};
+use crate::simd::{self, LANES, Simd};
 
 /// Columns that share one activation scale, and the columns of a group of planes.
 pub const GROUP: usize = 32;
@@ -270,7 +270,7 @@ impl FormatInfo {
             top_bytes: F::BLOCK_BYTES,
             stand_in: F::STAND_IN,
             decode: F::dequantize,
-            encode: F::quantize,
+            encode: encode::<F>,
         }
     }
 
@@ -317,26 +317,41 @@ impl FormatInfo {
     /// Encodes whole blocks: `values`, all finite, into `row_bytes(values.len())` bytes, with scales searched for.
     /// `importance` has an entry for every value, mean squares of what it is multiplied with, or none at all.
     pub fn quantize(&self, values: &[f32], importance: &[f32], out: &mut [u8]) {
-        let mut weights = [0.0; BLOCK_LEN_MAX];
-        let weights = &mut weights[..self.block_len];
-        for (i, (v, b)) in values
-            .chunks_exact(self.block_len)
-            .zip(out.chunks_exact_mut(self.block_bytes))
-            .enumerate()
-        {
-            if !self.is_float() {
-                weigh(
-                    v,
-                    importance.get(i * self.block_len..).unwrap_or(&[]),
-                    weights,
-                );
-            }
-            (self.encode)(v, weights, b);
+        (self.encode)(values, importance, out);
+    }
+}
+
+/// See [`FormatInfo::quantize`]. Compiled for wider vectors too, which give the same bytes: sums have a fixed order.
+fn encode<F: Format>(values: &[f32], importance: &[f32], out: &mut [u8]) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(s) = simd::Avx2::new() {
+        return s.vectorize(
+            #[inline(always)]
+            || encode_blocks::<F>(values, importance, out),
+        );
+    }
+    encode_blocks::<F>(values, importance, out);
+}
+
+#[inline(always)]
+fn encode_blocks<F: Format>(values: &[f32], importance: &[f32], out: &mut [u8]) {
+    let mut weights = [0.0; BLOCK_LEN_MAX];
+    let weights = &mut weights[..F::BLOCK_LEN];
+    for (i, (v, b)) in values
+        .chunks_exact(F::BLOCK_LEN)
+        .zip(out.chunks_exact_mut(F::BLOCK_BYTES))
+        .enumerate()
+    {
+        if F::BLOCK_LEN > 1 {
+            let importance = importance.get(i * F::BLOCK_LEN..).unwrap_or(&[]);
+            weigh(v, importance, weights);
         }
+        F::quantize(v, weights, b);
     }
 }
 
 /// What the squared errors of a block's values weigh: more where values are large, times the importance if there is one.
+#[inline(always)]
 fn weigh(values: &[f32], importance: &[f32], weights: &mut [f32]) {
     let mean = values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32;
     let floor = if mean > 0.0 { mean } else { 1.0 };
@@ -383,6 +398,7 @@ fn f16_at(block: &[u8], at: usize) -> f32 {
 }
 
 /// Stores `x` in half precision at byte `at` of `block`; returns the value stored.
+#[inline(always)]
 fn put_f16(block: &mut [u8], at: usize, x: f32) -> f32 {
     let h = half::f16::from_f32(x);
     block[at..at + 2].copy_from_slice(&h.to_le_bytes());
@@ -397,11 +413,13 @@ fn gather_f16(blocks: &[&[u8]; LANES], at: usize, out: &mut [u8]) {
 }
 
 /// `1 / x`, or 0 for 0, so that a block of zeros encodes as zeros.
+#[inline(always)]
 fn recip(x: f32) -> f32 {
     if x == 0.0 { 0.0 } else { 1.0 / x }
 }
 
 /// The value of largest magnitude, with its sign.
+#[inline(always)]
 fn peak(values: &[f32]) -> f32 {
     values
         .iter()

@@ -20,7 +20,6 @@ pub use avx2::Avx2;
 pub use avx512::Avx512;
 pub use scalar::Scalar;
 
-use crate::error::{Error, Result};
 use crate::options::Isa;
 
 /// Lanes of a vector, rows of a weight panel.
@@ -74,21 +73,28 @@ pub fn is_intel() -> bool {
     false
 }
 
+/// The instruction set asked for is not one of this CPU's.
+#[derive(Debug, thiserror::Error)]
+#[error("option \"isa\": this CPU cannot run \"{isa}\": choose one of {can}, or auto")]
+pub struct Unavailable {
+    isa: Isa,
+    can: String,
+}
+
 /// The instruction set that option `isa` stands for on this CPU.
 ///
 /// # Errors
-/// [`Error::Option`] where the CPU does not have it.
-pub fn choose(isa: Isa) -> Result<Isa> {
+/// [`Unavailable`] where the CPU does not have it.
+pub fn choose(isa: Isa) -> Result<Isa, Unavailable> {
     let available = available();
     match isa {
         Isa::Auto => Ok(available[0]),
         isa if available.contains(&isa) => Ok(isa),
         isa => {
             let can: Vec<String> = available.iter().map(Isa::to_string).collect();
-            let can = can.join(", ");
-            Err(Error::Option {
-                option: "isa",
-                what: format!("this CPU cannot run \"{isa}\": choose one of {can}, or auto"),
+            Err(Unavailable {
+                isa,
+                can: can.join(", "),
             })
         }
     }
@@ -114,8 +120,8 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
 
     /// Vectors of 16 lanes that the registers hold; 0 where there are no vectors.
     const REGISTERS: usize;
-    /// Whether they are enough to sum the products of two panels with four tokens.
-    const PAIRS: bool = Self::REGISTERS >= 32;
+    /// Whether they are enough to sum the products of a panel with twelve tokens.
+    const MANY: bool = Self::REGISTERS >= 32;
 
     /// Runs `f` compiled for this instruction set. Everything inside must be `#[inline(always)]`.
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R;
