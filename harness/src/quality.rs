@@ -135,11 +135,14 @@ impl Predictor {
                 models::sha256(&mut file?).with_context(|| format!("cannot read \"{shown}\""))
             }
         };
-        let named = Options {
+        let mut named = Options {
             quant_plan: content(&engine.quant_plan)?.into(),
             quant_imatrix: content(&engine.quant_imatrix)?.into(),
             ..engine.clone()
         };
+        if let Some(sparsity) = &mut named.sparsity {
+            sparsity.thresholds = content(&sparsity.thresholds)?.into();
+        }
         Ok(Predictor {
             model: model.to_owned(),
             sha256: hash(&(model_sha256, named))?,
@@ -311,6 +314,7 @@ fn recall(path: &Path) -> Option<Figures> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use engine::options::sparsity::{Method, Sparsity};
 
     #[test]
     fn a_hash_hangs_on_what_predicts_and_on_nothing_else() {
@@ -351,5 +355,16 @@ mod tests {
         assert_ne!(before, hash(&mixed, "aa"));
         assert_ne!(before, hash(&mixed, "bb"));
         assert_ne!(before, hash(&own, "aa"));
+        let sparse = Options {
+            sparsity: Some(Sparsity {
+                method: Method::Teal,
+                threshold: 0.0,
+                thresholds: plan.clone(),
+            }),
+            ..own
+        };
+        let before = hash(&sparse, "aa");
+        std::fs::write(&plan, "three").expect("writes");
+        assert_ne!(before, hash(&sparse, "aa"));
     }
 }

@@ -254,6 +254,9 @@ pub struct ModelFacts {
     /// Weights in the layers' matrices, each multiplied once for every token.
     #[serde(default)]
     pub layer_params: Option<u64>,
+    /// Of these the ones behind the last layer's attention, which of a prompt only the last token is multiplied with.
+    #[serde(default)]
+    pub last_params: Option<u64>,
     /// Weights of the output head, multiplied once for every token that is chosen.
     #[serde(default)]
     pub head_params: Option<u64>,

@@ -396,7 +396,11 @@ impl<'a> Reader<'a> {
 
 /// Options of the engine; paths start at the scenario's folder.
 fn engine(mut read: engine::Options, folder: &Path) -> engine::Options {
-    for path in [&mut read.quant_plan, &mut read.quant_imatrix] {
+    let sparsity = read.sparsity.as_mut().map(|s| &mut s.thresholds);
+    let draft = read.speculation.as_mut();
+    let draft = draft.and_then(|s| s.draft_model.as_mut());
+    let plan = [&mut read.quant_plan, &mut read.quant_imatrix];
+    for path in plan.into_iter().chain(sparsity).chain(draft) {
         if !path.as_os_str().is_empty() {
             *path = folder.join(&path);
         }

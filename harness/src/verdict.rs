@@ -168,9 +168,11 @@ pub fn judge(change: Change, floor: Option<f64>, better: Better, rule: &Rule) ->
     let noise = floor.unwrap_or_else(|| change.error().exp_m1());
     let threshold = rule.change_min.max(2.0 * noise);
     let size = change.ratio.ln().abs().exp_m1();
-    let verdict = if change.rounds < rule.rounds_min {
+    let clear = change.excludes_none() && size > threshold;
+    let enough = change.rounds >= rule.rounds_min;
+    let verdict = if !enough {
         Verdict::Inconclusive
-    } else if change.excludes_none() && size > threshold {
+    } else if clear {
         match (change.ratio > 1.0) == (better == Better::Higher) {
             true => Verdict::Improvement,
             false => Verdict::Regression,
@@ -188,9 +190,11 @@ pub fn judge(change: Change, floor: Option<f64>, better: Better, rule: &Rule) ->
         floor,
         threshold,
         detectable: (seen + POWER * error).exp_m1(),
-        rounds_advised: (verdict == Verdict::Inconclusive)
-            .then(|| rounds_advised(change.spread, floor.is_some(), rule))
-            .flatten(),
+        rounds_advised: match verdict {
+            Verdict::Inconclusive if clear => Some(rule.rounds_min),
+            Verdict::Inconclusive => rounds_advised(change.spread, floor.is_some(), rule),
+            _ => None,
+        },
     }
 }
 
@@ -325,6 +329,13 @@ mod tests {
             assert_eq!(judged.verdict, expect, "{judged:?}");
             assert_eq!(judged.rounds_advised.is_some(), expect == Inconclusive);
         }
+        // A difference that no noise explains needs no more than the fewest rounds.
+        let noisy = Change {
+            spread: 0.3,
+            ..change(5.9, 5.4, 6.3, 9)
+        };
+        let judged = judge(noisy, Some(0.04), Better::Higher, &Rule::default());
+        assert_eq!(judged.rounds_advised, Some(12));
     }
 
     #[test]

@@ -31,5 +31,5 @@ fn every_scenario_is_valid() {
         }
         seen += 1;
     }
-    assert!(seen >= 15, "{seen} scenarios");
+    assert!(seen >= 25, "{seen} scenarios");
 }

@@ -84,10 +84,12 @@ impl Run {
 
 impl Sample {
     /// Operations a second in the matrix products while reading the prompt, in 1e9: two for each weight of the layers and
-    /// token, and for each weight of the output head, once. Attention, norms and quantisation are left out.
+    /// token, but for those behind the last layer's attention and of the output head, once. Attention, norms and quantisation are left out.
     pub fn prefill_gops(&self) -> Option<f64> {
-        let layers = self.model.layer_params? as f64 * f64::from(self.n_prompt);
-        let operations = 2.0 * (layers + self.model.head_params? as f64);
+        let m = &self.model;
+        let once = (m.head_params? + m.last_params.unwrap_or(0)) as f64;
+        let often = (m.layer_params? - m.last_params.unwrap_or(0)) as f64;
+        let operations = 2.0 * (often * f64::from(self.n_prompt) + once);
         positive(operations / (f64::from(self.n_prompt) / self.prefill_tok_s()?) / 1e9)
     }
 }

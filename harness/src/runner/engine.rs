@@ -15,7 +15,7 @@ use ::engine::quantize::main_format;
 use ::engine::sample::{Distribution, Sampler};
 use ::engine::session::{Session, Stats};
 use ::engine::sparsity;
-use ::engine::speculate::{Telemetry, load_draft, speculator};
+use ::engine::speculate::{Speculator, Telemetry, load_draft, speculator};
 use ::engine::stage::Tick;
 use ::engine::tokenizer::{EncodeOptions, Tokenizer};
 use ::engine::{Error, Result};
@@ -204,7 +204,7 @@ fn generate(
     tokens.push(session.sample(|logits| chooser.choose(logits, None))?);
     waste.after_token();
     arrival_ns.push(clock.ns());
-    let prefill = session.take_stats();
+    let prefill = with_drafts(session.take_stats(), &mut speculator);
     // Counted from here on.
     session.take_sparsity();
     if job.simulated.is_some() {
@@ -221,7 +221,7 @@ fn generate(
         waste.after_token();
         arrival_ns.extend(std::iter::repeat_n(clock.ns(), n));
     }
-    let decode = session.take_stats();
+    let decode = with_drafts(session.take_stats(), &mut speculator);
     if job.simulated.is_some() {
         valgrind::dump(valgrind::DECODE);
     }
@@ -242,6 +242,17 @@ fn generate(
         timed,
         counters: counting.finish(),
     })
+}
+
+/// Time and bytes of the target's passes and of those that drafted for them; the passes counted are the target's.
+fn with_drafts(target: Stats, speculator: &mut Speculator<'_>) -> Stats {
+    let mut all = speculator.take_stats();
+    all.add(&target);
+    Stats {
+        passes: target.passes,
+        tokens: target.tokens,
+        ..all
+    }
 }
 
 /// The clock of the timed part. It stands still once, while counters are read.
@@ -377,6 +388,12 @@ fn model_facts(model: &Model) -> ModelFacts {
     let tensors = model.tensors();
     let matrices = tensors.iter().filter(|t| t.from.dims.len() == 2);
     let layers = matrices.filter(|t| t.from.name.starts_with("blk."));
+    let last = format!("blk.{}.", model.config().n_layers() - 1);
+    let behind = ["attn_output", "ffn_gate", "ffn_up", "ffn_down"];
+    let last = layers.clone().filter(|t| {
+        let of_last = t.from.name.strip_prefix(&last);
+        of_last.is_some_and(|name| behind.iter().any(|b| name.starts_with(b)))
+    });
     // Without a head of its own, a model multiplies with its embeddings.
     let head = ["output.weight", "token_embd.weight"];
     let head = head
@@ -384,6 +401,7 @@ fn model_facts(model: &Model) -> ModelFacts {
         .find_map(|name| tensors.iter().find(|t| t.from.name == *name));
     ModelFacts {
         layer_params: Some(layers.map(|t| t.from.n_values()).sum()),
+        last_params: Some(last.map(|t| t.from.n_values()).sum()),
         head_params: head.map(|t| t.from.n_values()),
         float_weights: FormatInfo::by_name(main_format(tensors)).map(FormatInfo::is_float),
         description: model.description(),

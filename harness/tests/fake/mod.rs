@@ -203,6 +203,7 @@ impl FakeRun {
                 n_params: Some(134_515_008),
                 weight_bytes: Some(96_780_000),
                 layer_params: Some(106_200_000),
+                last_params: None,
                 head_params: Some(28_311_552),
                 float_weights: Some(false),
             },
