@@ -41,7 +41,7 @@ pub fn model(options: &Options, path: &Path) -> Result<()> {
     Config::from_gguf(&file)?.context(options)?;
     plan(&file, &Recipe::from_options(options, &file)?)?;
     speculate::check(options, &file)?;
-    if let Some(sparsity) = &options.sparsity {
+    if let Some(sparsity) = options.sparsity.as_ref().filter(|s| s.is_lossy()) {
         Thresholds::of(sparsity, &file, Config::from_gguf(&file)?.n_layers())?;
     }
     Ok(())

@@ -51,8 +51,8 @@ pub struct Options {
     pub quant_imatrix: PathBuf,
     /// Asks the kernel for huge pages under the weights.
     pub huge_pages: bool,
-    /// Whether four panels of weights are read in turn, a group of each, for one and two tokens and for five to eight; else
-    /// one after the other. `auto`: not on Intel's CPUs, whose own prefetch keeps up with one.
+    /// Whether four panels of weights are read in turn, a group of each, for one and two tokens and, without
+    /// AVX-512, for five to eight; else one after the other. `auto`: not on Intel's CPUs, whose own prefetch keeps up with one.
     pub side_by_side: SideBySide,
     /// How far ahead of the weights being multiplied the next ones are fetched, in bytes, except where panels
     /// are read side by side; `0` leaves it to the CPU.

@@ -51,6 +51,14 @@ fn logits(
     session
         .score(tokens, first, |_, l| all.push(l.to_vec()))
         .expect("fits");
+    // A prompt, of which only the last token goes through everything, ends the same way.
+    session.truncate(0);
+    let last = session.prefill(tokens).expect("fits").to_vec();
+    assert!(
+        bits(&[last]) == bits(&all[all.len() - 1..]),
+        "{shape} {quant} {:?}",
+        options.isa
+    );
     all
 }
 

@@ -27,7 +27,7 @@ use std::time::Duration;
 /// Folder in that of the models.
 const FOLDER: &str = "quality";
 /// Version of what the files of the folder mean; another one makes all of them unknown.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What is measured, and with what.
 #[derive(Debug)]

@@ -600,6 +600,16 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn operations_of_a_prompt_leave_out_what_only_its_last_token_goes_through() {
+        let mut sample = sample();
+        sample.model.layer_params = Some(900);
+        sample.model.head_params = Some(50);
+        assert_eq!(sample.prefill_gops(), Some(2.0 * 9050.0 / 0.02 / 1e9));
+        sample.model.last_params = Some(100);
+        assert_eq!(sample.prefill_gops(), Some(2.0 * 8150.0 / 0.02 / 1e9));
+    }
+
+    #[test]
     fn stages_survive_the_wire_by_name() {
         let mut stats = PassStats {
             passes: 3,

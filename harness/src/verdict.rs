@@ -169,6 +169,8 @@ pub fn judge(change: Change, floor: Option<f64>, better: Better, rule: &Rule) ->
     let threshold = rule.change_min.max(2.0 * noise);
     let size = change.ratio.ln().abs().exp_m1();
     let clear = change.excludes_none() && size > threshold;
+    // Of a handful of rounds all may lie on one side by chance.
+    let sure = change.interval.confidence >= rule.confidence;
     let enough = change.rounds >= rule.rounds_min;
     let verdict = if !enough {
         Verdict::Inconclusive
@@ -191,7 +193,7 @@ pub fn judge(change: Change, floor: Option<f64>, better: Better, rule: &Rule) ->
         threshold,
         detectable: (seen + POWER * error).exp_m1(),
         rounds_advised: match verdict {
-            Verdict::Inconclusive if clear => Some(rule.rounds_min),
+            Verdict::Inconclusive if clear && sure => Some(rule.rounds_min),
             Verdict::Inconclusive => rounds_advised(change.spread, floor.is_some(), rule),
             _ => None,
         },

@@ -343,11 +343,12 @@ fn pack_rows(
 ) -> bool {
     let (format, planned) = (channels.format, part.planned);
     let cols = planned.from.dims[0] as usize;
-    let mut values = vec![0.0; cols];
+    let padded = cols.next_multiple_of(GROUP);
+    let mut values = vec![0.0; padded];
     let mut zero = vec![0u8; format.block_bytes];
     format.quantize(&[0.0; GROUP], &[], &mut zero);
     let mut row = zero.repeat(channels.strips * LANES);
-    let row_bytes = format.row_bytes(cols);
+    let row_bytes = format.row_bytes(padded);
     let data = p.gguf.data(&planned.from);
     for (c, out) in item
         .channels
@@ -364,7 +365,7 @@ fn pack_rows(
             }
             None if same => row[..row_bytes].copy_from_slice(&data[at * row_bytes..][..row_bytes]),
             _ => {
-                decode(p.gguf, &part, c, 0..cols, &mut values);
+                decode(p.gguf, &part, c, 0..cols, &mut values[..cols]);
                 if !values.iter().all(|v| v.is_finite()) {
                     return false;
                 }

@@ -84,7 +84,8 @@ impl Run {
 
 impl Sample {
     /// Operations a second in the matrix products while reading the prompt, in 1e9: two for each weight of the layers and
-    /// token, but for those behind the last layer's attention and of the output head, once. Attention, norms and quantisation are left out.
+    /// token, but for those behind the last layer's attention and of the output head, once. Attention, norms and quantisation
+    /// are left out.
     pub fn prefill_gops(&self) -> Option<f64> {
         let m = &self.model;
         let once = (m.head_params? + m.last_params.unwrap_or(0)) as f64;

@@ -248,6 +248,8 @@ fn generate(
 fn with_drafts(target: Stats, speculator: &mut Speculator<'_>) -> Stats {
     let mut all = speculator.take_stats();
     all.add(&target);
+    // What is left out is told of the target alone.
+    all.ledger.skipped_bytes = target.ledger.skipped_bytes;
     Stats {
         passes: target.passes,
         tokens: target.tokens,

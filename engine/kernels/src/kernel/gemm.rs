@@ -22,7 +22,7 @@ const STEP_GROUPS: usize = 8;
 const FEW_STEP_GROUPS: usize = 2;
 
 /// Tokens of a batch whose products take little more time than the weights take to arrive: their panels are read side by
-/// side, like those of one token.
+/// side, like those of one token, unless registers hold all sums.
 pub const FEW_TOKENS: usize = 8;
 
 /// Tokens of one panel whose sums stay in registers, where these are many ([`Simd::MANY`]).
@@ -152,6 +152,10 @@ unsafe fn direct<S: Simd, Q: Codes, const T: usize>(
     out: &mut [[f32; LANES]],
 ) {
     let (groups, subs, quads) = (Q::BLOCK_LEN / GROUP, GROUP / Q::SUB, Q::SUB / QUAD);
+    debug_assert!(
+        S::dots_max(bits::<Q>()) >= quads,
+        "a sum holds the products of a scale"
+    );
     let mut sum = [s.splat(0.0); T];
     // Tokens that come next are fetched meanwhile.
     let x_ahead = T / TILE * x.stride * size_of::<TileGroup>();

@@ -22,7 +22,7 @@ impl Format for F32 {
         out[0] = f32::from_le_bytes([block[0], block[1], block[2], block[3]]);
     }
     #[inline(always)]
-    fn quantize(values: &[f32], _weights: &[f32], block: &mut [u8]) {
+    fn quantize<S: Simd>(_s: S, values: &[f32], _weights: &[f32], block: &mut [u8]) {
         block.copy_from_slice(&values[0].to_le_bytes());
     }
 }
@@ -45,7 +45,7 @@ impl Format for F16 {
         out[0] = f16_at(block, 0);
     }
     #[inline(always)]
-    fn quantize(values: &[f32], _weights: &[f32], block: &mut [u8]) {
+    fn quantize<S: Simd>(_s: S, values: &[f32], _weights: &[f32], block: &mut [u8]) {
         put_f16(block, 0, values[0]);
     }
 }
@@ -68,7 +68,7 @@ impl Format for BF16 {
         out[0] = bf16::from_le_bytes([block[0], block[1]]).to_f32();
     }
     #[inline(always)]
-    fn quantize(values: &[f32], _weights: &[f32], block: &mut [u8]) {
+    fn quantize<S: Simd>(_s: S, values: &[f32], _weights: &[f32], block: &mut [u8]) {
         block.copy_from_slice(&bf16::from_f32(values[0]).to_le_bytes());
     }
 }

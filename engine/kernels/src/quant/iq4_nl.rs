@@ -68,8 +68,8 @@ impl Format for IQ4_NL {
     }
 
     #[inline(always)]
-    fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
-        let inverse = recip(put_f16(block, 0, search::scale(values, weights, GRID)));
+    fn quantize<S: Simd>(s: S, values: &[f32], weights: &[f32], block: &mut [u8]) {
+        let inverse = recip(put_f16(block, 0, search::scale(s, values, weights, GRID)));
         put_nibbles(values, |x| GRID.code(x * inverse), &mut block[2..]);
     }
 }

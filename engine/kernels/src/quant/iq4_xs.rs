@@ -55,8 +55,8 @@ impl Format for IQ4_XS {
     }
 
     #[inline(always)]
-    fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
-        let found = search::nested::<8, _>(values, weights, GRID, SCALE_RANGE);
+    fn quantize<S: Simd>(s: S, values: &[f32], weights: &[f32], block: &mut [u8]) {
+        let found = search::nested::<S, 8, _>(s, values, weights, GRID, SCALE_RANGE);
         put_f16(block, 0, found.d);
         put_scales(found.scales.map(|s| (s + 32) as u8), block);
         let groups = values

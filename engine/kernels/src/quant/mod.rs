@@ -78,7 +78,7 @@ pub trait Format: 'static {
     fn dequantize(block: &[u8], out: &mut [f32]);
     /// Encodes one block: `BLOCK_LEN` values into `BLOCK_BYTES` bytes, so that the squares of the errors, each times its
     /// value's weight (all positive), sum up to little.
-    fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]);
+    fn quantize<S: Simd>(s: S, values: &[f32], weights: &[f32], block: &mut [u8]);
 }
 
 /// A format of integer codes with scales, which the integer kernels run.
@@ -321,33 +321,34 @@ impl FormatInfo {
     }
 }
 
-/// See [`FormatInfo::quantize`]. Compiled for wider vectors too, which give the same bytes: sums have a fixed order.
+/// See [`FormatInfo::quantize`]. All instruction sets give the same bytes.
 fn encode<F: Format>(values: &[f32], importance: &[f32], out: &mut [u8]) {
     #[cfg(target_arch = "x86_64")]
     if let Some(s) = simd::Avx2::new() {
-        return s.vectorize(
-            #[inline(always)]
-            || encode_blocks::<F>(values, importance, out),
-        );
+        return encode_blocks::<_, F>(s, values, importance, out);
     }
-    encode_blocks::<F>(values, importance, out);
+    encode_blocks::<_, F>(simd::Scalar, values, importance, out);
 }
 
-#[inline(always)]
-fn encode_blocks<F: Format>(values: &[f32], importance: &[f32], out: &mut [u8]) {
-    let mut weights = [0.0; BLOCK_LEN_MAX];
-    let weights = &mut weights[..F::BLOCK_LEN];
-    for (i, (v, b)) in values
-        .chunks_exact(F::BLOCK_LEN)
-        .zip(out.chunks_exact_mut(F::BLOCK_BYTES))
-        .enumerate()
-    {
-        if F::BLOCK_LEN > 1 {
-            let importance = importance.get(i * F::BLOCK_LEN..).unwrap_or(&[]);
-            weigh(v, importance, weights);
-        }
-        F::quantize(v, weights, b);
-    }
+fn encode_blocks<S: Simd, F: Format>(s: S, values: &[f32], importance: &[f32], out: &mut [u8]) {
+    s.vectorize(
+        #[inline(always)]
+        || {
+            let mut weights = [0.0; BLOCK_LEN_MAX];
+            let weights = &mut weights[..F::BLOCK_LEN];
+            for (i, (v, b)) in values
+                .chunks_exact(F::BLOCK_LEN)
+                .zip(out.chunks_exact_mut(F::BLOCK_BYTES))
+                .enumerate()
+            {
+                if F::BLOCK_LEN > 1 {
+                    let importance = importance.get(i * F::BLOCK_LEN..).unwrap_or(&[]);
+                    weigh(v, importance, weights);
+                }
+                F::quantize(s, v, weights, b);
+            }
+        },
+    );
 }
 
 /// What the squared errors of a block's values weigh: more where values are large, times the importance if there is one.
@@ -456,4 +457,65 @@ unsafe fn six_bits<S: Simd>(s: S, p: *const u8, n: usize, i: usize) -> S::I {
     let low = s.i_and(s.i_shr(low, (i % 2 * 4) as u32), s.i_splat(15));
     let high = s.i_and(s.i_shr(high, (i % 4 * 2) as u32), s.i_splat(3));
     s.i_or(low, s.i_shl(high, 4))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::Visitor;
+    use std::marker::PhantomData;
+
+    /// Encodes on an instruction set.
+    struct Encode<'a, F>(&'a [f32], &'a [f32], PhantomData<F>);
+
+    impl<F: Format> Visitor for Encode<'_, F> {
+        type Out = Vec<u8>;
+        fn visit<S: Simd>(self, s: S) -> Vec<u8> {
+            let mut out = vec![0; self.0.len() / F::BLOCK_LEN * F::BLOCK_BYTES];
+            encode_blocks::<S, F>(s, self.0, self.1, &mut out);
+            out
+        }
+    }
+
+    fn same_bytes<F: Format>() {
+        let mut seed = 3u64;
+        let mut random = || {
+            seed = seed
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            (seed >> 40) as f32 / (1 << 23) as f32 - 1.0
+        };
+        let mut values: Vec<f32> = (0..8 * BLOCK_LEN_MAX).map(|_| random().powi(3)).collect();
+        // Zeros, values of one sign, of one value, and tiny and large ones.
+        values[..BLOCK_LEN_MAX].fill(0.0);
+        for (i, v) in values[BLOCK_LEN_MAX..5 * BLOCK_LEN_MAX]
+            .iter_mut()
+            .enumerate()
+        {
+            *v = match i / BLOCK_LEN_MAX {
+                0 => v.abs() + 0.5,
+                1 => -0.25,
+                2 => *v * 1e-6,
+                _ => *v * 1e3,
+            };
+        }
+        let importance: Vec<f32> = values.iter().map(|_| random().abs()).collect();
+        for importance in [&importance[..], &[]] {
+            let on = |isa| simd::with(isa, Encode::<F>(&values, importance, PhantomData));
+            let expect = on(crate::options::Isa::Scalar).expect("everywhere");
+            for isa in simd::available() {
+                assert!(on(isa).expect("available") == expect, "{} {isa}", F::NAME);
+            }
+        }
+    }
+
+    #[test]
+    fn all_instruction_sets_encode_to_the_same_bytes() {
+        macro_rules! each {
+            (floats: [$($f:ident),*], codes: [$($c:ident),*]) => {
+                $(same_bytes::<$f>();)* $(same_bytes::<$c>();)*
+            };
+        }
+        for_each_format!(each);
+    }
 }

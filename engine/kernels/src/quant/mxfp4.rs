@@ -46,13 +46,18 @@ impl Format for MXFP4 {
     }
 
     #[inline(always)]
-    fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
-        // The powers around the one that spans the values.
+    fn quantize<S: Simd>(s: S, values: &[f32], weights: &[f32], block: &mut [u8]) {
+        // The powers around the one that spans the values, the last one again in the lanes that are left.
         let exponent = (peak(values).abs() / 12.0).to_bits() >> 23;
-        let powers = (exponent..exponent + 4).map(|e| e.clamp(1, 254) as u8);
-        let (_, e) = powers
-            .map(|e| (search::loss(values, weights, GRID, scale_of(e)), e))
-            .fold((f32::INFINITY, 0), |a, b| if b.0 < a.0 { b } else { a });
+        let power = |i: usize| (exponent + i.min(3) as u32).clamp(1, 254) as u8;
+        let losses = search::losses(s, values, weights, GRID, |i| scale_of(power(i)));
+        let mut e = (f32::INFINITY, 0);
+        for (i, loss) in losses.into_iter().enumerate() {
+            if loss < e.0 {
+                e = (loss, power(i));
+            }
+        }
+        let e = e.1;
         block[0] = e;
         let inverse = recip(scale_of(e));
         put_nibbles(values, |x| GRID.code(x * inverse), &mut block[1..]);

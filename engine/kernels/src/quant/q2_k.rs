@@ -51,8 +51,8 @@ impl Format for Q2_K {
     }
 
     #[inline(always)]
-    fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
-        let found = search::nested_lines::<16>(values, weights, 3.0, 15.0);
+    fn quantize<S: Simd>(s: S, values: &[f32], weights: &[f32], block: &mut [u8]) {
+        let found = search::nested_lines::<S, 16>(s, values, weights, 3.0, 15.0);
         put_f16(block, D, found.factors[0]);
         put_f16(block, D + 2, found.factors[1]);
         let mut codes = [0; 256];

@@ -31,8 +31,8 @@ impl Format for Q4_0 {
     }
 
     #[inline(always)]
-    fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
-        let inverse = recip(put_f16(block, 0, search::scale(values, weights, GRID)));
+    fn quantize<S: Simd>(s: S, values: &[f32], weights: &[f32], block: &mut [u8]) {
+        let inverse = recip(put_f16(block, 0, search::scale(s, values, weights, GRID)));
         let q = |x: f32| GRID.code(x * inverse);
         for (j, b) in block[2..].iter_mut().enumerate() {
             *b = q(values[j]) | q(values[j + 16]) << 4;

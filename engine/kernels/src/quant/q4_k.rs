@@ -33,14 +33,15 @@ fn pack_scale_min(scales: [u8; 8], mins: [u8; 8]) -> [u8; 12] {
 
 /// Chooses scales and minima for codes of `0..=max`, writes the block's first 16 bytes and gives the codes.
 #[inline(always)]
-pub(super) fn quantize_groups(
+pub(super) fn quantize_groups<S: Simd>(
+    s: S,
     values: &[f32],
     weights: &[f32],
     max: f32,
     block: &mut [u8],
     codes: &mut [u8; 256],
 ) {
-    let found = search::nested_lines::<8>(values, weights, max, 63.0);
+    let found = search::nested_lines::<S, 8>(s, values, weights, max, 63.0);
     put_f16(block, 0, found.factors[0]);
     put_f16(block, 2, found.factors[1]);
     block[4..16].copy_from_slice(&pack_scale_min(found.scales, found.mins));
@@ -132,9 +133,9 @@ impl Format for Q4_K {
     }
 
     #[inline(always)]
-    fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
+    fn quantize<S: Simd>(s: S, values: &[f32], weights: &[f32], block: &mut [u8]) {
         let mut codes = [0; 256];
-        quantize_groups(values, weights, 15.0, block, &mut codes);
+        quantize_groups(s, values, weights, 15.0, block, &mut codes);
         for (c, bytes) in block[16..].chunks_exact_mut(32).enumerate() {
             for (j, b) in bytes.iter_mut().enumerate() {
                 *b = codes[64 * c + j] | codes[64 * c + 32 + j] << 4;

@@ -50,8 +50,8 @@ impl Format for Q5_0 {
     }
 
     #[inline(always)]
-    fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
-        let inverse = recip(put_f16(block, 0, search::scale(values, weights, GRID)));
+    fn quantize<S: Simd>(s: S, values: &[f32], weights: &[f32], block: &mut [u8]) {
+        let inverse = recip(put_f16(block, 0, search::scale(s, values, weights, GRID)));
         let codes = std::array::from_fn(|j| GRID.code(values[j] * inverse));
         put_codes(&codes, &mut block[2..]);
     }

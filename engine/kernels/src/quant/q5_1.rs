@@ -25,8 +25,8 @@ impl Format for Q5_1 {
     }
 
     #[inline(always)]
-    fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
-        let line = search::line(values, weights, 31.0, false);
+    fn quantize<S: Simd>(s: S, values: &[f32], weights: &[f32], block: &mut [u8]) {
+        let line = search::line(s, values, weights, 31.0, false);
         let line = search::Line {
             scale: put_f16(block, 0, line.scale),
             min: put_f16(block, 2, line.min),

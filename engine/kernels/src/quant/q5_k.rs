@@ -24,9 +24,9 @@ impl Format for Q5_K {
     }
 
     #[inline(always)]
-    fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
+    fn quantize<S: Simd>(s: S, values: &[f32], weights: &[f32], block: &mut [u8]) {
         let mut codes = [0; 256];
-        q4_k::quantize_groups(values, weights, 31.0, block, &mut codes);
+        q4_k::quantize_groups(s, values, weights, 31.0, block, &mut codes);
         let (high, low) = block[16..].split_at_mut(32);
         for (j, h) in high.iter_mut().enumerate() {
             *h = (0..8).fold(0, |bits, g| bits | codes[32 * g + j] >> 4 << g);

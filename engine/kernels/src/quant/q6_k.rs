@@ -46,8 +46,8 @@ impl Format for Q6_K {
     }
 
     #[inline(always)]
-    fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
-        let found = search::nested::<16, _>(values, weights, GRID, SCALE_RANGE);
+    fn quantize<S: Simd>(s: S, values: &[f32], weights: &[f32], block: &mut [u8]) {
+        let found = search::nested::<S, 16, _>(s, values, weights, GRID, SCALE_RANGE);
         put_f16(block, D, found.d);
         let mut codes = [0u8; 256];
         for (g, x) in values.chunks_exact(16).enumerate() {

@@ -1,7 +1,7 @@
 //! Q8_0: 32 codes of 8 bits, one scale; weight = d q with signed q.
 #![allow(unsafe_code)]
 
-use super::search::{self, Even, Grid};
+use super::search::{self, Even};
 use super::{Codes, Format, f16_at, gather_f16, put_f16, recip};
 use crate::simd::{LANES, Simd};
 
@@ -30,10 +30,10 @@ impl Format for Q8_0 {
     }
 
     #[inline(always)]
-    fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
-        let inverse = recip(put_f16(block, 0, search::scale(values, weights, GRID)));
+    fn quantize<S: Simd>(s: S, values: &[f32], weights: &[f32], block: &mut [u8]) {
+        let inverse = recip(put_f16(block, 0, search::scale(s, values, weights, GRID)));
         for (b, x) in block[2..].iter_mut().zip(values) {
-            *b = GRID.level(x * inverse) as i8 as u8;
+            *b = GRID.round(x * inverse) as i8 as u8;
         }
     }
 }

@@ -4,13 +4,19 @@
 //! tries scales around the one that spans the values, refits the best of them to its codes until that gains nothing, and
 //! where scales are integers themselves tries the neighbours of each with the codes they lead to. Errors are weighted by
 //! what a weight is multiplied with (the importance matrix), or by the weights' own magnitudes.
+//!
+//! A lane of a vector is a candidate, but where factors are refitted: the values of a group go by one after the other, and every candidate adds up what it
+//! would lose. So sums have one order, and all instruction sets choose the same.
+#![allow(unsafe_code)]
 
-/// Values that are worked on side by side.
-const LANES: usize = 8;
+use crate::simd::{LANES, Simd};
 
 /// Scales that are tried on each side of the one that spans the values, and their distance in levels.
 const STEPS: i32 = 9;
 const STEP: f32 = 0.1;
+
+/// Scales that are tried around one.
+const TRIED: usize = 2 * STEPS as usize + 1;
 
 /// Refits of a scale to its codes at most; few gain anything.
 const REFITS: usize = 16;
@@ -22,8 +28,8 @@ const ROUNDER: f32 = 12_582_912.0;
 pub(super) trait Grid: Copy {
     /// Lowest and highest level.
     fn ends(self) -> (f32, f32);
-    /// The level nearest to `x`.
-    fn level(self, x: f32) -> f32;
+    /// The levels nearest to `x`.
+    fn level<S: Simd>(self, s: S, x: S::F) -> S::F;
     /// The code of the level nearest to `x`.
     fn code(self, x: f32) -> u8;
 }
@@ -35,24 +41,31 @@ pub(super) struct Even {
     pub(super) high: f32,
 }
 
+impl Even {
+    /// The level nearest to `x`.
+    #[inline(always)]
+    pub(super) fn round(self, x: f32) -> f32 {
+        x.max(self.low).min(self.high) + ROUNDER - ROUNDER
+    }
+}
+
 impl Grid for Even {
     #[inline(always)]
     fn ends(self) -> (f32, f32) {
         (self.low, self.high)
     }
     #[inline(always)]
-    fn level(self, x: f32) -> f32 {
-        let x = if self.low > x { self.low } else { x };
-        let x = if self.high < x { self.high } else { x };
-        x + ROUNDER - ROUNDER
+    fn level<S: Simd>(self, s: S, x: S::F) -> S::F {
+        let x = s.min(s.max(x, s.splat(self.low)), s.splat(self.high));
+        s.sub(s.add(x, s.splat(ROUNDER)), s.splat(ROUNDER))
     }
     #[inline(always)]
     fn code(self, x: f32) -> u8 {
-        (self.level(x) - self.low) as u8
+        (self.round(x) - self.low) as u8
     }
 }
 
-/// Sixteen levels in ascending order, and their codes.
+/// Sixteen levels in ascending order, all integers, and their codes.
 #[derive(Clone, Copy)]
 pub(super) struct Uneven {
     pub(super) levels: &'static [f32; 16],
@@ -60,10 +73,10 @@ pub(super) struct Uneven {
 }
 
 impl Uneven {
+    /// Twice the place where level `i` ends.
     #[inline(always)]
-    fn index(self, x: f32) -> usize {
-        let above = |i: usize| usize::from(2.0 * x > self.levels[i] + self.levels[i + 1]);
-        (0..15).map(above).sum()
+    fn twice_end(self, i: usize) -> f32 {
+        self.levels[i] + self.levels[i + 1]
     }
 }
 
@@ -73,88 +86,128 @@ impl Grid for Uneven {
         (self.levels[0], self.levels[15])
     }
     #[inline(always)]
-    fn level(self, x: f32) -> f32 {
-        self.levels[self.index(x)]
+    fn level<S: Simd>(self, s: S, x: S::F) -> S::F {
+        let twice = s.add(x, x);
+        let mut level = s.splat(self.levels[0]);
+        for i in 0..15 {
+            let step = s.splat(self.levels[i + 1] - self.levels[i]);
+            level = s.fma(s.above(twice, s.splat(self.twice_end(i))), step, level);
+        }
+        level
     }
     #[inline(always)]
     fn code(self, x: f32) -> u8 {
-        self.codes[self.index(x)]
+        let above = |i: usize| usize::from(2.0 * x > self.twice_end(i));
+        self.codes[(0..15).map(above).sum::<usize>()]
     }
 }
 
-/// Sums of `f(value, weight)`, which gives `N` terms, in a fixed order.
+/// A vector of 16 candidates.
 #[inline(always)]
-fn sums<const N: usize>(x: &[f32], w: &[f32], f: impl Fn(f32, f32) -> [f32; N]) -> [f32; N] {
-    let mut lanes = [[0.0f32; LANES]; N];
-    for (x, w) in x.chunks_exact(LANES).zip(w.chunks_exact(LANES)) {
-        for i in 0..LANES {
-            let terms = f(x[i], w[i]);
-            for (lane, term) in lanes.iter_mut().zip(terms) {
-                lane[i] += term;
-            }
-        }
+fn lanes<S: Simd>(s: S, f: impl Fn(usize) -> f32) -> S::F {
+    let mut values = [0.0; LANES];
+    for (i, value) in values.iter_mut().enumerate() {
+        *value = f(i);
     }
-    lanes.map(|lane| lane.iter().sum())
+    // SAFETY: an array of 16.
+    unsafe { s.load(values.as_ptr()) }
 }
 
-/// The `N` groups of a block, values and weights.
+/// Which of two ends a candidate is tried around, and how many levels from it; the last one again beyond it.
 #[inline(always)]
-fn groups<'a, const N: usize>(
+fn tried(candidate: usize) -> (usize, f32) {
+    let i = candidate.min(2 * TRIED - 1);
+    (i / TRIED, STEP * ((i % TRIED) as i32 - STEPS) as f32)
+}
+
+/// The `n` groups of a block, values and weights.
+#[inline(always)]
+fn groups<'a>(
     x: &'a [f32],
     w: &'a [f32],
+    n: usize,
 ) -> impl Iterator<Item = (&'a [f32], &'a [f32])> {
-    let len = x.len() / N;
+    let len = x.len() / n;
     x.chunks_exact(len).zip(w.chunks_exact(len))
 }
 
-/// Weighted squares of what `scale` and the codes that it leads to lose.
+/// Weighted squares of what scales and the codes that they lead to lose.
 #[inline(always)]
-pub(super) fn loss<G: Grid>(x: &[f32], w: &[f32], grid: G, scale: f32) -> f32 {
-    let inverse = super::recip(scale);
-    sums(x, w, |x, w| {
-        let e = x - scale * grid.level(x * inverse);
-        [w * e * e]
-    })[0]
+fn loss<S: Simd, G: Grid>(s: S, x: &[f32], w: &[f32], grid: G, scale: S::F) -> S::F {
+    let inverse = s.div(s.splat(1.0), scale);
+    let mut loss = s.splat(0.0);
+    for (x, w) in x.iter().zip(w) {
+        let x = s.splat(*x);
+        let e = s.sub(x, s.mul(scale, grid.level(s, s.mul(x, inverse))));
+        loss = s.fma(s.mul(s.splat(*w), e), e, loss);
+    }
+    loss
 }
 
-/// The scale that loses least of `x`, a multiple of eight values, with the codes it leads to; 0 for zeros.
+/// What each of 16 scales and the codes that it leads to lose.
 #[inline(always)]
-pub(super) fn scale<G: Grid>(x: &[f32], w: &[f32], grid: G) -> f32 {
+pub(super) fn losses<S: Simd, G: Grid>(
+    s: S,
+    x: &[f32],
+    w: &[f32],
+    grid: G,
+    scale: impl Fn(usize) -> f32,
+) -> [f32; LANES] {
+    s.to_array(loss(s, x, w, grid, lanes(s, scale)))
+}
+
+/// What is gained over losing everything with the codes that inverse scales lead to, and the best scales for these; no
+/// numbers where all codes are 0.
+#[inline(always)]
+fn gains<S: Simd, G: Grid>(s: S, x: &[f32], w: &[f32], grid: G, inverse: S::F) -> [S::F; 2] {
+    let (mut xl, mut ll) = (s.splat(0.0), s.splat(0.0));
+    for (x, w) in x.iter().zip(w) {
+        let l = grid.level(s, s.mul(s.splat(*x), inverse));
+        let wl = s.mul(s.splat(*w), l);
+        xl = s.fma(s.splat(*x), wl, xl);
+        ll = s.fma(wl, l, ll);
+    }
+    let scale = s.div(xl, ll);
+    [s.mul(xl, scale), scale]
+}
+
+/// The scale that loses least of `x` with the codes it leads to; 0 for zeros.
+#[inline(always)]
+pub(super) fn scale<S: Simd, G: Grid>(s: S, x: &[f32], w: &[f32], grid: G) -> f32 {
     let peak = super::peak(x);
-    let (low, high) = grid.ends();
     if peak == 0.0 {
         return 0.0;
     }
+    let ends = <[f32; 2]>::from(grid.ends());
     let mut best = (0.0, 0.0);
-    for end in [low, high] {
-        for i in -STEPS..=STEPS {
-            let found = gain(x, w, grid, (end + STEP * i as f32) / peak);
+    for first in (0..2 * TRIED).step_by(LANES) {
+        let inverse = lanes(s, |i| {
+            let (end, levels) = tried(first + i);
+            (ends[end] + levels) / peak
+        });
+        let [gain, scale] = gains(s, x, w, grid, inverse).map(
+            #[inline(always)]
+            |v| s.to_array(v),
+        );
+        for found in gain.into_iter().zip(scale) {
             if found.0 > best.0 {
                 best = found;
             }
         }
     }
     for _ in 0..REFITS {
-        let found = gain(x, w, grid, super::recip(best.1));
-        if found.0 <= best.0 {
+        let inverse = s.splat(super::recip(best.1));
+        let [gain, scale] = gains(s, x, w, grid, inverse).map(
+            #[inline(always)]
+            |v| s.to_array(v)[0],
+        );
+        let better = gain > best.0;
+        if !better {
             break;
         }
-        best = found;
+        best = (gain, scale);
     }
     best.1
-}
-
-/// What is gained over losing everything with the codes of a scale, and the best scale for these.
-#[inline(always)]
-fn gain<G: Grid>(x: &[f32], w: &[f32], grid: G, inverse: f32) -> (f32, f32) {
-    let [xl, ll] = sums(x, w, |x, w| {
-        let l = grid.level(x * inverse);
-        [w * x * l, w * l * l]
-    });
-    match ll > 0.0 {
-        true => (xl * (xl / ll), xl / ll),
-        false => (0.0, 0.0),
-    }
 }
 
 /// Scale and offset of a group of codes `0..=max`: value = scale * code + min.
@@ -165,61 +218,142 @@ pub(super) struct Line {
 }
 
 impl Line {
-    #[inline(always)]
-    fn level(self, x: f32, inverse: f32, max: f32) -> f32 {
-        Even {
-            low: 0.0,
-            high: max,
-        }
-        .level((x - self.min) * inverse)
-    }
-
     /// The codes of `x`.
     #[inline(always)]
     pub(super) fn codes(self, x: &[f32], max: f32, codes: &mut [u8]) {
         let inverse = super::recip(self.scale);
+        let grid = Even {
+            low: 0.0,
+            high: max,
+        };
         for (c, &x) in codes.iter_mut().zip(x) {
-            *c = self.level(x, inverse, max) as u8;
+            *c = grid.code((x - self.min) * inverse);
+        }
+    }
+}
+
+/// Sixteen candidates.
+#[derive(Clone, Copy)]
+struct Lines<S: Simd> {
+    scale: S::F,
+    min: S::F,
+}
+
+impl<S: Simd> Lines<S> {
+    /// One, in all lanes.
+    #[inline(always)]
+    fn all(s: S, line: Line) -> Lines<S> {
+        Lines {
+            scale: s.splat(line.scale),
+            min: s.splat(line.min),
         }
     }
 
-    /// Weighted squares of what it and its codes lose.
+    /// The codes of `x`.
     #[inline(always)]
-    fn loss(self, x: &[f32], w: &[f32], max: f32) -> f32 {
-        let inverse = super::recip(self.scale);
-        sums(x, w, |x, w| {
-            let e = x - self.min - self.scale * self.level(x, inverse, max);
-            [w * e * e]
-        })[0]
+    fn level(self, s: S, x: S::F, inverse: S::F, max: f32) -> S::F {
+        let grid = Even {
+            low: 0.0,
+            high: max,
+        };
+        grid.level(s, s.mul(s.sub(x, self.min), inverse))
     }
 
-    /// The best line for the codes that this one leads to; its `min` is at most 0 if `negative`.
+    /// Weighted squares of what they and their codes lose.
     #[inline(always)]
-    fn refit(self, x: &[f32], w: &[f32], max: f32, negative: bool) -> Line {
-        let inverse = super::recip(self.scale);
-        let [n, sx, sq, qq, xq] = sums(x, w, |x, w| {
-            let q = self.level(x, inverse, max);
-            [w, w * x, w * q, w * q * q, w * x * q]
-        });
-        let determinant = n * qq - sq * sq;
-        if determinant <= 0.0 {
-            return self;
+    fn loss(self, s: S, x: &[f32], w: &[f32], max: f32) -> S::F {
+        let inverse = s.div(s.splat(1.0), self.scale);
+        let mut loss = s.splat(0.0);
+        for (x, w) in x.iter().zip(w) {
+            let x = s.splat(*x);
+            let l = self.level(s, x, inverse, max);
+            let e = s.sub(s.sub(x, self.min), s.mul(self.scale, l));
+            loss = s.fma(s.mul(s.splat(*w), e), e, loss);
         }
-        let scale = (n * xq - sx * sq) / determinant;
-        let min = (sx - scale * sq) / n;
-        if negative && min > 0.0 {
-            return Line {
-                scale: xq / qq,
-                min: 0.0,
-            };
+        loss
+    }
+
+    /// The best lines for the codes that these lead to; `min` is at most 0 if `negative`.
+    #[inline(always)]
+    fn refit(self, s: S, x: &[f32], w: &[f32], max: f32, negative: bool) -> Lines<S> {
+        let inverse = s.div(s.splat(1.0), self.scale);
+        let (mut n, mut sx) = (0.0, 0.0);
+        let [mut sq, mut qq, mut xq] = [s.splat(0.0); 3];
+        for (x, w) in x.iter().zip(w) {
+            n += w;
+            sx += w * x;
+            let x = s.splat(*x);
+            let q = self.level(s, x, inverse, max);
+            let wq = s.mul(s.splat(*w), q);
+            sq = s.add(sq, wq);
+            qq = s.fma(wq, q, qq);
+            xq = s.fma(wq, x, xq);
         }
-        Line { scale, min }
+        let [sq, qq, xq, scale, min] = [sq, qq, xq, self.scale, self.min].map(
+            #[inline(always)]
+            |v| s.to_array(v),
+        );
+        let fitted: [Line; LANES] = std::array::from_fn(
+            #[inline(always)]
+            |i| {
+                let (sq, qq, xq) = (sq[i], qq[i], xq[i]);
+                let determinant = n * qq - sq * sq;
+                let fitted = (n * xq - sx * sq) / determinant;
+                let line = Line {
+                    scale: fitted,
+                    min: (sx - fitted * sq) / n,
+                };
+                if determinant <= 0.0 {
+                    Line {
+                        scale: scale[i],
+                        min: min[i],
+                    }
+                } else if negative && line.min > 0.0 {
+                    Line {
+                        scale: xq / qq,
+                        min: 0.0,
+                    }
+                } else {
+                    line
+                }
+            },
+        );
+        Lines {
+            scale: lanes(s, |i| fitted[i].scale),
+            min: lanes(s, |i| fitted[i].min),
+        }
+    }
+
+    /// Refits them, and takes the best of all if it loses less.
+    #[inline(always)]
+    fn improve(
+        self,
+        s: S,
+        (x, w): (&[f32], &[f32]),
+        max: f32,
+        negative: bool,
+        best: &mut (f32, Line),
+    ) -> bool {
+        let fitted = self.refit(s, x, w, max, negative);
+        let loss = s.to_array(fitted.loss(s, x, w, max));
+        let [scale, min] = [fitted.scale, fitted.min].map(
+            #[inline(always)]
+            |v| s.to_array(v),
+        );
+        let before = best.0;
+        for i in 0..LANES {
+            if loss[i] < best.0 && scale[i] > 0.0 {
+                let (scale, min) = (scale[i], min[i]);
+                *best = (loss[i], Line { scale, min });
+            }
+        }
+        best.0 < before
     }
 }
 
 /// The line that loses least of `x` with codes `0..=max`; its `min` is at most 0 if `negative`.
 #[inline(always)]
-pub(super) fn line(x: &[f32], w: &[f32], max: f32, negative: bool) -> Line {
+pub(super) fn line<S: Simd>(s: S, x: &[f32], w: &[f32], max: f32, negative: bool) -> Line {
     let (mut low, high) = x
         .iter()
         .fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), &x| {
@@ -238,41 +372,31 @@ pub(super) fn line(x: &[f32], w: &[f32], max: f32, negative: bool) -> Line {
             min: low,
         };
     }
-    let mut best = (spanning.loss(x, w, max), spanning);
-    for i in -STEPS..=STEPS {
-        let scale = (high - low) / (max + STEP * i as f32);
-        // Half of what the span loses goes off each end.
-        let min = low + (high - low - scale * max) * 0.5;
-        for min in [min, low] {
-            better_line(&mut best, Line { scale, min }, x, w, max, negative);
-        }
+    let mut best = (
+        s.to_array(Lines::all(s, spanning).loss(s, x, w, max))[0],
+        spanning,
+    );
+    for first in (0..2 * TRIED).step_by(LANES) {
+        let candidate = |i: usize| {
+            let (at_low, levels) = tried(first + i);
+            let scale = (high - low) / (max + levels);
+            // Half of what the span loses goes off each end, or all of it off the upper one.
+            let off = if at_low == 0 { 0.5 } else { 0.0 };
+            let min = low + (high - low - scale * max) * off;
+            (scale, min)
+        };
+        let lines = Lines::<S> {
+            scale: lanes(s, |i| candidate(i).0),
+            min: lanes(s, |i| candidate(i).1),
+        };
+        lines.improve(s, (x, w), max, negative, &mut best);
     }
     for _ in 0..REFITS {
-        let last = best.1;
-        if !better_line(&mut best, last, x, w, max, negative) {
+        if !Lines::all(s, best.1).improve(s, (x, w), max, negative, &mut best) {
             break;
         }
     }
     best.1
-}
-
-/// Refits `line`, and takes it for the best if it loses less.
-#[inline(always)]
-fn better_line(
-    best: &mut (f32, Line),
-    line: Line,
-    x: &[f32],
-    w: &[f32],
-    max: f32,
-    negative: bool,
-) -> bool {
-    let fitted = line.refit(x, w, max, negative);
-    let loss = fitted.loss(x, w, max);
-    let better = loss < best.0 && fitted.scale > 0.0;
-    if better {
-        *best = (loss, fitted);
-    }
-    better
 }
 
 /// Integer scales of the groups of a block, one factor for all of them.
@@ -284,33 +408,36 @@ pub(super) struct Nested<const N: usize> {
 
 /// Factor and integer scales within `ints` of `N` groups whose codes lie on `grid`.
 #[inline(always)]
-pub(super) fn nested<const N: usize, G: Grid>(
+pub(super) fn nested<S: Simd, const N: usize, G: Grid>(
+    s: S,
     x: &[f32],
     w: &[f32],
     grid: G,
     ints: Even,
 ) -> Nested<N> {
     let mut ideal = [0.0; N];
-    for (ideal, (x, w)) in ideal.iter_mut().zip(groups::<N>(x, w)) {
-        *ideal = scale(x, w, grid);
+    for (ideal, (x, w)) in ideal.iter_mut().zip(groups(x, w, N)) {
+        *ideal = scale(s, x, w, grid);
     }
     let peak = super::peak(&ideal);
-    let zero = Nested {
-        d: 0.0,
-        scales: [0; N],
-    };
     if peak == 0.0 {
-        return zero;
+        return Nested {
+            d: 0.0,
+            scales: [0; N],
+        };
     }
-    let mut best = with_factor(x, w, grid, ints, &ideal, peak / ints.low);
-    for top in [ints.high, ints.low + 1.0, ints.high - 1.0, ints.low + 2.0] {
-        let found = with_factor(x, w, grid, ints, &ideal, peak / top);
-        if found.0 < best.0 {
-            best = found;
-        }
-    }
+    let ends = [
+        ints.low,
+        ints.high,
+        ints.low + 1.0,
+        ints.high - 1.0,
+        ints.low + 2.0,
+    ];
+    let tops = ends.map(|end| peak / end);
+    let mut best = with_factors(s, x, w, grid, ints, &ideal, &tops);
     for _ in 0..REFITS {
-        let found = with_factor(x, w, grid, ints, &ideal, refit_factor(x, w, grid, &best.1));
+        let refitted = refit_factor(s, x, w, grid, &best.1);
+        let found = with_factors(s, x, w, grid, ints, &ideal, &[refitted]);
         if found.0 >= best.0 {
             break;
         }
@@ -319,52 +446,100 @@ pub(super) fn nested<const N: usize, G: Grid>(
     best.1
 }
 
-/// The best integers for a factor, and what they lose in all; `ideal` scales of the groups.
+/// Where integers other than the nearest may lose less.
+const NEAR: [f32; 3] = [0.0, -1.0, 1.0];
+
+/// The best integers for the best of at most five factors, and what they lose in all; `ideal` scales of the groups.
 #[inline(always)]
-fn with_factor<const N: usize, G: Grid>(
+fn with_factors<S: Simd, const N: usize, G: Grid>(
+    s: S,
     x: &[f32],
     w: &[f32],
     grid: G,
     ints: Even,
     ideal: &[f32; N],
-    d: f32,
+    factors: &[f32],
 ) -> (f32, Nested<N>) {
-    let d = half::f16::from_f32(d).to_f32();
-    let mut n = Nested { d, scales: [0; N] };
-    let mut total = 0.0;
-    let groups = groups::<N>(x, w).zip(ideal);
-    for (s, ((x, w), ideal)) in n.scales.iter_mut().zip(groups) {
-        let near = ints.level(ideal * super::recip(d));
-        let mut best = f32::INFINITY;
-        for near in [near, near - 1.0, near + 1.0] {
-            if (ints.low..=ints.high).contains(&near) {
-                let loss = loss(x, w, grid, d * near);
-                if loss < best {
-                    (best, *s) = (loss, near as i8);
-                }
+    const { assert!(5 * NEAR.len() <= LANES) };
+    let mut found: [(f32, Nested<N>); 5] = std::array::from_fn(
+        #[inline(always)]
+        |i| {
+            let d = half::f16::from_f32(factors[i.min(factors.len() - 1)]).to_f32();
+            (0.0, Nested { d, scales: [0; N] })
+        },
+    );
+    let found = &mut found[..factors.len()];
+    for (g, ((x, w), ideal)) in groups(x, w, N).zip(ideal).enumerate() {
+        // A factor's integers lie side by side.
+        let mut tried = [0.0f32; LANES];
+        let mut scales = [0.0f32; LANES];
+        for (f, (_, n)) in found.iter().enumerate() {
+            let near = ints.round(ideal * super::recip(n.d));
+            for (j, offset) in NEAR.iter().enumerate() {
+                let integer = near + offset;
+                tried[f * NEAR.len() + j] = integer;
+                scales[f * NEAR.len() + j] = n.d * integer;
             }
         }
-        total += best;
+        let losses = losses(s, x, w, grid, |i| scales[i]);
+        for (f, (total, n)) in found.iter_mut().enumerate() {
+            let mut best = f32::INFINITY;
+            for i in f * NEAR.len()..(f + 1) * NEAR.len() {
+                if (ints.low..=ints.high).contains(&tried[i]) && losses[i] < best {
+                    (best, n.scales[g]) = (losses[i], tried[i] as i8);
+                }
+            }
+            *total += best;
+        }
     }
-    (total, n)
+    let mut least = 0;
+    for i in 1..found.len() {
+        if found[i].0 < found[least].0 {
+            least = i;
+        }
+    }
+    let (total, n) = &found[least];
+    let (d, scales) = (n.d, n.scales);
+    (*total, Nested { d, scales })
 }
 
-/// The factor that loses least with the integers and codes of `n`.
+/// The factor that loses least with the integers and codes of `n`; here a lane is a value.
 #[inline(always)]
-fn refit_factor<const N: usize, G: Grid>(x: &[f32], w: &[f32], grid: G, n: &Nested<N>) -> f32 {
-    let len = x.len() / N;
-    let mut all = [0.0; 2];
-    for (g, s) in n.scales.iter().enumerate() {
-        let s = f32::from(*s);
-        let inverse = super::recip(n.d * s);
-        let at = len * g..len * (g + 1);
-        let [xl, ll] = sums(&x[at.clone()], &w[at], |x, w| {
-            let l = s * grid.level(x * inverse);
-            [w * x * l, w * l * l]
-        });
-        all = [all[0] + xl, all[1] + ll];
+fn refit_factor<S: Simd, const N: usize, G: Grid>(
+    s: S,
+    x: &[f32],
+    w: &[f32],
+    grid: G,
+    n: &Nested<N>,
+) -> f32 {
+    let (mut xl, mut ll) = (s.splat(0.0), s.splat(0.0));
+    for ((x, w), integer) in groups(x, w, N).zip(n.scales) {
+        let integer = f32::from(integer);
+        let inverse = s.splat(super::recip(n.d * integer));
+        for (x, w) in values(s, x, w) {
+            let l = s.mul(s.splat(integer), grid.level(s, s.mul(x, inverse)));
+            let wl = s.mul(w, l);
+            xl = s.fma(wl, x, xl);
+            ll = s.fma(wl, l, ll);
+        }
     }
-    if all[1] > 0.0 { all[0] / all[1] } else { n.d }
+    let (xl, ll) = (s.sum(xl), s.sum(ll));
+    if ll > 0.0 { xl / ll } else { n.d }
+}
+
+/// Values and weights, sixteen at a time.
+#[inline(always)]
+fn values<'a, S: Simd>(
+    s: S,
+    x: &'a [f32],
+    w: &'a [f32],
+) -> impl Iterator<Item = (S::F, S::F)> + use<'a, S> {
+    let all = x.as_chunks::<LANES>().0.iter();
+    all.zip(w.as_chunks::<LANES>().0).map(
+        #[inline(always)]
+        // SAFETY: arrays of 16.
+        move |(x, w)| unsafe { (s.load(x.as_ptr()), s.load(w.as_ptr())) },
+    )
 }
 
 /// Integer scales and minima of the groups of a block, with a factor for each kind: value = d s q - dmin m.
@@ -388,15 +563,16 @@ impl<const N: usize> NestedLines<N> {
 
 /// Factors, integer scales and minima (`0..=int_max`) of `N` groups of codes `0..=max`.
 #[inline(always)]
-pub(super) fn nested_lines<const N: usize>(
+pub(super) fn nested_lines<S: Simd, const N: usize>(
+    s: S,
     x: &[f32],
     w: &[f32],
     max: f32,
     int_max: f32,
 ) -> NestedLines<N> {
     let mut ideal = [Line::default(); N];
-    for (ideal, (x, w)) in ideal.iter_mut().zip(groups::<N>(x, w)) {
-        *ideal = line(x, w, max, true);
+    for (ideal, (x, w)) in ideal.iter_mut().zip(groups(x, w, N)) {
+        *ideal = line(s, x, w, max, true);
     }
     let peak = |f: fn(&Line) -> f32| ideal.iter().map(f).fold(0.0, f32::max);
     let peaks = [peak(|l| l.scale), peak(|l| -l.min)];
@@ -404,22 +580,17 @@ pub(super) fn nested_lines<const N: usize>(
         low: 0.0,
         high: int_max,
     };
-    let mut best = with_factors(x, w, max, ints, &ideal, peaks.map(|p| p / int_max));
+    let mut best = with_two_factors(s, x, w, max, ints, &ideal, peaks.map(|p| p / int_max));
     for [top, min_top] in [[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]] {
-        let found = with_factors(
-            x,
-            w,
-            max,
-            ints,
-            &ideal,
-            [peaks[0] / (int_max - top), peaks[1] / (int_max - min_top)],
-        );
+        let factors = [peaks[0] / (int_max - top), peaks[1] / (int_max - min_top)];
+        let found = with_two_factors(s, x, w, max, ints, &ideal, factors);
         if found.0 < best.0 {
             best = found;
         }
     }
     for _ in 0..REFITS {
-        let found = with_factors(x, w, max, ints, &ideal, refit_factors(x, w, max, &best.1));
+        let factors = refit_factors(s, x, w, max, &best.1);
+        let found = with_two_factors(s, x, w, max, ints, &ideal, factors);
         if found.0 >= best.0 {
             break;
         }
@@ -430,7 +601,8 @@ pub(super) fn nested_lines<const N: usize>(
 
 /// The best integers for factors, and what they lose in all; `ideal` lines of the groups.
 #[inline(always)]
-fn with_factors<const N: usize>(
+fn with_two_factors<S: Simd, const N: usize>(
+    s: S,
     x: &[f32],
     w: &[f32],
     max: f32,
@@ -438,6 +610,7 @@ fn with_factors<const N: usize>(
     ideal: &[Line; N],
     factors: [f32; 2],
 ) -> (f32, NestedLines<N>) {
+    const { assert!(NEAR.len() * NEAR.len() <= LANES) };
     let factors = factors.map(|f| half::f16::from_f32(f).to_f32());
     let mut n = NestedLines {
         factors,
@@ -445,23 +618,26 @@ fn with_factors<const N: usize>(
         mins: [0; N],
     };
     let mut total = 0.0;
-    for (g, ((x, w), ideal)) in groups::<N>(x, w).zip(ideal).enumerate() {
-        let near_scale = ints.level(ideal.scale * super::recip(factors[0]));
-        let near_min = ints.level(-ideal.min * super::recip(factors[1]));
+    for (g, ((x, w), ideal)) in groups(x, w, N).zip(ideal).enumerate() {
+        let near_scale = ints.round(ideal.scale * super::recip(factors[0]));
+        let near_min = ints.round(-ideal.min * super::recip(factors[1]));
+        let near = |i: usize| {
+            let i = i.min(NEAR.len() * NEAR.len() - 1);
+            let (scale, min) = (i / NEAR.len(), i % NEAR.len());
+            (near_scale + NEAR[scale], near_min + NEAR[min])
+        };
+        let lines = Lines::<S> {
+            scale: lanes(s, |i| factors[0] * near(i).0),
+            min: lanes(s, |i| -factors[1] * near(i).1),
+        };
+        let losses = s.to_array(lines.loss(s, x, w, max));
         let mut best = f32::INFINITY;
-        for (i, j) in NEIGHBOURS {
-            let (s, m) = (near_scale + i, near_min + j);
-            if s < 0.0 || s > ints.high || m < 0.0 || m > ints.high {
-                continue;
-            }
-            let line = Line {
-                scale: factors[0] * s,
-                min: -factors[1] * m,
-            };
-            let loss = line.loss(x, w, max);
-            if loss < best {
-                best = loss;
-                (n.scales[g], n.mins[g]) = (s as u8, m as u8);
+        for (i, loss) in losses.iter().take(NEAR.len() * NEAR.len()).enumerate() {
+            let (scale, min) = near(i);
+            let there = |v| (ints.low..=ints.high).contains(&v);
+            if there(scale) && there(min) && *loss < best {
+                best = *loss;
+                (n.scales[g], n.mins[g]) = (scale as u8, min as u8);
             }
         }
         total += best;
@@ -469,36 +645,34 @@ fn with_factors<const N: usize>(
     (total, n)
 }
 
-/// Where integers other than the nearest may lose less.
-const NEIGHBOURS: [(f32, f32); 9] = [
-    (0.0, 0.0),
-    (0.0, -1.0),
-    (0.0, 1.0),
-    (-1.0, 0.0),
-    (-1.0, -1.0),
-    (-1.0, 1.0),
-    (1.0, 0.0),
-    (1.0, -1.0),
-    (1.0, 1.0),
-];
-
-/// The factors that lose least with the integers and codes of `n`.
+/// The factors that lose least with the integers and codes of `n`; here a lane is a value.
 #[inline(always)]
-fn refit_factors<const N: usize>(x: &[f32], w: &[f32], max: f32, n: &NestedLines<N>) -> [f32; 2] {
-    let len = x.len() / N;
-    let mut all = [0.0f32; 5];
-    for g in 0..N {
+fn refit_factors<S: Simd, const N: usize>(
+    s: S,
+    x: &[f32],
+    w: &[f32],
+    max: f32,
+    n: &NestedLines<N>,
+) -> [f32; 2] {
+    let mut all = [s.splat(0.0); 5];
+    for (g, (x, w)) in groups(x, w, N).enumerate() {
         let line = n.line(g);
-        let inverse = super::recip(line.scale);
-        let (s, m) = (f32::from(n.scales[g]), f32::from(n.mins[g]));
-        let at = len * g..len * (g + 1);
-        let sums = sums(&x[at.clone()], &w[at], |x, w| {
-            let q = s * line.level(x, inverse, max);
-            [w * q * q, w * q * m, w * m * m, w * x * q, w * x * m]
-        });
-        all.iter_mut().zip(sums).for_each(|(a, s)| *a += s);
+        let lines = Lines::all(s, line);
+        let inverse = s.splat(super::recip(line.scale));
+        let (scale, m) = (s.splat(n.scales[g].into()), s.splat(n.mins[g].into()));
+        for (x, w) in values(s, x, w) {
+            let q = s.mul(scale, lines.level(s, x, inverse, max));
+            let (wq, wm) = (s.mul(w, q), s.mul(w, m));
+            let terms = [(wq, q), (wq, m), (wm, m), (wq, x), (wm, x)];
+            for (sum, (a, b)) in all.iter_mut().zip(terms) {
+                *sum = s.fma(a, b, *sum);
+            }
+        }
     }
-    let [qq, qm, mm, xq, xm] = all;
+    let [qq, qm, mm, xq, xm] = all.map(
+        #[inline(always)]
+        |sum| s.sum(sum),
+    );
     let determinant = qq * mm - qm * qm;
     let refitted = match determinant > 0.0 {
         true => [

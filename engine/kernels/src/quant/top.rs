@@ -21,8 +21,8 @@ impl<Q: Codes> Format for Top<Q> {
     }
 
     #[inline(always)]
-    fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
-        Q::quantize(values, weights, block);
+    fn quantize<S: Simd>(s: S, values: &[f32], weights: &[f32], block: &mut [u8]) {
+        Q::quantize(s, values, weights, block);
     }
 }
 

@@ -35,8 +35,8 @@ impl Format for TQ2_0 {
     }
 
     #[inline(always)]
-    fn quantize(values: &[f32], weights: &[f32], block: &mut [u8]) {
-        let inverse = recip(put_f16(block, D, search::scale(values, weights, GRID)));
+    fn quantize<S: Simd>(s: S, values: &[f32], weights: &[f32], block: &mut [u8]) {
+        let inverse = recip(put_f16(block, D, search::scale(s, values, weights, GRID)));
         let codes = std::array::from_fn(|i| GRID.code(values[i] * inverse));
         q2_k::put_pairs(&codes, &mut block[..D]);
     }

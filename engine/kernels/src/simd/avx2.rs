@@ -149,6 +149,17 @@ unsafe impl Simd for Avx2 {
         both!(_mm256_min_ps, a, b)
     }
     #[inline(always)]
+    fn above(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the witness guarantees the CPU feature.
+        unsafe {
+            let one = _mm256_set1_ps(1.0);
+            [
+                _mm256_and_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(a[0], b[0]), one),
+                _mm256_and_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(a[1], b[1]), one),
+            ]
+        }
+    }
+    #[inline(always)]
     fn peak(self, a: Self::F, b: Self::F) -> f32 {
         // SAFETY: the witness guarantees the CPU feature.
         let mask = unsafe { [_mm256_set1_epi32(i32::MAX); 2] };

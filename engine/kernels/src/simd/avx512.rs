@@ -114,6 +114,13 @@ unsafe impl Simd for Avx512 {
         cpu!(_mm512_min_ps(a, b))
     }
     #[inline(always)]
+    fn above(self, a: Self::F, b: Self::F) -> Self::F {
+        cpu!({
+            let above = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b);
+            _mm512_maskz_mov_ps(above, _mm512_set1_ps(1.0))
+        })
+    }
+    #[inline(always)]
     fn peak(self, a: Self::F, b: Self::F) -> f32 {
         let bits = |v| cpu!(_mm512_castps_si512(_mm512_abs_ps(v)));
         let largest = cpu!(_mm512_reduce_max_epi32(_mm512_max_epi32(bits(a), bits(b))));

@@ -158,6 +158,8 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
     /// Lane-wise minimum; `b` where `a` is not a number.
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// 1 in the lanes where `a > b`, 0 in the others.
+    fn above(self, a: Self::F, b: Self::F) -> Self::F;
     /// The lanes, in order, for reductions outside the hot path.
     #[inline(always)]
     fn to_array(self, v: Self::F) -> [f32; LANES] {

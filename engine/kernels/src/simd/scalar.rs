@@ -100,6 +100,10 @@ unsafe impl Simd for Scalar {
         zip(a, b, |x, y| if x < y { x } else { y })
     }
     #[inline(always)]
+    fn above(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |x, y| if x > y { 1.0 } else { 0.0 })
+    }
+    #[inline(always)]
     fn peak(self, a: Self::F, b: Self::F) -> f32 {
         let bits = zip(a.map(f32::to_bits), b.map(f32::to_bits), |a, b| {
             (a & !SIGN).max(b & !SIGN)
