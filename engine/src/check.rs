@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::gguf::Gguf;
 use crate::model::Config;
 use crate::options::Options;
+use crate::options::sparsity::refused;
 use crate::quantize::{self, Recipe, plan};
 use crate::simd;
 use crate::sparsity::Thresholds;
@@ -42,6 +43,10 @@ pub fn model(options: &Options, path: &Path) -> Result<()> {
     plan(&file, &Recipe::from_options(options, &file)?)?;
     speculate::check(options, &file)?;
     if let Some(sparsity) = options.sparsity.as_ref().filter(|s| s.is_lossy()) {
+        if sparsity.threshold == 0.0 && sparsity.thresholds.as_os_str().is_empty() {
+            let what = "the method needs thresholds, a file of \"engine calibrate\", or a threshold above 0";
+            return Err(refused(what.into()));
+        }
         Thresholds::of(sparsity, &file, Config::from_gguf(&file)?.n_layers())?;
     }
     Ok(())

@@ -242,12 +242,19 @@ impl<'a> Reader<'a> {
         let parsed = toml::from_str::<Table>(&format!("v = {value}"));
         let parsed = parsed.ok().and_then(|mut table| table.remove("v"));
         let value = parsed.unwrap_or_else(|| Value::String(value.to_owned()));
-        sweep::set(&mut self.base, &path, value).map_err(located)?;
-        // A fixed value takes the place of a sweep over the same key.
+        sweep::set(&mut self.base, &path, value.clone()).map_err(located)?;
+        // A fixed value takes the place of a sweep over the same key, and of what was left out of that.
+        let key = problem::dotted(&path);
         if let Some(Value::Table(matrix)) = self.base.get_mut("matrix") {
-            remove_axis(matrix, &problem::dotted(&path));
+            remove_axis(matrix, &key);
         }
+        let mut exclude = std::mem::take(&mut self.base_read.exclude);
+        exclude.retain_mut(|entry| match remove_axis(entry, &key) {
+            None => true,
+            Some(left_out) => left_out == value && !sweep::leaves(entry, &[]).is_empty(),
+        });
         self.base_read = deserialize(&self.base, &path).map_err(located)?;
+        self.base_read.exclude = exclude;
         self.sets.push(Override { written, path });
         Ok(())
     }
@@ -437,14 +444,12 @@ impl wire::Scenario {
     }
 }
 
-/// Removes the axis with a dotted key, however it is written.
-fn remove_axis(matrix: &mut Table, key: &str) {
-    matrix.remove(key);
-    if let Some((section, rest)) = key.split_once('.')
-        && let Some(Value::Table(inner)) = matrix.get_mut(section)
-    {
-        remove_axis(inner, rest);
-    }
+/// Removes what stands at a dotted key, however it is written, and gives it.
+fn remove_axis(matrix: &mut Table, key: &str) -> Option<Value> {
+    matrix.remove(key).or_else(|| {
+        let (section, rest) = key.split_once('.')?;
+        remove_axis(matrix.get_mut(section)?.as_table_mut()?, rest)
+    })
 }
 
 /// If an unknown key is a key of another section, says so. The names come from serde: every section is asked for its

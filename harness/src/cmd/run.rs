@@ -71,6 +71,23 @@ fn promise(scenario: &Scenario) -> String {
     })
 }
 
+/// Which cases leave out what the model would compute.
+fn lossy(run: &Run) -> String {
+    let cases = run.manifest.cases.iter();
+    let lossy = cases.filter(|c| c.engine.sparsity.as_ref().is_some_and(|s| s.is_lossy()));
+    let names: Vec<&str> = lossy.map(|c| c.name.as_str()).collect();
+    match names.is_empty() {
+        true => String::new(),
+        false => {
+            let said = format!(
+                "lossy, as engine.sparsity leaves out channels of small inputs: {}",
+                names.join("; ")
+            );
+            table::wrapped(&said, "") + "\n"
+        }
+    }
+}
+
 /// The table, and what repeats the same work elsewhere.
 fn show(run: &Run) -> anyhow::Result<()> {
     print(&format!(
@@ -79,6 +96,7 @@ fn show(run: &Run) -> anyhow::Result<()> {
         table::counters(run)
     ))?;
     print_disturbances(run)?;
+    print(&lossy(run))?;
     print(&table::quality(run))?;
     print(&table::simulated(run))?;
     // Cases that differ in what llama.cpp has no option for have the same commands.

@@ -28,8 +28,13 @@ fn one_case(run: &Run, group: &Group<'_>) -> String {
     let threads = threads.map_or_else(String::new, |n| {
         format!(" on {}", plural(n as usize, "thread"))
     });
+    let sparsity = group.case.engine.sparsity.as_ref();
+    let lossy = match sparsity.is_some_and(|s| s.is_lossy()) {
+        true => ", channels of small inputs left out (lossy),",
+        false => "",
+    };
     let mut text = format!(
-        "{model} decodes {} tokens a second{threads}",
+        "{model}{lossy} decodes {} tokens a second{threads}",
         number(decode.median)
     );
     text += &match decode.interval {

@@ -76,7 +76,7 @@ pub(super) fn axes(matrix: &Table) -> Result<Vec<Axis>, Problem> {
 }
 
 /// All entries of nested tables that are not tables themselves, with the keys that lead to them.
-fn leaves<'a>(table: &'a Table, at: &[String]) -> Vec<(Vec<String>, &'a Value)> {
+pub(super) fn leaves<'a>(table: &'a Table, at: &[String]) -> Vec<(Vec<String>, &'a Value)> {
     let mut out = Vec::new();
     for (key, value) in table {
         let mut path = at.to_vec();

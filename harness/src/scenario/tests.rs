@@ -213,6 +213,18 @@ fn a_matrix_becomes_cases() {
             "engine.threads=2 run.n_gen=32"
         ]
     );
+    let count = |sets: &[&str]| {
+        let scenario = read(&format!("{GOOD}{matrix}{exclude}"), sets);
+        scenario.map(|s| s.cases.len())
+    };
+    let all = count(&[]).expect("valid");
+    // Another key leaves the exclusions as they are; a fixed one those that do not concern it.
+    assert_eq!(count(&["run.rounds=2"]).expect("valid"), all);
+    assert_eq!(
+        count(&["run.n_gen=32", "engine.threads=1"]).expect("valid"),
+        1
+    );
+    assert!(count(&["run.n_gen=32"]).expect("valid") < all);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use engine::sparsity::{Thresholds, fingerprint, text_hash};
 use engine::tokenizer::Tokenizer;
 use engine::{Options, Result};
 use indicatif::{ProgressBar, ProgressStyle};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 /// Arguments of `engine calibrate`.
@@ -39,7 +40,7 @@ pub(crate) struct CalibrateArgs {
     ctx: u32,
     /// Windows to read; all that the text fills when not given.
     #[arg(long, value_name = "N")]
-    chunks: Option<usize>,
+    chunks: Option<NonZeroUsize>,
     #[command(flatten)]
     engine: open::EngineArgs,
 }
@@ -70,7 +71,7 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<()> {
     let model = Model::load(&args.model, &pool, &options)?;
     let tokenizer = Tokenizer::from_gguf(model.gguf())?;
     let mut windows = quality::windows(&tokenizer, &text, ctx)?;
-    windows.truncate(args.chunks.unwrap_or(usize::MAX));
+    windows.truncate(args.chunks.unwrap_or(NonZeroUsize::MAX).get());
     let mut session = Session::new(&model, &pool, &options)?;
     session.observe_magnitudes();
     let bar = ProgressBar::new(windows.len() as u64);

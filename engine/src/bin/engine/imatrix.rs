@@ -12,6 +12,7 @@ use engine::quality;
 use engine::session::Session;
 use engine::tokenizer::Tokenizer;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 /// Arguments of `engine imatrix`.
@@ -30,7 +31,7 @@ pub(crate) struct ImatrixArgs {
     ctx: u32,
     /// Windows to read; all that the text fills when not given.
     #[arg(long, value_name = "N")]
-    chunks: Option<usize>,
+    chunks: Option<NonZeroUsize>,
     #[command(flatten)]
     engine: open::EngineArgs,
 }
@@ -44,7 +45,7 @@ pub(crate) fn run(args: &ImatrixArgs) -> Result<()> {
     let model = Model::load(&args.model, &pool, &options)?;
     let tokenizer = Tokenizer::from_gguf(model.gguf())?;
     let mut windows = quality::windows(&tokenizer, &text, ctx)?;
-    windows.truncate(args.chunks.unwrap_or(usize::MAX));
+    windows.truncate(args.chunks.unwrap_or(NonZeroUsize::MAX).get());
     let mut session = Session::new(&model, &pool, &options)?;
     session.observe();
     let bar = ProgressBar::new(windows.len() as u64);

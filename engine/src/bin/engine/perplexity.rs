@@ -12,6 +12,7 @@ use engine::quality::{self, Surprise};
 use engine::session::Session;
 use engine::tokenizer::Tokenizer;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 /// Arguments of `engine perplexity`.
@@ -28,7 +29,7 @@ pub(crate) struct PerplexityArgs {
     ctx: u32,
     /// Windows to read; all that the text fills when not given.
     #[arg(long, value_name = "N")]
-    chunks: Option<usize>,
+    chunks: Option<NonZeroUsize>,
     #[command(flatten)]
     engine: open::EngineArgs,
 }
@@ -42,7 +43,7 @@ pub(crate) fn run(args: &PerplexityArgs) -> Result<()> {
     let model = Model::load(&args.model, &pool, &options)?;
     let tokenizer = Tokenizer::from_gguf(model.gguf())?;
     let mut windows = quality::windows(&tokenizer, &text, ctx)?;
-    windows.truncate(args.chunks.unwrap_or(usize::MAX));
+    windows.truncate(args.chunks.unwrap_or(NonZeroUsize::MAX).get());
     let mut session = Session::new(&model, &pool, &options)?;
     let mut surprise = Surprise::default();
     let first = quality::first_counted(ctx);
