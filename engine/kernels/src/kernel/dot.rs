@@ -275,13 +275,16 @@ pub(super) fn pack_floats<F: Format>(rows: [&[u8]; LANES], panel: &mut [u8]) {
 
 /// See [`super::Kernels::pack`].
 #[inline(always)]
-pub(super) fn pack_codes<Q: Codes>(rows: [&[u8]; LANES], panel: &mut [u8]) {
+pub(super) fn pack_codes<S: Simd, Q: Codes>(s: S, rows: [&[u8]; LANES], panel: &mut [u8]) {
     let mut codes = [[0u8; BLOCK_LEN_MAX]; LANES];
     let blocks = panel.len() / (LANES * Q::BLOCK_BYTES);
     let (heads, lows) = panel.split_at_mut(blocks * head_bytes::<Q>());
     let low_bytes = plane_bytes(Q::LOW_BITS);
     for (b, head) in heads.chunks_exact_mut(head_bytes::<Q>()).enumerate() {
-        let blocks = rows.map(|row| &row[b * Q::BLOCK_BYTES..][..Q::BLOCK_BYTES]);
+        let blocks: [&[u8]; LANES] = std::array::from_fn(
+            #[inline(always)]
+            |r| &rows[r][b * Q::BLOCK_BYTES..][..Q::BLOCK_BYTES],
+        );
         let (scales, planes) = head.split_at_mut(Q::SCALE_BYTES);
         Q::pack_scales(blocks, scales);
         for (from, to) in blocks.iter().zip(&mut codes) {
@@ -294,38 +297,39 @@ pub(super) fn pack_codes<Q: Codes>(rows: [&[u8]; LANES], panel: &mut [u8]) {
             .chunks_exact_mut(plane_bytes(Q::HIGH_BITS))
             .enumerate()
         {
-            let mut quads = [[0u32; LANES]; GROUP / QUAD];
-            for (r, row) in codes.iter().enumerate() {
-                let row = row[g * GROUP..][..GROUP].as_chunks::<QUAD>().0;
-                for (quad, codes) in quads.iter_mut().zip(row) {
-                    quad[r] = u32::from_le_bytes(*codes);
-                }
-            }
-            pack_plane(&quads, Q::LOW_BITS, Q::HIGH_BITS, high);
-            pack_plane(
-                &quads,
-                0,
-                Q::LOW_BITS,
-                &mut lows[g * low_bytes..][..low_bytes],
+            let quads: [S::I; GROUP / QUAD] = std::array::from_fn(
+                #[inline(always)]
+                |quad| {
+                    let first = codes.as_flattened()[g * GROUP + quad * QUAD..].as_ptr();
+                    // SAFETY: each row has `BLOCK_LEN_MAX` codes, those of the quad among them.
+                    unsafe { s.i_strided(first, BLOCK_LEN_MAX) }
+                },
             );
+            pack_plane(s, &quads, Q::LOW_BITS, Q::HIGH_BITS, high);
+            let low = &mut lows[g * low_bytes..][..low_bytes];
+            pack_plane(s, &quads, 0, Q::LOW_BITS, low);
         }
     }
 }
 
 /// Writes bits `from..from + bits` of a group's codes, `[quad][row]`, as a plane.
 #[inline(always)]
-fn pack_plane(quads: &[[u32; LANES]; GROUP / QUAD], from: u32, bits: u32, plane: &mut [u8]) {
-    plane.fill(0);
+fn pack_plane<S: Simd>(s: S, quads: &[S::I; GROUP / QUAD], from: u32, bits: u32, plane: &mut [u8]) {
     if bits == 0 {
         return;
     }
-    let mask = u32::from_le_bytes([((1u32 << bits) - 1) as u8; QUAD]);
-    for (quad, codes) in quads.iter().enumerate() {
-        let bit = quad * bits as usize;
-        let vector = plane[bit / 8 * LINE..][..LINE].as_chunks_mut::<QUAD>().0;
-        for (code, out) in codes.iter().zip(vector) {
-            let field = code >> from & mask;
-            *out = (u32::from_le_bytes(*out) | field << (bit % 8)).to_le_bytes();
+    let mask = s.i_splat(u32::from_le_bytes([((1u32 << bits) - 1) as u8; QUAD]) as i32);
+    let per_vector = (u8::BITS / bits) as usize;
+    for (quads, out) in quads
+        .chunks_exact(per_vector)
+        .zip(plane.as_chunks_mut::<LINE>().0)
+    {
+        let mut vector = s.i_splat(0);
+        for (i, codes) in quads.iter().enumerate() {
+            let field = s.i_and(s.i_shr(*codes, from), mask);
+            vector = s.i_or(vector, s.i_shl(field, i as u32 * bits));
         }
+        // SAFETY: a line has 64 bytes.
+        unsafe { s.i_store(out.as_mut_ptr(), vector) };
     }
 }

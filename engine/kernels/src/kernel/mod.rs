@@ -293,10 +293,10 @@ macro_rules! dot_match {
         }
 
         #[inline(always)]
-        fn pack_any(format: u32, rows: [&[u8]; LANES], panel: &mut [u8]) {
+        fn pack_any<S: Simd>(s: S, format: u32, rows: [&[u8]; LANES], panel: &mut [u8]) {
             match format {
                 $(quant::$f::ID => dot::pack_floats::<quant::$f>(rows, panel),)*
-                $(quant::$c::ID => dot::pack_codes::<quant::$c>(rows, panel),)*
+                $(quant::$c::ID => dot::pack_codes::<S, quant::$c>(s, rows, panel),)*
                 _ => unreachable!("format {format} is not in the table; the loader checks"),
             }
         }
@@ -312,7 +312,7 @@ impl<S: Simd> Kernels for On<S> {
         assert_eq!(panel.len(), rows.iter().map(|r| r.len()).sum::<usize>());
         self.s.vectorize(
             #[inline(always)]
-            || pack_any(format, rows, panel),
+            || pack_any(self.s, format, rows, panel),
         );
     }
     fn dot(

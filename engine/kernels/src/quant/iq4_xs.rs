@@ -76,6 +76,7 @@ impl Codes for IQ4_XS {
     const SUB: usize = 32;
     const HAS_MIN: bool = false;
 
+    #[inline(always)]
     fn codes(block: &[u8], codes: &mut [u8]) {
         let groups = block[CODES..]
             .chunks_exact(16)
@@ -83,6 +84,7 @@ impl Codes for IQ4_XS {
         groups.for_each(|(bytes, codes)| get_nibbles(bytes, codes));
     }
 
+    #[inline(always)]
     fn pack_scales(blocks: [&[u8]; LANES], out: &mut [u8]) {
         let (d, scales) = out.split_at_mut(2 * LANES);
         gather_f16(&blocks, 0, d);

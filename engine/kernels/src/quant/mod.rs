@@ -407,6 +407,7 @@ fn put_f16(block: &mut [u8], at: usize, x: f32) -> f32 {
 }
 
 /// Copies the two bytes at `at` of each row's block into the 32 bytes of `out`.
+#[inline(always)]
 fn gather_f16(blocks: &[&[u8]; LANES], at: usize, out: &mut [u8]) {
     for (b, o) in blocks.iter().zip(out.chunks_exact_mut(2)) {
         o.copy_from_slice(&b[at..at + 2]);

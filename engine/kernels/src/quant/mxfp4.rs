@@ -71,10 +71,12 @@ impl Codes for MXFP4 {
     const SUB: usize = 32;
     const HAS_MIN: bool = false;
 
+    #[inline(always)]
     fn codes(block: &[u8], codes: &mut [u8]) {
         get_nibbles(&block[1..], codes);
     }
 
+    #[inline(always)]
     fn pack_scales(blocks: [&[u8]; LANES], out: &mut [u8]) {
         blocks.iter().zip(out).for_each(|(b, o)| *o = b[0]);
     }

@@ -75,10 +75,12 @@ impl Codes for Q2_K {
     const SUB: usize = 16;
     const HAS_MIN: bool = true;
 
+    #[inline(always)]
     fn codes(block: &[u8], codes: &mut [u8]) {
         get_pairs(&block[16..D], codes);
     }
 
+    #[inline(always)]
     fn pack_scales(blocks: [&[u8]; LANES], out: &mut [u8]) {
         gather_f16(&blocks, D, &mut out[..32]);
         gather_f16(&blocks, D + 2, &mut out[32..64]);

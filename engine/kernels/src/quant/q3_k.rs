@@ -90,6 +90,7 @@ impl Codes for Q3_K {
     const SUB: usize = 16;
     const HAS_MIN: bool = false;
 
+    #[inline(always)]
     fn codes(block: &[u8], codes: &mut [u8]) {
         q2_k::get_pairs(&block[LOW..SCALES], codes);
         for (i, c) in codes.iter_mut().enumerate() {
@@ -97,6 +98,7 @@ impl Codes for Q3_K {
         }
     }
 
+    #[inline(always)]
     fn pack_scales(blocks: [&[u8]; LANES], out: &mut [u8]) {
         let (d, scales) = out.split_at_mut(2 * LANES);
         gather_f16(&blocks, D, d);

@@ -46,6 +46,7 @@ impl Codes for Q4_0 {
     const SUB: usize = 32;
     const HAS_MIN: bool = false;
 
+    #[inline(always)]
     fn codes(block: &[u8], codes: &mut [u8]) {
         for (j, &b) in block[2..].iter().enumerate() {
             codes[j] = b & 15;
@@ -53,6 +54,7 @@ impl Codes for Q4_0 {
         }
     }
 
+    #[inline(always)]
     fn pack_scales(blocks: [&[u8]; LANES], out: &mut [u8]) {
         gather_f16(&blocks, 0, out);
     }

@@ -44,6 +44,7 @@ impl Codes for Q4_1 {
     const SUB: usize = 32;
     const HAS_MIN: bool = true;
 
+    #[inline(always)]
     fn codes(block: &[u8], codes: &mut [u8]) {
         for (j, &b) in block[4..].iter().enumerate() {
             codes[j] = b & 15;
@@ -51,6 +52,7 @@ impl Codes for Q4_1 {
         }
     }
 
+    #[inline(always)]
     fn pack_scales(blocks: [&[u8]; LANES], out: &mut [u8]) {
         let (d, m) = out.split_at_mut(2 * LANES);
         gather_f16(&blocks, 0, d);

@@ -10,6 +10,7 @@ use crate::simd::{LANES, Simd};
 pub struct Q4_K;
 
 /// The 6-bit scale and minimum of group `g` (0..8) out of the 12 bytes that Q4_K and Q5_K keep them in.
+#[inline(always)]
 pub(super) fn scale_min(packed: &[u8], g: usize) -> (u8, u8) {
     if g < 4 {
         (packed[g] & 63, packed[g + 4] & 63)
@@ -57,6 +58,7 @@ pub(super) fn quantize_groups<S: Simd>(
 /// Writes the scales of 16 rows: `d` and `dmin` as f16; then a byte of each group with its scale in the lower six bits
 /// and the upper two bits of its minimum above; then the lower four bits of the minima, two groups in a byte. 16 bytes a
 /// row, as in the file.
+#[inline(always)]
 pub(super) fn pack_panel_scales(blocks: [&[u8]; LANES], out: &mut [u8]) {
     gather_f16(&blocks, 0, &mut out[..32]);
     gather_f16(&blocks, 2, &mut out[32..64]);
@@ -150,6 +152,7 @@ impl Codes for Q4_K {
     const SUB: usize = 32;
     const HAS_MIN: bool = true;
 
+    #[inline(always)]
     fn codes(block: &[u8], codes: &mut [u8]) {
         for (c, bytes) in block[16..].chunks_exact(32).enumerate() {
             for (j, &b) in bytes.iter().enumerate() {
@@ -159,6 +162,7 @@ impl Codes for Q4_K {
         }
     }
 
+    #[inline(always)]
     fn pack_scales(blocks: [&[u8]; LANES], out: &mut [u8]) {
         pack_panel_scales(blocks, out);
     }

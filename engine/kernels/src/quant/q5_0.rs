@@ -63,10 +63,12 @@ impl Codes for Q5_0 {
     const SUB: usize = 32;
     const HAS_MIN: bool = false;
 
+    #[inline(always)]
     fn codes(block: &[u8], codes: &mut [u8]) {
         get_codes(&block[2..], codes);
     }
 
+    #[inline(always)]
     fn pack_scales(blocks: [&[u8]; LANES], out: &mut [u8]) {
         gather_f16(&blocks, 0, out);
     }

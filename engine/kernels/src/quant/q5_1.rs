@@ -43,10 +43,12 @@ impl Codes for Q5_1 {
     const SUB: usize = 32;
     const HAS_MIN: bool = true;
 
+    #[inline(always)]
     fn codes(block: &[u8], codes: &mut [u8]) {
         q5_0::get_codes(&block[4..], codes);
     }
 
+    #[inline(always)]
     fn pack_scales(blocks: [&[u8]; LANES], out: &mut [u8]) {
         let (d, m) = out.split_at_mut(2 * LANES);
         gather_f16(&blocks, 0, d);

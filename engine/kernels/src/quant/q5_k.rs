@@ -45,6 +45,7 @@ impl Codes for Q5_K {
     const SUB: usize = 32;
     const HAS_MIN: bool = true;
 
+    #[inline(always)]
     fn codes(block: &[u8], codes: &mut [u8]) {
         let (high, low) = block[16..].split_at(32);
         for (c, bytes) in low.chunks_exact(32).enumerate() {
@@ -55,6 +56,7 @@ impl Codes for Q5_K {
         }
     }
 
+    #[inline(always)]
     fn pack_scales(blocks: [&[u8]; LANES], out: &mut [u8]) {
         q4_k::pack_panel_scales(blocks, out);
     }

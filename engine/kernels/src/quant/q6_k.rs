@@ -75,6 +75,7 @@ impl Codes for Q6_K {
     const SUB: usize = 16;
     const HAS_MIN: bool = false;
 
+    #[inline(always)]
     fn codes(block: &[u8], codes: &mut [u8]) {
         for half in 0..2 {
             let low = &block[64 * half..][..64];
@@ -89,6 +90,7 @@ impl Codes for Q6_K {
         }
     }
 
+    #[inline(always)]
     fn pack_scales(blocks: [&[u8]; LANES], out: &mut [u8]) {
         let (d, scales) = out.split_at_mut(2 * LANES);
         gather_f16(&blocks, D, d);

@@ -44,12 +44,14 @@ impl Codes for Q8_0 {
     const SUB: usize = 32;
     const HAS_MIN: bool = false;
 
+    #[inline(always)]
     fn codes(block: &[u8], codes: &mut [u8]) {
         for (c, &b) in codes.iter_mut().zip(&block[2..]) {
             *c = b ^ 0x80;
         }
     }
 
+    #[inline(always)]
     fn pack_scales(blocks: [&[u8]; LANES], out: &mut [u8]) {
         gather_f16(&blocks, 0, out);
     }

@@ -34,10 +34,12 @@ impl<Q: Codes> Codes for Top<Q> {
     const HAS_MIN: bool = true;
     const SCALE_BYTES: usize = Q::SCALE_BYTES;
 
+    #[inline(always)]
     fn codes(block: &[u8], codes: &mut [u8]) {
         Q::codes(block, codes);
     }
 
+    #[inline(always)]
     fn pack_scales(blocks: [&[u8]; LANES], out: &mut [u8]) {
         Q::pack_scales(blocks, out);
     }

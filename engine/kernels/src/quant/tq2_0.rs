@@ -49,10 +49,12 @@ impl Codes for TQ2_0 {
     const SUB: usize = 32;
     const HAS_MIN: bool = false;
 
+    #[inline(always)]
     fn codes(block: &[u8], codes: &mut [u8]) {
         q2_k::get_pairs(&block[..D], codes);
     }
 
+    #[inline(always)]
     fn pack_scales(blocks: [&[u8]; LANES], out: &mut [u8]) {
         gather_f16(&blocks, D, out);
     }

@@ -299,6 +299,12 @@ unsafe impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn i_store(self, p: *mut u8, v: Self::I) {
+        // SAFETY: writable for 64 bytes by contract; the vectors of both kinds are the same here.
+        unsafe { self.b_store(p, v) }
+    }
+
+    #[inline(always)]
     unsafe fn b_load(self, p: *const u8) -> Self::B {
         let p = p.cast::<__m256i>();
         // SAFETY: readable for 64 bytes by contract.

@@ -201,6 +201,21 @@ unsafe impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn i_strided(self, p: *const u8, stride: usize) -> Self::I {
+        // SAFETY: readable by contract.
+        unsafe {
+            let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+            let offsets = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(stride as i32));
+            _mm512_i32gather_epi32::<1>(offsets, p.cast())
+        }
+    }
+    #[inline(always)]
+    unsafe fn i_store(self, p: *mut u8, v: Self::I) {
+        // SAFETY: writable for 64 bytes by contract.
+        unsafe { _mm512_storeu_si512(p.cast(), v) }
+    }
+
+    #[inline(always)]
     unsafe fn b_load(self, p: *const u8) -> Self::B {
         // SAFETY: readable for 64 bytes by contract.
         unsafe { _mm512_loadu_si512(p.cast()) }

@@ -242,6 +242,23 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     /// `p` is writable for 16 bytes.
     unsafe fn i_store_i8(self, p: *mut i8, v: Self::I);
 
+    /// Sixteen times four bytes, `stride` bytes apart, the first of four lowest.
+    /// # Safety
+    /// Each of `p + stride n`, `n` below 16, is readable for 4 bytes; `stride` is below 2^26.
+    #[inline(always)]
+    unsafe fn i_strided(self, p: *const u8, stride: usize) -> Self::I {
+        let mut all = [[0; 4]; LANES];
+        for (n, four) in all.iter_mut().enumerate() {
+            // SAFETY: by contract.
+            *four = unsafe { p.add(n * stride).cast::<[u8; 4]>().read() };
+        }
+        // SAFETY: an array of 64 bytes.
+        self.b_as_i(unsafe { self.b_load(all.as_flattened().as_ptr()) })
+    }
+    /// # Safety
+    /// `p` is writable for 64 bytes, any alignment.
+    unsafe fn i_store(self, p: *mut u8, v: Self::I);
+
     /// # Safety
     /// `p` is readable for 64 bytes, any alignment.
     unsafe fn b_load(self, p: *const u8) -> Self::B;

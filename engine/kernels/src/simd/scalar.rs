@@ -180,6 +180,13 @@ unsafe impl Simd for Scalar {
     }
 
     #[inline(always)]
+    unsafe fn i_store(self, p: *mut u8, v: Self::I) {
+        let bytes = v.map(i32::to_le_bytes);
+        // SAFETY: writable for 64 bytes by contract.
+        unsafe { p.cast::<[[u8; 4]; LANES]>().write(bytes) }
+    }
+
+    #[inline(always)]
     unsafe fn b_load(self, p: *const u8) -> Self::B {
         // SAFETY: readable for 64 bytes by contract.
         unsafe { p.cast::<[u8; 64]>().read() }
