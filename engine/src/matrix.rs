@@ -27,7 +27,7 @@ const CALL_PANELS: usize = 2;
 const BLOCK_PANELS: usize = 8;
 
 /// A matrix `[rows, cols]` in the arena; `y = W x + bias`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Matrix {
     /// How the weights are stored.
     pub format: &'static FormatInfo,

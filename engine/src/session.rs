@@ -3,8 +3,10 @@
 use crate::error::{Error, Result};
 use crate::kernel::Bits;
 use crate::kv::Kv;
+use crate::matrix::Matrix;
 use crate::model::{Buffers, HEAD_TOKENS, Model, Pass, Wanted};
 use crate::options::Options;
+use crate::options::speculation::refused;
 use crate::pool::Pool;
 use crate::quant::FORMATS;
 use crate::quantize::Observer;
@@ -44,6 +46,8 @@ pub struct Session<'a> {
     /// Of each layer.
     skipped: Vec<bool>,
     bits: Bits,
+    /// The output's matrix, or the first rows of it.
+    head: Matrix,
     position: usize,
     stats: Stats,
     observer: Option<Observer>,
@@ -72,6 +76,7 @@ impl<'a> Session<'a> {
             batch,
             skipped: vec![false; c.n_layers()],
             bits: Bits::All,
+            head: model.head.clone(),
             position: 0,
             stats: Stats::default(),
             observer: None,
@@ -209,6 +214,20 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// Computes only the logits of the first `tokens` of the vocabulary from now on; the others are minus infinity.
+    ///
+    /// # Errors
+    /// When there are none, or more than the vocabulary has.
+    pub fn limit_vocabulary(&mut self, tokens: usize) -> Result<()> {
+        let n_vocab = self.n_vocab();
+        check_vocabulary(tokens, n_vocab)?;
+        self.head.rows = tokens;
+        for logits in self.buffers.logits.values_mut().chunks_exact_mut(n_vocab) {
+            logits[tokens..].fill(f32::NEG_INFINITY);
+        }
+        Ok(())
+    }
+
     /// Has `listener` hear of the stages from now on, on every thread.
     pub fn listen(&mut self, listener: Listener) {
         self.buffers.listener = Some(listener);
@@ -322,6 +341,7 @@ impl<'a> Session<'a> {
             start,
             skipped: &self.skipped,
             bits: self.bits,
+            head: &self.head,
             first_step: self.buffers.next_steps(self.model),
             observer: None,
             magnitudes: None,
@@ -346,6 +366,19 @@ impl<'a> Session<'a> {
         }
         times.ns.iter_mut().for_each(|ns| *ns /= threads);
         self.stats.stages.add(&times);
+    }
+}
+
+/// Refuses to draft from `tokens` of a vocabulary of `n_vocab`.
+///
+/// # Errors
+/// When there are none, or not as many.
+pub(crate) fn check_vocabulary(tokens: usize, n_vocab: usize) -> Result<()> {
+    match (1..=n_vocab).contains(&tokens) {
+        true => Ok(()),
+        false => Err(refused(format!(
+            "draft_vocab {tokens} is not within 1 to the {n_vocab} tokens of the vocabulary; 0 is for all"
+        ))),
     }
 }
 

@@ -163,6 +163,7 @@ fn every_method(options: &Options) {
                 draft_quant: quant.map(str::to_owned),
                 draft_model: (method == Method::DraftModel).then(|| "small.gguf".into()),
                 skip_layers: Vec::from_iter((method == Method::LayerSkip).then_some(0)),
+                draft_vocab: if quant == Some("top") { 300 } else { 0 },
                 match_tokens: 1,
             };
             let options = Options {
@@ -251,6 +252,33 @@ fn nothing_follows_an_end_of_text() {
     assert_eq!(n, first_end + 1);
     assert_eq!(context.last(), Some(&end));
     assert_eq!(session.position() + 1, context.len());
+}
+
+#[test]
+fn a_limited_vocabulary_changes_no_logit_within_and_leaves_the_rest_unread() {
+    let options = options(2, Isa::Auto);
+    let pool = Pool::new(&options).expect("pool");
+    let model = model("Q8_0", &pool, &options);
+    let decode = |limit: Option<usize>| {
+        let mut session = Session::new(&model, &pool, &options).expect("session");
+        if let Some(tokens) = limit {
+            session.limit_vocabulary(tokens).expect("within it");
+        }
+        let logits = session.decode(1).expect("fits").to_vec();
+        (logits, session.take_stats().ledger.weight_bytes)
+    };
+    let (all, all_bytes) = decode(None);
+    for tokens in [1, 77, 256, all.len()] {
+        let (some, bytes) = decode(Some(tokens));
+        assert_eq!(some[..tokens], all[..tokens], "{tokens}");
+        assert!(some[tokens..].iter().all(|&l| l == f32::NEG_INFINITY));
+        assert_eq!(bytes == all_bytes, tokens == all.len(), "{tokens}");
+    }
+    let mut session = Session::new(&model, &pool, &options).expect("session");
+    for tokens in [0, all.len() + 1] {
+        let refused = session.limit_vocabulary(tokens).expect_err("not within it");
+        assert!(refused.to_string().contains("draft_vocab"), "{refused}");
+    }
 }
 
 #[test]

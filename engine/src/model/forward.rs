@@ -44,6 +44,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) skipped: &'a [bool],
     /// What is read of the matrices' codes.
     pub(crate) bits: Bits,
+    /// The output's matrix, or the first rows of it.
+    pub(crate) head: &'a Matrix,
     /// Number of the first step of the pass that hands out panels.
     pub(crate) first_step: u32,
     /// Hears the inputs of the matrices of every step.
@@ -133,7 +135,7 @@ impl Pass<'_> {
                 let next = [&next.q, &next.k, &next.v];
                 self.barrier_before(w, self.panels(l, Site::Qkv, &next))
             }
-            None => self.barrier_before(w, &[&self.model.head]),
+            None => self.barrier_before(w, &[self.head]),
         }
     }
 
@@ -149,7 +151,7 @@ impl Pass<'_> {
                 .kernels
                 .rms_norm(x, &model.output_norm, model.config.rms_eps, out);
         });
-        self.project(&mut w, &[&model.head], act, n, |r, t, y| {
+        self.project(&mut w, &[self.head], act, n, |r, t, y| {
             let at = t * model.config.n_vocab + r;
             // SAFETY: each row of the head belongs to one thread.
             let out = unsafe { b.logits.write(at..at + y.len()) };

@@ -100,6 +100,10 @@ pub struct Speculation {
     /// File of the model that `draft-model` drafts with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draft_model: Option<PathBuf>,
+    /// Tokens that a model drafts from, the first ones of the vocabulary: what is merged early is frequent, and the rest of the
+    /// output's matrix is not read (after Zhao et al. 2025, FR-Spec). 0 for all.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub draft_vocab: usize,
     /// Layers that `layer-skip` leaves out, from 0.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skip_layers: Vec<usize>,
@@ -110,6 +114,10 @@ pub struct Speculation {
 
 fn auto() -> DraftTokens {
     DraftTokens::Auto
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 fn match_tokens() -> usize {

@@ -9,7 +9,7 @@ use crate::options::speculation::{DraftTokens, LONGEST_MATCH, Method, Speculatio
 use crate::pool::Pool;
 use crate::quantize::{Recipe, plan};
 use crate::sample::SamplerOptions;
-use crate::session::{Session, skipped};
+use crate::session::{Session, check_vocabulary, skipped};
 use crate::tokenizer::Tokenizer;
 use std::path::Path;
 
@@ -65,8 +65,12 @@ pub fn check(options: &Options, target: &Gguf) -> Result<()> {
         }
         Source::Own => {}
     }
+    let config = Config::from_gguf(target)?;
+    if wanted.draft_vocab > 0 {
+        check_vocabulary(wanted.draft_vocab, config.n_vocab)?;
+    }
     if wanted.method == Method::LayerSkip {
-        skipped(&wanted.skip_layers, Config::from_gguf(target)?.n_layers())?;
+        skipped(&wanted.skip_layers, config.n_layers())?;
     }
     Ok(())
 }
@@ -124,6 +128,9 @@ pub fn speculator<'a>(
             session.skip_layers(&wanted.skip_layers)?;
         } else if top {
             session.read_top_bits()?;
+        }
+        if wanted.draft_vocab > 0 {
+            session.limit_vocabulary(wanted.draft_vocab)?;
         }
         let drafter = ModelDrafter::new(session, sampler, never)?;
         Ok(Box::new(drafter))

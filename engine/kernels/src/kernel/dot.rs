@@ -101,7 +101,12 @@ unsafe fn codes_tile<S: Simd, Q: Codes, const P: usize, const T: usize>(
                     let (group, next) = (b * groups + g, P * panel_bytes::<Q>(k));
                     let planes = Planes::of::<Q>(panel(p), k, group);
                     if P == 1 && reading.ahead > 0 {
-                        planes.prefetch::<S, Q>(s, reading.ahead);
+                        if const { reads_all::<Q>() } {
+                            planes.prefetch::<S, Q>(s, reading.ahead);
+                        } else {
+                            let planes = ahead_of::<Q>(panel(p), k, group, reading.ahead);
+                            planes.prefetch::<S, Q>(s, 0);
+                        }
                     } else if P > 1 && group < reading.head_lines {
                         s.prefetch(panel(p).wrapping_add(next + group * LINE));
                     }
@@ -112,6 +117,26 @@ unsafe fn codes_tile<S: Simd, Q: Codes, const P: usize, const T: usize>(
     }
     for (o, v) in out.iter_mut().zip(sum.as_flattened()) {
         *o = s.to_array(*v);
+    }
+}
+
+/// Whether a product reads all of a panel, so that what comes `ahead` bytes later stands `ahead` bytes further on.
+const fn reads_all<Q: Codes>() -> bool {
+    let lows = Q::BLOCK_LEN / GROUP * plane_bytes(Q::LOW_BITS);
+    head_bytes::<Q>() + lows == LANES * Q::BLOCK_BYTES
+}
+
+/// The planes whose turn comes when `ahead` bytes more of the heads have been read: of this panel, or of the next one.
+#[inline(always)]
+fn ahead_of<Q: Codes>(panel: *const u8, k: usize, group: usize, ahead: usize) -> Planes {
+    let (groups, group_bytes) = (k / GROUP, head_bytes::<Q>() * GROUP / Q::BLOCK_LEN);
+    let then = group + ahead / group_bytes;
+    match then < groups {
+        true => Planes::of::<Q>(panel, k, then),
+        false => {
+            let next = panel.wrapping_add(panel_bytes::<Q>(k));
+            Planes::of::<Q>(next, k, (then - groups).min(groups - 1))
+        }
     }
 }
 
