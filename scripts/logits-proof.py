@@ -16,8 +16,8 @@ import tempfile
 
 from llama_server import LlamaServer, complete
 
-SHAPES = ["tiny", "tiny-phi3", "tiny-llama3", "tiny-qwen2", "tiny-qwen3", "tiny-gemma", "tiny-gemma2", "tiny-gemma3",
-          "tiny-smollm3", "tiny-granite"]
+SHAPES = ["tiny", "tiny-phi3", "tiny-llama3", "tiny-qwen2", "tiny-qwen3", "tiny-qwen3moe", "tiny-gemma", "tiny-gemma2",
+          "tiny-gemma3", "tiny-smollm3", "tiny-granite"]
 VOCABULARY = 512
 COSINE_MIN = 0.9999
 # Bytes of the prompts: about one token for each two. The longest passes every window and a chunk of attention.

@@ -43,6 +43,7 @@ pub fn model(options: &Options, path: &Path) -> Result<()> {
     plan(&file, &Recipe::from_options(options, &file)?)?;
     speculate::check(options, &file)?;
     if let Some(sparsity) = options.sparsity.as_ref().filter(|s| s.is_lossy()) {
+        Config::from_gguf(&file)?.check_sparsity()?;
         if sparsity.threshold == 0.0 && sparsity.thresholds.as_os_str().is_empty() {
             let what = "the method needs thresholds, a file of \"engine calibrate\", or a threshold above 0";
             return Err(refused(what.into()));

@@ -15,7 +15,7 @@ use std::ops::Range;
 
 /// So many tokens are multiplied straight from the panel: reading it is what takes the time, and unpacking it first would
 /// cost more than it saves.
-const DIRECT_TOKENS: usize = TILE;
+pub const DIRECT_TOKENS: usize = TILE;
 
 /// Tokens whose activations stay in the second cache while panels pass by; kernels take four or twelve at a time.
 const CHUNK_TOKENS: usize = 60;
@@ -87,19 +87,20 @@ pub struct Bank<'a> {
 }
 
 impl Bank<'_> {
-    /// Multiplies the panels `panels` of `N` matrices of equal shape with `tokens` rows of `x`, and gives each panel's
-    /// outputs for some tokens, `[tokens][16]` of each matrix, to `sink(first row, first token, outputs)`.
+    /// Multiplies the panels `panels` of `N` matrices of equal shape with the rows `tokens` of `x`, which were set as so many
+    /// and of more than [`DIRECT_TOKENS`] begin a tile, and gives each panel's outputs for some tokens, `[tokens][16]` of
+    /// each matrix, to `sink(first row, first token, outputs)`.
     pub fn multiply<const N: usize>(
         &self,
         matrices: [&Matrix; N],
         panels: Range<usize>,
         x: &Activations,
-        tokens: usize,
+        tokens: Range<usize>,
         ledger: &mut Ledger,
         mut sink: impl FnMut(usize, usize, [&mut [[f32; LANES]]; N]),
     ) {
-        let sink = &mut sink;
-        if tokens <= DIRECT_TOKENS {
+        let (sink, n) = (&mut sink, tokens.len());
+        if n <= DIRECT_TOKENS {
             self.multiply_chunks::<N, STREAMS, DIRECT_TOKENS>(
                 matrices,
                 panels.clone(),
@@ -107,7 +108,7 @@ impl Bank<'_> {
                 tokens,
                 sink,
             );
-        } else if tokens <= FEW_TOKENS {
+        } else if n <= FEW_TOKENS {
             self.multiply_chunks::<N, STREAMS, FEW_TOKENS>(
                 matrices,
                 panels.clone(),
@@ -126,9 +127,9 @@ impl Bank<'_> {
         }
         let k = matrices[0].cols;
         for m in matrices {
-            ledger.weight_bytes += (panels.len() * self.read_bytes(m, tokens)) as u64;
-            let row = Activations::row_bytes(m.format, k, tokens);
-            ledger.activation_bytes += (panels.len() * tokens * row) as u64;
+            ledger.weight_bytes += (panels.len() * self.read_bytes(m, n)) as u64;
+            let row = Activations::row_bytes(m.format, k, n);
+            ledger.activation_bytes += (panels.len() * n * row) as u64;
         }
     }
 
@@ -148,18 +149,19 @@ impl Bank<'_> {
         matrices: [&Matrix; N],
         panels: Range<usize>,
         x: &Activations,
-        tokens: usize,
+        tokens: Range<usize>,
         sink: &mut impl FnMut(usize, usize, [&mut [[f32; LANES]]; N]),
     ) {
         let k = matrices[0].cols;
         let mut out = [[[[0.0; LANES]; C]; P]; N];
+        let n = tokens.len();
         for (block, chunk) in blocks(panels, tokens, C) {
             for first in block.clone().step_by(P) {
                 let these = first..block.end.min(first + P);
                 for (m, out) in matrices.iter().zip(&mut out) {
                     let bytes = &self.arena[m.panels_bytes(these.clone())];
                     let out = &mut out.as_flattened_mut()[..these.len() * chunk.len()];
-                    x.dot(self, m.format, bytes, k, chunk.clone(), tokens, out);
+                    x.dot(self, m.format, bytes, k, chunk.clone(), n, out);
                 }
                 for (i, p) in these.enumerate() {
                     let outputs = row(i, chunk.len());
@@ -194,19 +196,20 @@ pub fn tail_panels(tokens: usize) -> usize {
 /// in the second cache while the panels of a block pass by, and those in the third until all chunks have.
 fn blocks(
     panels: Range<usize>,
-    tokens: usize,
+    tokens: Range<usize>,
     chunk_tokens: usize,
 ) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
     panels.clone().step_by(BLOCK_PANELS).flat_map(move |p| {
         let block = p..panels.end.min(p + BLOCK_PANELS);
-        (0..tokens)
+        let end = tokens.end;
+        (tokens.start..end)
             .step_by(chunk_tokens)
-            .map(move |t| (block.clone(), t..tokens.min(t + chunk_tokens)))
+            .map(move |t| (block.clone(), t..end.min(t + chunk_tokens)))
     })
 }
 
 /// Activations of a batch of tokens, as values, `[tokens][cols]`, and as codes of 8 bits: of at most
-/// [`DIRECT_TOKENS`] in rows too, of more in tiles.
+/// [`DIRECT_TOKENS`] that are multiplied together in rows, of more in tiles.
 #[derive(Debug)]
 pub struct Activations {
     cols_max: usize,
@@ -219,10 +222,20 @@ pub struct Activations {
 }
 
 impl Activations {
-    /// Room for `tokens` rows of at most `cols_max` values.
+    /// Room for `tokens` rows of at most `cols_max` values, to be multiplied together.
     pub fn new(tokens: usize, cols_max: usize) -> Activations {
+        Activations::with_rows(tokens, tokens.min(DIRECT_TOKENS), cols_max)
+    }
+
+    /// Room for `slots` rows of at most `cols_max` values, of which neighbours may be multiplied apart.
+    pub fn in_slots(slots: usize, cols_max: usize) -> Activations {
+        Activations::with_rows(slots, slots, cols_max)
+    }
+
+    /// Room for `tokens` rows, the first `rows` of them as codes in rows too.
+    fn with_rows(tokens: usize, rows: usize, cols_max: usize) -> Activations {
         let cols_max = cols_max.next_multiple_of(GROUP);
-        let rows = tokens.min(DIRECT_TOKENS) * cols_max;
+        let rows = rows * cols_max;
         Activations {
             cols_max,
             values: SharedBuf::new(tokens * cols_max),
@@ -255,10 +268,11 @@ impl Activations {
         start..start + k / GROUP
     }
 
-    /// Lets `fill` write the first `k` values of `token`, one of `tokens`, and quantises them.
+    /// Lets `fill` write the first `k` values of `token`, one of `tokens` that are multiplied together, and quantises them.
     ///
     /// # Safety
-    /// Meanwhile nobody else uses any token of its tile: [`TILE_TOKENS`] consecutive ones from a multiple of that.
+    /// Meanwhile nobody else uses it, or where `tokens` are more than [`DIRECT_TOKENS`] any of its tile: [`TILE_TOKENS`]
+    /// consecutive ones from a multiple of that.
     pub unsafe fn set(
         &self,
         kernels: &dyn Kernels,

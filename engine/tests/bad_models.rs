@@ -49,7 +49,7 @@ impl Bytes {
         self.set(key, value.to_le_bytes())
     }
 
-    /// Overwrites dimension `i` of a two-dimensional tensor.
+    /// Overwrites dimension `i` of a tensor.
     fn set_dim(mut self, tensor: &str, i: usize, value: u64) -> Bytes {
         let start = self.end_of_name(tensor) + 4 + 8 * i;
         self.0[start..start + 8].copy_from_slice(&value.to_le_bytes());
@@ -217,6 +217,36 @@ fn models_that_cannot_be_run_are_refused() {
             .replace(tensor, &other)
             .refused(&[&format!("\"{tensor}\" is missing")]);
     }
+
+    let experts = || Bytes::of("tiny-qwen3moe", "Q4_0");
+    for (key, value, part) in [
+        ("expert_used_count", 0, "is 0, expected 1 to 8"),
+        ("expert_used_count", 9, "is 9, expected 1 to 8"),
+        ("expert_count", 0, "is 0, expected 1 to 1024"),
+        ("expert_count", u32::MAX, "expected 1 to 1024"),
+        ("expert_count", 7, "has dimensions [256, 8], expected [256, 7]"),
+        ("expert_feed_forward_length", u32::MAX, "expected 1 to"),
+        (
+            "expert_feed_forward_length",
+            128,
+            "has dimensions [256, 160, 8], expected [256, 128, 8]",
+        ),
+    ] {
+        let key = format!("qwen3moe.{key}");
+        experts().set_u32(&key, value).refused(&[part]);
+        let other = key.replace("expert", "Expert");
+        let missing = format!("\"{key}\" is missing");
+        experts().replace(&key, &other).refused(&[&missing]);
+    }
+    for part in ["gate_inp", "gate_exps", "up_exps", "down_exps"] {
+        let tensor = format!("blk.1.ffn_{part}.weight");
+        let other = tensor.replace("weight", "wrong!");
+        let missing = format!("\"{tensor}\" is missing");
+        experts().replace(&tensor, &other).refused(&[&missing]);
+    }
+    experts()
+        .set_dim("blk.0.ffn_down_exps.weight", 2, 4)
+        .refused(&["has dimensions [160, 256, 4], expected [160, 256, 8]"]);
 
     for tensor in [
         "blk.1.ffn_down.weight",

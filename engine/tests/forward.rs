@@ -84,6 +84,8 @@ fn results_do_not_depend_on_batch_threads_or_isa() {
         ("tiny-gemma3", "Q4_0"),
         ("tiny-smollm3", "BF16"),
         ("tiny-granite", "Q4_1"),
+        ("tiny-qwen3moe", "Q4_0"),
+        ("tiny-qwen3moe", "F16"),
     ] {
         let expect = logits(shape, quant, &options(1, Isa::Auto, 512), &tokens, first);
         assert!(
@@ -164,6 +166,40 @@ fn who_multiplies_which_panel_and_what_is_fetched_ahead_change_nothing() {
             assert!(bits(&got) == bits(&expect), "{options:?}");
         }
     }
+}
+
+#[test]
+fn only_the_experts_that_a_token_goes_through_are_read() {
+    let options = options(3, Isa::Auto, 64);
+    let pool = Pool::new(&options).expect("pool");
+    let file = gguf("tiny-qwen3moe", "Q8_0");
+    let sum = |part: &str| -> u64 {
+        let of = file.tensors().iter().filter(|t| t.name.contains(part));
+        of.map(|t| t.bytes).sum()
+    };
+    let (all, experts) = (sum("") - sum("_norm") - sum("token_embd"), sum("_exps"));
+    let head = sum("output.weight");
+    let model = Model::from_gguf(file, &pool, &options).expect("model");
+    // The router of 8 experts takes a whole panel in each of 3 layers.
+    let padding = 3 * 8 * 256 * 4;
+    assert_eq!(model.weight_bytes(), all + padding);
+    assert_eq!(model.read_bytes(), all + padding - experts * 6 / 8);
+    let mut session = Session::new(&model, &pool, &options).expect("session");
+    let mut read = |tokens: &[u32]| {
+        session.prefill(tokens).expect("fits");
+        session.take_stats().ledger.weight_bytes
+    };
+    assert_eq!(read(&[3]), model.read_bytes());
+    // A token alone in the last layer; everything before is read once for all tokens, every expert for some.
+    let last = experts / 3 * 6 / 8;
+    assert_eq!(read(&prompt(64)), model.weight_bytes() - last);
+    // Two tokens share some experts or none.
+    let two = read(&[1, 2]) - head;
+    let dense = all - experts + padding - head;
+    let layer = experts / 3;
+    let (least, most) = (2 * layer * 2 / 8, 2 * layer * 4 / 8);
+    let alone = layer * 2 / 8;
+    assert!((dense + alone + least..=dense + alone + most).contains(&two));
 }
 
 #[test]
@@ -378,6 +414,57 @@ fn attend(q: &[f64], keys: &[&[f64]], values: &[&[f64]], cap: f32) -> Vec<f64> {
     (0..q.len()).map(|d| value(d) / total).collect()
 }
 
+/// The weights of a layer's feed-forward part: gate and up projection, and down, of each expert one behind the other.
+struct FeedForward {
+    router: Option<Vec<f32>>,
+    gate_up: [Vec<f32>; 2],
+    down: Vec<f32>,
+}
+
+impl FeedForward {
+    fn of(gguf: &Gguf, l: usize, c: &Config) -> FeedForward {
+        let get = |part: &str| tensor(gguf, &format!("blk.{l}.ffn_{part}.weight"));
+        let any = |part: &str| get(part).or_else(|| get(&format!("{part}_exps")));
+        let up = any("up").expect("there");
+        let gate_up = match any("gate") {
+            Some(gate) => [gate, up],
+            None => [up[..c.n_ff * c.n_embd].to_vec(), up[c.n_ff * c.n_embd..].to_vec()],
+        };
+        FeedForward {
+            router: get("gate_inp"),
+            gate_up,
+            down: any("down").expect("there"),
+        }
+    }
+
+    fn apply(&self, c: &Config, x: &[f64]) -> Vec<f64> {
+        let size = c.n_ff * c.n_embd;
+        let one = |e: usize| {
+            let [gate, up] = [0, 1].map(|i| mat_vec(&self.gate_up[i][e * size..][..size], x));
+            let gate = gate.iter().map(|&g| activate(g, c.arch.activation));
+            let act: Vec<f64> = gate.zip(up).map(|(g, u)| g * u).collect();
+            mat_vec(&self.down[e * size..][..size], &act)
+        };
+        let (Some(router), Some(experts)) = (&self.router, c.experts) else {
+            return one(0);
+        };
+        // Softmax over all experts; the probabilities of those used, made to sum to 1.
+        let scores = mat_vec(router, x);
+        let all: f64 = scores.iter().map(|s| s.exp()).sum();
+        let mut ranked: Vec<(f64, usize)> =
+            scores.iter().map(|s| s.exp() / all).zip(0..).collect();
+        ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
+        ranked.truncate(experts.used);
+        let used: f64 = ranked.iter().map(|(p, _)| p).sum();
+        let mut sum = vec![0.0; c.n_embd];
+        for (p, e) in ranked {
+            let out = one(e);
+            sum.iter_mut().zip(out).for_each(|(s, o)| *s += p / used * o);
+        }
+        sum
+    }
+}
+
 /// The logits after the last token, by the textbook, in double precision.
 fn plain(gguf: &Gguf, tokens: &[u32]) -> Vec<f64> {
     let c = Config::from_gguf(gguf).expect("a model");
@@ -406,9 +493,7 @@ fn plain(gguf: &Gguf, tokens: &[u32]) -> Vec<f64> {
         });
         let biases = ["attn_q.bias", "attn_k.bias", "attn_v.bias"];
         let biases = biases.map(|p| get(&name(p)).unwrap_or_default()).concat();
-        let up = need(&weight("ffn_up"));
-        let gate_up =
-            get(&weight("ffn_gate")).map_or_else(|| up.clone(), |g| [g, up.clone()].concat());
+        let feed_forward = FeedForward::of(gguf, l, &c);
         let (mut ks, mut vs): (Vec<Vec<f64>>, Vec<Vec<f64>>) = (Vec::new(), Vec::new());
         for (p, x) in xs.iter_mut().enumerate() {
             let mut qk = mat_vec(&qkv, &norm(x, &need(&weight("attn_norm"))));
@@ -447,11 +532,7 @@ fn plain(gguf: &Gguf, tokens: &[u32]) -> Vec<f64> {
                 |x: &mut [f64], y: Vec<f64>| x.iter_mut().zip(y).for_each(|(x, y)| *x += scale * y);
             let out = mat_vec(&need(&weight("attn_output")), &attn);
             add(x, norm_if(out, get(&weight("post_attention_norm"))));
-            let gu = mat_vec(&gate_up, &norm(x, &need(&weight("ffn_norm"))));
-            let act: Vec<f64> = (0..c.n_ff)
-                .map(|i| activate(gu[i], c.arch.activation) * gu[c.n_ff + i])
-                .collect();
-            let out = mat_vec(&need(&weight("ffn_down")), &act);
+            let out = feed_forward.apply(&c, &norm(x, &need(&weight("ffn_norm"))));
             add(x, norm_if(out, get(&weight("post_ffw_norm"))));
         }
     }

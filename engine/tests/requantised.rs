@@ -50,18 +50,22 @@ fn run(file: Gguf, options: &Options) -> Result<(Vec<u32>, u64, String)> {
     let read = session.take_stats().ledger.weight_bytes;
     assert_eq!(
         (read, read),
-        (model.weight_bytes(), multiplied_bytes(&model))
+        (model.read_bytes(), multiplied_bytes(&model))
     );
     Ok((bits, read, model.description()))
 }
 
-/// Bytes of the matrices that every token is multiplied with.
+/// Bytes of the matrices that every token is multiplied with, in whole panels of 16 rows.
 fn multiplied_bytes(model: &Model) -> u64 {
     let tensors = model.tensors();
     let tied = !tensors.iter().any(|t| t.from.name == "output.weight");
     let matrices = tensors.iter().filter(|t| t.from.dims.len() > 1);
     let read = matrices.filter(|t| tied || t.from.name != "token_embd.weight");
-    read.map(|t| t.bytes).sum()
+    let bytes = read.map(|t| {
+        let rows = t.from.dims[1];
+        model.config().active(&t.from, t.bytes) / rows * rows.next_multiple_of(16)
+    });
+    bytes.sum()
 }
 
 /// Loading `bytes` with `options` must give the same as the file that their recipe writes.
@@ -103,6 +107,7 @@ fn fused_tied_scaled_and_biased_models_do_too() {
         ("tiny-gemma3", "Q8_0"),
         ("tiny-qwen2", "Q4_1"),
         ("tiny-smollm3", "Q4_0"),
+        ("tiny-qwen3moe", "F32"),
     ] {
         for quant in ["Q4_K", "IQ4_NL", "F16", "native"] {
             let quant = quant.into();
@@ -186,7 +191,7 @@ fn a_plan_and_an_importance_matrix_are_followed() {
     );
     // What the columns are multiplied with changes the codes, and nothing else.
     let quant_imatrix = folder.path().join("imatrix.gguf");
-    imatrix(&quant_imatrix, &file);
+    imatrix(&quant_imatrix, &bytes);
     assert!(Importance::open(&quant_imatrix).is_ok());
     let weighed = same_as_written(
         &bytes,
@@ -238,17 +243,45 @@ fn a_plan_and_an_importance_matrix_are_followed() {
 }
 
 /// An importance matrix from a pass of the model itself.
-fn imatrix(out: &Path, file: &Gguf) {
+fn imatrix(out: &Path, bytes: &[u8]) {
     let options = options();
     let pool = Pool::new(&options).expect("pool");
-    let model = Model::from_gguf(open(source("tiny", "F32")), &pool, &options).expect("model");
-    assert_eq!(model.tensors().len(), file.tensors().len());
+    let model = Model::from_gguf(open(bytes.to_vec()), &pool, &options).expect("model");
     let mut session = Session::new(&model, &pool, &options).expect("session");
     session.observe();
     session.prefill(&PROMPT).expect("fits");
     let seen: &Observer = session.observed().expect("asked for");
     seen.save(out, "test", 1, PROMPT.len() as u32)
         .expect("written");
+}
+
+#[test]
+fn every_expert_has_an_importance_of_its_own() {
+    let folder = tempfile::tempdir().expect("folder");
+    let bytes = source("tiny-qwen3moe", "F32");
+    let quant_imatrix = folder.path().join("imatrix.gguf");
+    imatrix(&quant_imatrix, &bytes);
+    let file = Gguf::open(&quant_imatrix).expect("valid");
+    for (part, columns) in [("gate", 256), ("up", 256), ("down", 160)] {
+        let name = format!("blk.1.ffn_{part}_exps.weight");
+        let sums = file.tensor(&format!("{name}.in_sum2")).expect("there");
+        let counts = file.tensor(&format!("{name}.counts")).expect("there");
+        assert_eq!((&*sums.dims, &*counts.dims), (&[columns, 8][..], &[1, 8][..]));
+        let numbers = file.data(counts).as_chunks().0.iter();
+        let tokens: f32 = numbers.map(|b| f32::from_le_bytes(*b)).sum();
+        assert_eq!(tokens, 2.0 * PROMPT.len() as f32);
+    }
+    let plain = Options {
+        quant: "Q4_0".into(),
+        ..options()
+    };
+    let weighed = Options {
+        quant_imatrix,
+        ..plain.clone()
+    };
+    let (plain, weighed) = (same_as_written(&bytes, &plain), same_as_written(&bytes, &weighed));
+    assert_ne!(weighed.0, plain.0);
+    assert_eq!(weighed.1, plain.1);
 }
 
 #[test]

@@ -467,3 +467,14 @@ fn thresholds_that_do_not_fit_are_refused() {
     let why = both.check().expect_err("refused").to_string();
     assert!(why.contains("both given"), "{why}");
 }
+
+#[test]
+fn a_mixture_of_experts_leaves_no_channels_out() {
+    for method in METHODS {
+        let options = options(1, Isa::Auto, with(method, 0.1));
+        let file = file("tiny-qwen3moe", "Q4_0");
+        let error = try_score(file, &options, 2).err().expect("refused");
+        let text = error.to_string();
+        assert!(text.contains("\"sparsity\"") && text.contains("mixture of experts"), "{text}");
+    }
+}

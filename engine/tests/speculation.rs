@@ -28,7 +28,11 @@ fn options(threads: usize, isa: Isa) -> Options {
 }
 
 fn model(quant: &str, pool: &Pool, options: &Options) -> Model {
-    let bytes = in_memory(&Shape::load("tiny").expect("built in"), quant, 7).expect("small");
+    model_of("tiny", quant, pool, options)
+}
+
+fn model_of(shape: &str, quant: &str, pool: &Pool, options: &Options) -> Model {
+    let bytes = in_memory(&Shape::load(shape).expect("built in"), quant, 7).expect("small");
     let gguf = Gguf::from_bytes(Path::new("test.gguf"), bytes).expect("valid");
     Model::from_gguf(gguf, pool, options).expect("model")
 }
@@ -129,6 +133,21 @@ fn greedy_tokens_are_those_of_plain_decoding() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn mixtures_of_experts_lose_nothing_either() {
+    let options = options(2, Isa::Auto);
+    let pool = Pool::new(&options).expect("pool");
+    let model = model_of("tiny-qwen3moe", "Q8_0", &pool, &options);
+    let expect = plain(&model, &pool, &options);
+    for (wrong, length) in [(2, 3), (5, 7), (usize::MAX, 64)] {
+        let tokens = expect.clone();
+        let drafter = Box::new(Scripted { tokens, wrong });
+        let mut speculator = Speculator::new(vec![drafter], DraftTokens::Fixed(length));
+        let (got, _) = speculative(&mut speculator, &model, &pool, &options);
+        assert_eq!(got, expect, "{wrong} {length}");
     }
 }
 

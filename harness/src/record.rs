@@ -251,7 +251,7 @@ pub struct ModelFacts {
     pub n_params: Option<u64>,
     /// Bytes of all weights in the formats they were loaded in.
     pub weight_bytes: Option<u64>,
-    /// Weights in the layers' matrices, each multiplied once for every token.
+    /// Weights in the layers' matrices that are multiplied once for every token: of experts those of the ones it goes through.
     #[serde(default)]
     pub layer_params: Option<u64>,
     /// Of these the ones behind the last layer's attention, which of a prompt only the last token is multiplied with.

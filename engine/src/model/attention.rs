@@ -5,7 +5,8 @@
 //! more barrier. Both ways merge the same chunks in the same order.
 #![allow(unsafe_code)]
 
-use super::config::{Config, HEAD_DIM_MAX, RopeStyle};
+use super::arch::RopeStyle;
+use super::config::{Config, HEAD_DIM_MAX};
 use super::forward::{Pass, Worker, row_part};
 use crate::kernel::cache::POSITIONS;
 use crate::kernel::{Attend, CHUNK, Partial, ROWS_MAX, room_len};

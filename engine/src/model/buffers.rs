@@ -2,6 +2,7 @@
 
 use super::attention::Scratch;
 use super::config::Rope;
+use super::experts::{ExpertScratch, slots_max};
 use super::sparse::SparseScratch;
 use super::weights::Model;
 use crate::matrix::Activations;
@@ -16,8 +17,8 @@ pub(super) const REDUNDANT_TOKENS: usize = 4;
 /// Tokens whose logits are computed at a time.
 pub(crate) const HEAD_TOKENS: usize = 8;
 
-/// Steps of a layer that hand out panels: q, k, v; o; gate and up; down.
-const STEPS_PER_LAYER: u32 = 4;
+/// Steps of a layer that hand out panels: q, k, v; o; router; gate and up; down.
+const STEPS_PER_LAYER: u32 = 5;
 
 /// What one thread did in a pass.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,7 +35,7 @@ pub(crate) struct Buffers {
     pub(super) qkv: SharedBuf<f32>,
     /// Attention output, `[tokens][q_dim]`.
     pub(super) attn: SharedBuf<f32>,
-    /// Activated feed-forward values, `[tokens][n_ff]`.
+    /// Activated feed-forward values, `[tokens][n_ff]`; in a mixture of experts `[slots][n_ff]`.
     pub(super) ff: SharedBuf<f32>,
     /// What a block gave, before its norm, `[tokens][n_embd]`; empty where models add it at once.
     pub(super) block: SharedBuf<f32>,
@@ -46,6 +47,8 @@ pub(crate) struct Buffers {
     pub(super) own: Vec<Activations>,
     /// Working memory of attention.
     pub(super) attention: Scratch,
+    /// Working memory of mixtures of experts.
+    pub(super) experts: ExpertScratch,
     /// Working memory of sparse steps.
     pub(crate) sparse: SparseScratch,
     /// Cosines and sines of each of the model's encodings, `[ctx][rope dims / 2]` pairs.
@@ -76,7 +79,7 @@ impl Buffers {
             x: SharedBuf::new(batch * c.n_embd),
             qkv: SharedBuf::new(batch * (c.q_dim() + 2 * c.kv_dim())),
             attn: SharedBuf::new(batch * c.q_dim()),
-            ff: SharedBuf::new(batch * c.n_ff),
+            ff: SharedBuf::new(slots_max(c, batch) * c.n_ff),
             block: SharedBuf::new(if c.arch.post_norms {
                 batch * c.n_embd
             } else {
@@ -85,9 +88,10 @@ impl Buffers {
             logits: SharedBuf::new(HEAD_TOKENS.min(batch) * c.n_vocab),
             batch: Activations::new(batch, width),
             own: (0..threads)
-                .map(|_| Activations::new(REDUNDANT_TOKENS, width))
+                .map(|_| Activations::in_slots(REDUNDANT_TOKENS.max(slots_max(c, 1)), width))
                 .collect(),
             attention: Scratch::new(c, threads, batch, ctx),
+            experts: ExpertScratch::new(c, threads, batch),
             sparse: SparseScratch::new(model, threads),
             ropes: c
                 .ropes

@@ -1,9 +1,11 @@
-//! Hyperparameters of a model, read from a file's metadata, and the architectures as data.
+//! Hyperparameters of a model, read from a file's metadata.
 
+use super::arch::{Arch, RopeStyle};
 use crate::error::{Error, Result};
-use crate::gguf::Gguf;
-use crate::kernel::{Activation, ROWS_MAX, cache};
+use crate::gguf::{Gguf, Tensor};
+use crate::kernel::{ROWS_MAX, cache};
 use crate::options::Options;
+use crate::options::sparsity::refused;
 use crate::simd::LANES;
 
 /// Context capacity when none is asked for and the model would allow more.
@@ -20,117 +22,12 @@ mod limits {
     pub(super) const WIDTH: usize = 1 << 20;
     /// Attention heads.
     pub(super) const HEADS: usize = 1024;
+    /// Experts of a layer, and of these the ones that a token goes through.
+    pub(super) const EXPERTS: usize = 1024;
+    pub(super) const EXPERTS_USED: usize = 64;
     /// Context length.
     pub(super) const CONTEXT: usize = 1 << 24;
 }
-
-/// Which values of a head are rotated together (Su et al. 2021).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RopeStyle {
-    /// Neighbours: `2 i` and `2 i + 1`.
-    Adjacent,
-    /// Halves of the rotated part: `i` and `i + n / 2`.
-    Halves,
-}
-
-/// Layers in which a token sees only the latest positions: all but the last of each `period` layers.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Windows {
-    /// Positions seen where the file does not say; 0 for all.
-    pub default: usize,
-    /// Layers of a period where the file does not say.
-    pub period: usize,
-    /// Base of the rotary frequencies in these layers where the file does not say; `None` for that of the others.
-    pub rope_base: Option<f32>,
-}
-
-/// What differs between architectures beyond what a file's tensors and metadata say.
-#[derive(Debug, PartialEq)]
-pub struct Arch {
-    /// Value of `general.architecture`.
-    pub name: &'static str,
-    /// How positions are encoded.
-    pub rope_style: RopeStyle,
-    /// The last of each so many layers rotates nothing (NoPE, Yang et al. 2025); 0 where all rotate.
-    pub nope_period: usize,
-    /// Layers with a sliding window.
-    pub windows: Option<Windows>,
-    /// Queries and keys are normed head by head before they are rotated.
-    pub qk_norms: bool,
-    /// What attention and feed-forward give is normed before it is added to the residual stream.
-    pub post_norms: bool,
-    /// Activation of the gate.
-    pub activation: Activation,
-    /// Embeddings are multiplied by the square root of their width.
-    pub embedding_by_width: bool,
-    /// The file has multipliers for embeddings, residuals and logits.
-    pub multipliers: bool,
-    /// Soft caps of attention scores and of logits where the file does not say; 0 for none.
-    pub soft_caps: [f32; 2],
-    /// Models of so many layers scale attention by `n_embd / n_heads` instead of the size of a head.
-    pub scaled_by_width: Option<usize>,
-}
-
-impl Arch {
-    /// The architecture that files call `name`.
-    pub fn by_name(name: &str) -> Option<&'static Arch> {
-        ARCHS.iter().find(|arch| arch.name == name)
-    }
-
-    /// Names of all architectures.
-    pub fn names() -> impl Iterator<Item = &'static str> {
-        ARCHS.iter().map(|arch| arch.name)
-    }
-}
-
-const LLAMA: Arch = Arch {
-    name: "llama",
-    rope_style: RopeStyle::Adjacent,
-    nope_period: 0,
-    windows: None,
-    qk_norms: false,
-    post_norms: false,
-    activation: Activation::Silu,
-    embedding_by_width: false,
-    multipliers: false,
-    soft_caps: [0.0; 2],
-    scaled_by_width: None,
-};
-
-const PHI_3: Arch = Arch {
-    name: "phi3",
-    rope_style: RopeStyle::Halves,
-    ..LLAMA
-};
-
-const GEMMA: Arch = Arch {
-    name: "gemma",
-    activation: Activation::Gelu,
-    embedding_by_width: true,
-    ..PHI_3
-};
-
-/// The architectures the forward pass serves.
-#[rustfmt::skip]
-const ARCHS: &[Arch] = &[
-    LLAMA,
-    PHI_3,
-    Arch { name: "qwen2", ..PHI_3 },
-    Arch { name: "qwen3", qk_norms: true, ..PHI_3 },
-    GEMMA,
-    Arch {
-        name: "gemma2",
-        windows: Some(Windows { default: 4096, period: 2, rope_base: None }),
-        post_norms: true, soft_caps: [50.0, 30.0], scaled_by_width: Some(46), ..GEMMA
-    },
-    Arch {
-        name: "gemma3",
-        windows: Some(Windows { default: 0, period: 6, rope_base: Some(10_000.0) }),
-        qk_norms: true, post_norms: true, scaled_by_width: Some(62), ..GEMMA
-    },
-    Arch { name: "smollm3", nope_period: 4, ..LLAMA },
-    Arch { name: "granite", multipliers: true, ..LLAMA },
-];
 
 /// Rotary position embedding of a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -158,6 +55,15 @@ pub struct LayerConfig {
     pub rope: Option<usize>,
 }
 
+/// A mixture of experts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Experts {
+    /// Experts of a layer.
+    pub count: usize,
+    /// Experts that each token goes through.
+    pub used: usize,
+}
+
 /// Hyperparameters of a model.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -173,8 +79,10 @@ pub struct Config {
     pub n_kv_heads: usize,
     /// Values of a head.
     pub head_dim: usize,
-    /// Width of the feed-forward part.
+    /// Width of the feed-forward part; in a mixture of experts that of one.
     pub n_ff: usize,
+    /// The experts of a layer; `None` where the feed-forward part is dense.
+    pub experts: Option<Experts>,
     /// Tokens in the vocabulary.
     pub n_vocab: usize,
     /// Context length the model was trained for.
@@ -212,11 +120,11 @@ impl Config {
             ))
         })?;
         let keys = Keys { gguf, arch };
-        if keys.size("expert_count", usize::MAX, 0)? > 0 {
-            return Err(Error::Model(
-                "mixtures of experts are not supported: use a dense model".into(),
-            ));
-        }
+        let experts = keys.experts()?;
+        let n_ff = match experts {
+            None => "feed_forward_length",
+            Some(_) => "expert_feed_forward_length",
+        };
         let n_embd = keys.required_size("embedding_length", limits::WIDTH)?;
         let n_heads = keys.required_size("attention.head_count", limits::HEADS)?;
         let head_dim = keys.size("attention.key_length", HEAD_DIM_MAX, n_embd / n_heads)?;
@@ -243,7 +151,8 @@ impl Config {
             n_heads,
             n_kv_heads: keys.size("attention.head_count_kv", limits::HEADS, n_heads)?,
             head_dim,
-            n_ff: keys.required_size("feed_forward_length", limits::WIDTH)?,
+            n_ff: keys.required_size(n_ff, limits::WIDTH)?,
+            experts,
             n_vocab: embd.dims.get(1).map_or(1, |&d| d as usize),
             n_ctx_train: keys.required_size("context_length", limits::CONTEXT)?,
             rms_eps: keys.required_f32("attention.layer_norm_rms_epsilon")?,
@@ -296,6 +205,27 @@ impl Config {
     /// Query heads that share a KV head.
     pub fn group(&self) -> usize {
         self.n_heads / self.n_kv_heads
+    }
+
+    /// Of `n` weights or bytes of a tensor, those that one token is multiplied with: of experts' those of the ones used.
+    pub fn active(&self, tensor: &Tensor, n: u64) -> u64 {
+        match self.experts {
+            Some(e) if tensor.dims.len() == 3 => n / e.count as u64 * e.used as u64,
+            _ => n,
+        }
+    }
+
+    /// Refuses to leave channels out of a model that cannot.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for mixtures of experts.
+    pub fn check_sparsity(&self) -> Result<()> {
+        match self.experts {
+            None => Ok(()),
+            Some(_) => Err(refused(
+                "a mixture of experts has no channels to leave out: use a dense model, or method \"none\"".into(),
+            )),
+        }
     }
 
     /// Positions of a sequence with these options, which must suit the model.
@@ -430,6 +360,23 @@ impl Keys<'_> {
 
     fn f32(&self, key: &str, default: f32) -> Result<f32> {
         Ok(self.gguf.f32(&self.name(key))?.unwrap_or(default))
+    }
+
+    /// The experts of a layer, where the architecture has them.
+    fn experts(&self) -> Result<Option<Experts>> {
+        let wanted = self.gguf.u32(&self.name("expert_count"))?.unwrap_or(0);
+        if !self.arch.experts {
+            return match wanted {
+                0 => Ok(None),
+                n => Err(Error::Model(format!(
+                    "mixtures of experts are not supported in architecture \"{}\", and this is one of {n}: use a dense model, or qwen3moe",
+                    self.arch.name
+                ))),
+            };
+        }
+        let count = self.required_size("expert_count", limits::EXPERTS)?;
+        let used = self.required_size("expert_used_count", count.min(limits::EXPERTS_USED))?;
+        Ok(Some(Experts { count, used }))
     }
 
     /// See [`Config::ropes`].

@@ -3,7 +3,8 @@
 //! Steps of a layer, each ended by a barrier: norm + q, k, v projections · rotation and KV write · attention · output
 //! projection + residual · norm + gate, up and activation · down projection + residual. Of a few tokens every thread
 //! quantises the activations it needs for itself; of many, each thread quantises its share and one more barrier follows.
-//! Models that norm what attention and feed-forward give add it to the residual stream behind another barrier.
+//! Models that norm what attention and feed-forward give add it to the residual stream behind another barrier; of mixtures of
+//! experts the router is one more step.
 //!
 //! A token's result does not depend on how many tokens share the pass or how many threads there are: every output row
 //! is summed by one thread in one order, and attention is merged chunk by chunk in the order of positions.
@@ -165,7 +166,7 @@ impl Pass<'_> {
         self.finish(w);
     }
 
-    fn bank(&self) -> Bank<'_> {
+    pub(super) fn bank(&self) -> Bank<'_> {
         Bank {
             kernels: &*self.model.kernels,
             arena: self.model.arena.bytes(),
@@ -236,7 +237,7 @@ impl Pass<'_> {
     }
 
     /// Waits for the others, and meanwhile fetches the first of this thread's panels of `next`, taken as one.
-    fn barrier_before(&self, w: &mut Worker<'_>, next: &[&Matrix]) {
+    pub(super) fn barrier_before(&self, w: &mut Worker<'_>, next: &[&Matrix]) {
         let bank = self.bank();
         w.ctx.barrier_with(|| {
             let mut first = w.ctx.share(next.iter().map(|m| m.panels()).sum()).start;
@@ -298,7 +299,7 @@ impl Pass<'_> {
                 let from = mine.start.clamp(of_m.start, of_m.end) - first_panel;
                 let to = mine.end.clamp(of_m.start, of_m.end) - first_panel;
                 self.bank()
-                    .multiply([m], from..to, act, n, &mut w.ledger, |r, t, [y]| {
+                    .multiply([m], from..to, act, 0..n, &mut w.ledger, |r, t, [y]| {
                         let len = LANES.min(m.rows - r);
                         for (i, y) in y.iter().enumerate() {
                             sink(first_row + r, t + i, &y[..len]);
@@ -404,11 +405,15 @@ impl Pass<'_> {
             };
             self.product(w, (l, Site::O), &[&layer.o], fill, sink);
         });
-        self.barrier_before(w, self.panels(l, Site::GateUp, &[&layer.gate]));
+        let next = layer.router.as_ref().unwrap_or(&layer.gate[0]);
+        self.barrier_before(w, self.panels(l, Site::GateUp, &[next]));
     }
 
     fn feed_forward_block(&self, w: &mut Worker<'_>, l: usize, layer: &Layer) {
         let (c, b) = (&self.model.config, self.buffers);
+        if let (Some(router), Some(experts)) = (&layer.router, c.experts) {
+            return self.experts_block(w, (l, layer), router, experts);
+        }
         if let Some(up) = self.channels(l, Site::Gate) {
             return self.add_to_residual(w, &layer.ffn_post_norm, |w, sink| {
                 self.gated_block(w, l, up, sink);
@@ -419,7 +424,7 @@ impl Pass<'_> {
             Some(m) => self.gate_up_channels(w, l, m),
             None => self.gate_up(w, l, layer),
         }
-        self.barrier_before(w, self.panels(l, Site::Down, &[&layer.down]));
+        self.barrier_before(w, self.panels(l, Site::Down, &[&layer.down[0]]));
         self.add_to_residual(w, &layer.ffn_post_norm, |w, sink| {
             let thread = w.ctx.index;
             let fill = |t: usize, out: &mut [f32]| {
@@ -427,7 +432,7 @@ impl Pass<'_> {
                 out.copy_from_slice(unsafe { b.ff.read(row(t, c.n_ff)) });
                 self.mask(thread, l, out);
             };
-            self.product(w, (l, Site::Down), &[&layer.down], fill, sink);
+            self.product(w, (l, Site::Down), &[&layer.down[0]], fill, sink);
         });
     }
 
@@ -438,11 +443,11 @@ impl Pass<'_> {
         let act = self.quantise(w, n, c.n_embd, Some((l, Site::GateUp)), |t, out| {
             self.normed(t, &layer.ffn_norm, out)
         });
-        let pair = [&layer.gate, &layer.up];
-        self.share_panels(w, layer.gate.panels(), n, |w, panels| {
+        let pair = [&layer.gate[0], &layer.up[0]];
+        self.share_panels(w, pair[0].panels(), n, |w, panels| {
             let (thread, ledger) = (w.ctx.index, &mut w.ledger);
             self.bank()
-                .multiply(pair, panels, act, n, ledger, |r, t, [gate, up]| {
+                .multiply(pair, panels, act, 0..n, ledger, |r, t, [gate, up]| {
                     let len = LANES.min(c.n_ff - r);
                     if self.magnitudes.is_some() {
                         let mut activated = gate.to_vec();
@@ -470,7 +475,7 @@ impl Pass<'_> {
 
 /// Calls `f` for each output and what it goes to; a whole panel's without a loop.
 #[inline(always)]
-fn each(to: &mut [f32], y: &[f32], f: impl Fn(&mut f32, f32)) {
+pub(super) fn each(to: &mut [f32], y: &[f32], f: impl Fn(&mut f32, f32)) {
     let panel: Result<&[f32; LANES], _> = y.try_into();
     match (panel, <&mut [f32; LANES]>::try_from(&mut *to)) {
         (Ok(y), Ok(to)) => to.iter_mut().zip(y).for_each(|(to, y)| f(to, *y)),

@@ -1,14 +1,17 @@
 //! Decoder-only models: their hyperparameters, their weights, and the one forward pass that serves all architectures.
 
+mod arch;
 mod attention;
 mod buffers;
 mod config;
+mod experts;
 mod forward;
 mod observe;
 mod sparse;
 mod weights;
 
+pub use arch::{Arch, RopeStyle, Windows};
 pub(crate) use buffers::{Buffers, HEAD_TOKENS};
-pub use config::{Arch, Config, LayerConfig, Rope, RopeStyle, Windows};
+pub use config::{Config, Experts, LayerConfig, Rope};
 pub(crate) use forward::{Pass, Wanted};
 pub use weights::Model;

@@ -9,19 +9,34 @@ use crate::sparsity::{Magnitudes, Site};
 const STEPS: [(Site, &[&str]); 4] = [
     (Site::Qkv, &["attn_q", "attn_k", "attn_v", "attn_qkv"]),
     (Site::O, &["attn_output"]),
-    (Site::GateUp, &["ffn_gate", "ffn_up"]),
-    (Site::Down, &["ffn_down"]),
+    (
+        Site::GateUp,
+        &["ffn_gate", "ffn_up", "ffn_gate_exps", "ffn_up_exps"],
+    ),
+    (Site::Down, &["ffn_down", "ffn_down_exps"]),
 ];
 
 impl Pass<'_> {
     /// Has whoever observes hear the values `x` of a token at a site, on thread `thread`.
     pub(super) fn observe(&self, thread: usize, layer: usize, site: Site, x: &[f32]) {
-        let step = STEPS.iter().position(|step| step.0 == site);
-        if let (Some(observer), Some(step)) = (self.observer, step) {
-            observer.add(thread, layer * STEPS.len() + step, x);
-        }
+        self.observe_expert(thread, layer, site, (0, 1), x);
         if let Some(magnitudes) = self.magnitudes {
             magnitudes.add(thread, layer, site, x, self.norms(layer, site));
+        }
+    }
+
+    /// Has the observer hear the values `x` that an expert, one of so many, is multiplied with.
+    pub(super) fn observe_expert(
+        &self,
+        thread: usize,
+        layer: usize,
+        site: Site,
+        expert: (usize, usize),
+        x: &[f32],
+    ) {
+        let step = STEPS.iter().position(|step| step.0 == site);
+        if let (Some(observer), Some(step)) = (self.observer, step) {
+            observer.add(thread, layer * STEPS.len() + step, expert, x);
         }
     }
 }

@@ -80,6 +80,7 @@ impl Model {
         let Some(wanted) = options.sparsity.as_ref().filter(|s| s.is_lossy()) else {
             return Ok(None);
         };
+        self.config.check_sparsity()?;
         let packer = Packer {
             gguf: self.gguf(),
             kernels: &*self.kernels,
@@ -115,9 +116,9 @@ impl Model {
                 &layer.k,
                 &layer.v,
                 &layer.o,
-                &layer.gate,
-                &layer.up,
-                &layer.down,
+                &layer.gate[0],
+                &layer.up[0],
+                &layer.down[0],
             ];
             Part {
                 planned: &self.tensors()[sources[i].tensor],
@@ -200,7 +201,7 @@ impl Pass<'_> {
                 false => *v = 0.0,
             }
         }
-        let bytes = self.model.layers[l].down.bytes();
+        let bytes = self.model.layers[l].down[0].bytes();
         self.count(
             thread,
             l,
@@ -267,7 +268,7 @@ impl Pass<'_> {
         let act = self.quantise(w, 1, c.n_embd, Some((l, Site::GateUp)), |t, out| {
             self.normed(t, &layer.ffn_norm, out)
         });
-        self.project(w, &[&layer.gate], act, 1, |r, _, gate| {
+        self.project(w, &[&layer.gate[0]], act, 1, |r, _, gate| {
             let mut activated = [[0.0; LANES]];
             activated[0][..gate.len()].copy_from_slice(gate);
             kernels.gate(c.arch.activation, &mut activated, &[[1.0; LANES]]);

@@ -1,10 +1,10 @@
 //! Loading: checks every tensor, and packs the matrices into panels in one arena, each thread its own share.
 
-use super::config::{Config, missing};
+use super::config::{Config, Experts, missing};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::kernel::{self, Kernels};
-use crate::matrix::Matrix;
+use crate::matrix::{Matrix, row};
 use crate::mmap::Anon;
 use crate::options::{Isa, Options};
 use crate::pool::Pool;
@@ -35,9 +35,12 @@ pub(crate) struct Layer {
     pub(crate) v: Matrix,
     pub(crate) o: Matrix,
     pub(crate) ffn_norm: Vec<f32>,
-    pub(crate) gate: Matrix,
-    pub(crate) up: Matrix,
-    pub(crate) down: Matrix,
+    /// Scores of the experts; `None` where the feed-forward part is dense.
+    pub(crate) router: Option<Matrix>,
+    /// Of each expert; one where it is dense.
+    pub(crate) gate: Vec<Matrix>,
+    pub(crate) up: Vec<Matrix>,
+    pub(crate) down: Vec<Matrix>,
 }
 
 /// A model ready to run.
@@ -119,7 +122,7 @@ impl Model {
             .ok_or_else(|| missing("output.weight"))?;
         let head = loader.matrix(head_name, config.n_vocab, 0..config.n_vocab, config.n_embd)?;
         let (embedding, embedding_format) =
-            loader.find(EMBEDDING, config.n_vocab, config.n_embd)?;
+            loader.find(EMBEDDING, &[config.n_embd, config.n_vocab])?;
         let rope_factors = [loader.rope_factors(&config)?, Default::default()];
         loader.refuse_unused()?;
 
@@ -185,9 +188,17 @@ impl Model {
         self.kernels.isa()
     }
 
-    /// Bytes of all packed matrices: what one decoded token reads of the weights.
+    /// Bytes of all packed matrices.
     pub fn weight_bytes(&self) -> u64 {
         self.arena.bytes().len() as u64
+    }
+
+    /// Bytes that one decoded token reads of them: all but the experts that it does not go through.
+    pub fn read_bytes(&self) -> u64 {
+        let spared = self.config.experts.map_or(0, |e| e.count - e.used);
+        let experts = self.layers.iter().flat_map(|l| [&l.gate, &l.up, &l.down]);
+        let spared: usize = experts.map(|all| spared * all[0].bytes()).sum();
+        self.weight_bytes() - spared as u64
     }
 
     /// Bytes of matrices that are there a second time, by channels.
@@ -220,7 +231,10 @@ impl Model {
     pub(crate) fn matrices(&self) -> impl Iterator<Item = &Matrix> {
         self.layers
             .iter()
-            .flat_map(|l| [&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down])
+            .flat_map(|l| {
+                let attention = [&l.q, &l.k, &l.v, &l.o].into_iter().chain(&l.router);
+                attention.chain(&l.gate).chain(&l.up).chain(&l.down)
+            })
             .chain([&self.head])
     }
 
@@ -345,7 +359,7 @@ impl Loader<'_> {
     /// The matrices and norms of layer `l`, whatever way the file fuses them.
     fn layer(&mut self, config: &Config, l: usize) -> Result<Layer> {
         let name = |part: &str| format!("blk.{l}.{part}");
-        let (embd, ff) = (config.n_embd, config.n_ff);
+        let embd = config.n_embd;
         let (q, kv) = (config.q_dim(), config.kv_dim());
         let (arch, dim) = (config.arch, config.head_dim);
         let attn_norm = self.vector(&name("attn_norm.weight"), embd)?;
@@ -369,17 +383,15 @@ impl Loader<'_> {
         let (wq, wk, wv) = (wq?, wk?, wv?);
         let wo = self.matrix(&name("attn_output.weight"), embd, 0..embd, q)?;
         let ffn_norm = self.vector(&name("ffn_norm.weight"), embd)?;
-        let (gate, up) = (name("ffn_gate.weight"), name("ffn_up.weight"));
-        let [gate, up] = if self.gguf.tensor(&gate).is_some() {
-            [
-                self.matrix(&gate, ff, 0..ff, embd),
-                self.matrix(&up, ff, 0..ff, embd),
-            ]
-        } else {
-            [0..ff, ff..2 * ff].map(|rows| self.matrix(&up, 2 * ff, rows, embd))
+        let router = name("ffn_gate_inp.weight");
+        let router = config
+            .experts
+            .map(|e| self.matrix(&router, e.count, 0..e.count, embd))
+            .transpose()?;
+        let [gate, up, down] = match config.experts {
+            None => self.dense(config, l)?.map(|matrix| vec![matrix]),
+            Some(experts) => self.experts(config, l, experts)?,
         };
-        let (gate, up) = (gate?, up?);
-        let down = self.matrix(&name("ffn_down.weight"), embd, 0..embd, ff)?;
         Ok(Layer {
             attn_norm,
             q_norm,
@@ -391,25 +403,54 @@ impl Loader<'_> {
             v: wv,
             o: wo,
             ffn_norm,
+            router,
             gate,
             up,
             down,
         })
     }
 
-    /// The tensor of shape `[rows][cols]`: its number, and the format that it takes.
-    fn find(
-        &mut self,
-        name: &str,
-        rows: usize,
-        cols: usize,
-    ) -> Result<(usize, &'static FormatInfo)> {
+    /// Gate, up and down projection of layer `l`.
+    fn dense(&mut self, config: &Config, l: usize) -> Result<[Matrix; 3]> {
+        let (embd, ff) = (config.n_embd, config.n_ff);
+        let [gate, up, down] = ["gate", "up", "down"].map(|p| format!("blk.{l}.ffn_{p}.weight"));
+        let [gate, up] = if self.gguf.tensor(&gate).is_some() {
+            [
+                self.matrix(&gate, ff, 0..ff, embd),
+                self.matrix(&up, ff, 0..ff, embd),
+            ]
+        } else {
+            [0..ff, ff..2 * ff].map(|rows| self.matrix(&up, 2 * ff, rows, embd))
+        };
+        Ok([gate?, up?, self.matrix(&down, embd, 0..embd, ff)?])
+    }
+
+    /// Gate, up and down projections of the experts of layer `l`, whose rows follow each other in one tensor of each kind.
+    fn experts(&mut self, config: &Config, l: usize, experts: Experts) -> Result<[Vec<Matrix>; 3]> {
+        let (embd, ff) = (config.n_embd, config.n_ff);
+        let mut all = |part: &str, rows: usize, cols: usize| -> Result<Vec<Matrix>> {
+            let name = format!("blk.{l}.ffn_{part}_exps.weight");
+            let found = self.find(&name, &[cols, rows, experts.count])?;
+            let each = 0..experts.count;
+            Ok(each
+                .map(|e| self.rows(found, row(e, rows), cols, Vec::new()))
+                .collect())
+        };
+        Ok([
+            all("gate", ff, embd)?,
+            all("up", ff, embd)?,
+            all("down", embd, ff)?,
+        ])
+    }
+
+    /// The tensor of these dimensions, the length of a row first: its number, and the format that it takes.
+    fn find(&mut self, name: &str, dims: &[usize]) -> Result<(usize, &'static FormatInfo)> {
         let index = self.gguf.tensor_index(name).ok_or_else(|| missing(name))?;
         let tensor = &self.planned[index].from;
         self.used.insert(name.to_owned());
-        let dims: Vec<u64> = [cols, rows].iter().map(|&d| d as u64).collect();
+        let dims: Vec<u64> = dims.iter().map(|&d| d as u64).collect();
         let found = &tensor.dims;
-        if found[..] != dims[..] && !(rows == 1 && found[..] == dims[..1]) {
+        if found[..] != dims[..] && !(dims[1..] == [1] && found[..] == dims[..1]) {
             return Err(Error::Model(format!(
                 "tensor \"{name}\" has dimensions {found:?}, expected {dims:?} by the file's hyperparameters"
             )));
@@ -433,7 +474,7 @@ impl Loader<'_> {
         rows: Range<usize>,
         cols: usize,
     ) -> Result<Matrix> {
-        let (tensor, format) = self.find(name, all_rows, cols)?;
+        let found = self.find(name, &[cols, all_rows])?;
         let bias_name = format!("{}.bias", name.trim_end_matches(".weight"));
         let bias = match self.gguf.tensor(&bias_name) {
             Some(_) if name != EMBEDDING => {
@@ -441,6 +482,17 @@ impl Loader<'_> {
             }
             _ => Vec::new(),
         };
+        Ok(self.rows(found, rows, cols, bias))
+    }
+
+    /// Rows `rows` of a tensor that was found, as the next matrix of the arena.
+    fn rows(
+        &mut self,
+        (tensor, format): (usize, &'static FormatInfo),
+        rows: Range<usize>,
+        cols: usize,
+        bias: Vec<f32>,
+    ) -> Matrix {
         let matrix = Matrix {
             format,
             rows: rows.len(),
@@ -453,12 +505,12 @@ impl Loader<'_> {
             tensor,
             first_row: rows.start,
         });
-        Ok(matrix)
+        matrix
     }
 
     /// A tensor of `len` values, decoded.
     fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>> {
-        let (tensor, format) = self.find(name, 1, len)?;
+        let (tensor, format) = self.find(name, &[len, 1])?;
         let tensor = &self.planned[tensor].from;
         let mut values = vec![0.0; len];
         format.dequantize(self.gguf.data(tensor), &mut values);

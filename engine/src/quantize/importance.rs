@@ -104,27 +104,36 @@ pub struct Observer {
     seen: Vec<Mutex<Vec<Seen>>>,
 }
 
-/// Sums of squares, `[columns]`, and the number of tokens.
-type Seen = (Vec<f32>, u64);
+/// Of each expert, of which a dense model has one, sums of squares, `[experts][columns]`, and the number of tokens.
+type Seen = (Vec<f32>, Vec<u64>);
 
 impl Observer {
     pub(crate) fn new(names: Vec<Vec<String>>, threads: usize) -> Observer {
-        let of_thread = || Mutex::new(vec![(Vec::new(), 0); names.len()]);
+        let of_thread = || Mutex::new(vec![Seen::default(); names.len()]);
         Observer {
             seen: (0..threads).map(|_| of_thread()).collect(),
             names,
         }
     }
 
-    /// Adds the inputs `x` of step `step`, heard by `thread`; steps that have no names are left out.
-    pub(crate) fn add(&self, thread: usize, step: usize, x: &[f32]) {
+    /// Adds the inputs `x` of an expert, one of so many, in step `step`, heard by `thread`; steps that have no names are left
+    /// out.
+    pub(crate) fn add(
+        &self,
+        thread: usize,
+        step: usize,
+        (expert, experts): (usize, usize),
+        x: &[f32],
+    ) {
         let mut seen = self.seen[thread].lock().expect("no thread panics with it");
-        let Some((sums, count)) = seen.get_mut(step) else {
+        let Some((sums, counts)) = seen.get_mut(step) else {
             return;
         };
-        sums.resize(x.len(), 0.0);
+        sums.resize(experts * x.len(), 0.0);
+        counts.resize(experts, 0);
+        let sums = &mut sums[expert * x.len()..];
         sums.iter_mut().zip(x).for_each(|(s, x)| *s += x * x);
-        *count += 1;
+        counts[expert] += 1;
     }
 
     /// Writes the importance matrix made of `chunks` texts of `chunk_tokens` tokens out of the file `dataset`.
@@ -132,15 +141,16 @@ impl Observer {
     /// # Errors
     /// When `out` exists or cannot be written, or a sum is not finite.
     pub fn save(&self, out: &Path, dataset: &str, chunks: u32, chunk_tokens: u32) -> Result<()> {
-        let mut entries: Vec<(String, Vec<f32>)> = Vec::new();
+        let mut entries: Vec<(String, Vec<f32>, usize)> = Vec::new();
         for (step, names) in self.names.iter().enumerate() {
-            let (mut sums, mut tokens) = (Vec::new(), 0);
+            let (mut sums, mut counts) = Seen::default();
             for thread in &self.seen {
                 let thread = thread.lock().expect("no thread panics with it");
-                let (of_thread, count) = &thread[step];
-                sums.resize(of_thread.len().max(sums.len()), 0.0f32);
+                let (of_thread, tokens) = &thread[step];
+                sums.resize(of_thread.len().max(sums.len()), 0.0);
                 sums.iter_mut().zip(of_thread).for_each(|(s, t)| *s += t);
-                tokens += count;
+                counts.resize(tokens.len().max(counts.len()), 0);
+                counts.iter_mut().zip(tokens).for_each(|(c, t)| *c += t);
             }
             if !sums.iter().all(|s| s.is_finite()) {
                 return Err(Error::Input(format!(
@@ -148,9 +158,11 @@ impl Observer {
                     names[0]
                 )));
             }
+            let experts = counts.len();
+            let counts: Vec<f32> = counts.iter().map(|&c| c as f32).collect();
             for name in names {
-                entries.push((format!("{name}{COUNTS}"), vec![tokens as f32]));
-                entries.push((format!("{name}{SUMS}"), sums.clone()));
+                entries.push((format!("{name}{COUNTS}"), counts.clone(), experts));
+                entries.push((format!("{name}{SUMS}"), sums.clone(), experts));
             }
         }
         entries.sort_by(|a, b| a.0.cmp(&b.0));
@@ -159,16 +171,20 @@ impl Observer {
         m.strs("imatrix.datasets", &[dataset.to_owned()]);
         m.u32("imatrix.chunk_count", chunks);
         m.u32("imatrix.chunk_size", chunk_tokens);
-        let dims: Vec<[u64; 2]> = entries.iter().map(|(_, v)| [v.len() as u64, 1]).collect();
+        let dims = entries.iter().map(|(_, values, experts)| {
+            let experts = *experts as u64;
+            [values.len() as u64 / experts.max(1), experts]
+        });
+        let dims: Vec<[u64; 2]> = dims.collect();
         let described = entries
             .iter()
             .zip(&dims)
-            .map(|((name, _), dims)| (name.as_str(), &dims[..], F32::ID, 4 * dims[0]));
+            .map(|((name, ..), d)| (name.as_str(), &d[..], F32::ID, 4 * d[0] * d[1]));
         let (head, total) = write::head(&m, described)
             .ok_or_else(|| Error::Input("the sizes of the matrix overflow".into()))?;
         write::create(out, total, |mut file| {
             file.write_all(&head)?;
-            for (_, values) in &entries {
+            for (_, values, _) in &entries {
                 let mut bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
                 bytes.resize(bytes.len().next_multiple_of(ALIGNMENT_DEFAULT as usize), 0);
                 file.write_all(&bytes)?;

@@ -146,9 +146,9 @@ fn importance(path: &Path, heavy: std::ops::Range<usize>) {
     let observer = Observer::new(vec![vec!["blk.0.ffn_down.weight".into()]], 2);
     let mut x = [1.0; 512];
     x[heavy].fill(1000f32.sqrt());
-    observer.add(0, 0, &x);
-    observer.add(1, 0, &x);
-    observer.add(1, 1, &x);
+    observer.add(0, 0, (0, 1), &x);
+    observer.add(1, 0, (0, 1), &x);
+    observer.add(1, 1, (0, 1), &x);
     observer.save(path, "text", 1, 2).unwrap();
 }
 

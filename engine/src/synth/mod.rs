@@ -9,7 +9,7 @@ mod weights;
 #[cfg(test)]
 mod tests;
 
-pub use shape::{Rope, Shape};
+pub use shape::{Experts, Rope, Shape};
 
 use crate::error::{Error, Result};
 use crate::gguf::limits::ALIGNMENT_DEFAULT;

@@ -70,6 +70,11 @@ fn metadata(shape: &Shape, quant: &FormatInfo, seed: u64) -> Metadata {
     m.u32(&key("context_length"), shape.context);
     m.u32(&key("embedding_length"), shape.embedding);
     m.u32(&key("feed_forward_length"), shape.feed_forward);
+    if let Some(experts) = shape.experts {
+        m.u32(&key("expert_count"), experts.count);
+        m.u32(&key("expert_used_count"), experts.used);
+        m.u32(&key("expert_feed_forward_length"), shape.feed_forward);
+    }
     m.u32(&key("attention.head_count"), shape.heads);
     m.u32(&key("attention.head_count_kv"), shape.kv_heads);
     m.u32(&key("attention.key_length"), shape.head_dim);
@@ -148,9 +153,13 @@ impl List {
 
     /// A matrix of `rows` rows of `row_len` values that keeps the scale of its input.
     fn matrix(&mut self, name: String, row_len: u64, rows: u64) {
-        let std = 1.0 / (row_len as f32).sqrt();
-        let format = self.quant.for_rows(row_len);
-        self.push(name, vec![row_len, rows], format, Fill::Bell(std));
+        self.matrices(name, vec![row_len, rows], self.quant.for_rows(row_len));
+    }
+
+    /// The same for tensors of more dimensions, and in another format.
+    fn matrices(&mut self, name: String, dims: Vec<u64>, format: &'static FormatInfo) {
+        let std = 1.0 / (dims[0] as f32).sqrt();
+        self.push(name, dims, format, Fill::Bell(std));
     }
 
     fn norm(&mut self, name: String, len: u64) {
@@ -187,13 +196,26 @@ impl List {
             self.norm(name("post_attention_norm"), n_embd);
         }
         self.norm(name("ffn_norm"), n_embd);
-        if shape.is_fused() {
-            self.matrix(name("ffn_up"), n_embd, 2 * n_ff);
+        if let Some(experts) = shape.experts {
+            let count = u64::from(experts.count);
+            self.matrices(name("ffn_gate_inp"), vec![n_embd, count], named("F32"));
+            for (part, row_len, rows) in [
+                ("ffn_gate_exps", n_embd, n_ff),
+                ("ffn_up_exps", n_embd, n_ff),
+                ("ffn_down_exps", n_ff, n_embd),
+            ] {
+                let format = self.quant.for_rows(row_len);
+                self.matrices(name(part), vec![row_len, rows, count], format);
+            }
         } else {
-            self.matrix(name("ffn_gate"), n_embd, n_ff);
-            self.matrix(name("ffn_up"), n_embd, n_ff);
+            if shape.is_fused() {
+                self.matrix(name("ffn_up"), n_embd, 2 * n_ff);
+            } else {
+                self.matrix(name("ffn_gate"), n_embd, n_ff);
+                self.matrix(name("ffn_up"), n_embd, n_ff);
+            }
+            self.matrix(name("ffn_down"), n_ff, n_embd);
         }
-        self.matrix(name("ffn_down"), n_ff, n_embd);
         if arch.post_norms {
             self.norm(name("post_ffw_norm"), n_embd);
         }

@@ -15,6 +15,9 @@ mod limits {
     pub(super) const LAYERS: u32 = 1024;
     /// Widths: embedding, feed-forward, heads times their size.
     pub(super) const WIDTH: u32 = 1 << 18;
+    /// Experts of a layer, and of these the ones that a token goes through.
+    pub(super) const EXPERTS: u32 = 1024;
+    pub(super) const EXPERTS_USED: u32 = 64;
     /// Heads, and values of a head.
     pub(super) const HEADS: u32 = 1024;
     /// Context in tokens.
@@ -34,6 +37,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("tiny-llama3", include_str!("shapes/tiny-llama3.toml")),
     ("tiny-qwen2", include_str!("shapes/tiny-qwen2.toml")),
     ("tiny-qwen3", include_str!("shapes/tiny-qwen3.toml")),
+    ("tiny-qwen3moe", include_str!("shapes/tiny-qwen3moe.toml")),
     ("tiny-gemma", include_str!("shapes/tiny-gemma.toml")),
     ("tiny-gemma2", include_str!("shapes/tiny-gemma2.toml")),
     ("tiny-gemma3", include_str!("shapes/tiny-gemma3.toml")),
@@ -57,7 +61,7 @@ pub struct Shape {
     pub layers: u32,
     /// Width of the residual stream.
     pub embedding: u32,
-    /// Width of the feed-forward part.
+    /// Width of the feed-forward part; in a mixture of experts that of one.
     pub feed_forward: u32,
     /// Query heads.
     pub heads: u32,
@@ -82,6 +86,8 @@ pub struct Shape {
     /// Further metadata: numbers by their keys without the architecture in front.
     #[serde(default)]
     pub metadata: BTreeMap<String, f32>,
+    /// The experts of a layer, for architectures that have them.
+    pub experts: Option<Experts>,
     /// How text is split before byte pairs are merged: a value of `tokenizer.ggml.pre`.
     pub pre_tokenizer: String,
     /// Position encoding.
@@ -100,6 +106,16 @@ fn architecture<'de, D: Deserializer<'de>>(
             "architecture \"{name}\" is unknown: expected one of {names}"
         ))
     })
+}
+
+/// The mixture of experts of a shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Experts {
+    /// Experts of a layer.
+    pub count: u32,
+    /// Experts that each token goes through.
+    pub used: u32,
 }
 
 /// Rotary position embedding of a shape.
@@ -205,7 +221,20 @@ impl Shape {
         if let Some(original) = self.rope.original_context {
             within("rope.original_context", original, 2, self.context)?;
         }
+        if let Some(experts) = self.experts {
+            within("experts.count", experts.count, 1, limits::EXPERTS)?;
+            let used_max = experts.count.min(limits::EXPERTS_USED);
+            within("experts.used", experts.used, 1, used_max)?;
+        }
         let require = |ok: bool, what: String| if ok { Ok(()) } else { Err(what) };
+        require(
+            self.experts.is_some() == self.architecture.experts,
+            format!(
+                "[experts] is for architectures with experts, and \"{}\" is {} of them",
+                self.architecture.name,
+                if self.architecture.experts { "one" } else { "none" }
+            ),
+        )?;
         require(
             self.heads.is_multiple_of(self.kv_heads),
             format!(

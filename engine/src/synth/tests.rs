@@ -112,6 +112,35 @@ fn phi3_files_are_fused_and_carry_their_rope_factors() {
 }
 
 #[test]
+fn files_with_experts_have_a_router_and_tensors_of_three_dimensions() {
+    let file = written("tiny-qwen3moe", "Q8_0");
+    let tensor = |name: &str| {
+        let tensor = file.tensor(name).unwrap();
+        (tensor.dims.clone(), tensor.format().name)
+    };
+    assert_eq!(tensor("blk.2.ffn_gate_inp.weight"), (vec![256, 8], "F32"));
+    for part in ["gate", "up"] {
+        let name = format!("blk.0.ffn_{part}_exps.weight");
+        assert_eq!(tensor(&name), (vec![256, 160, 8], "Q8_0"));
+    }
+    let down = tensor("blk.0.ffn_down_exps.weight");
+    assert_eq!(down, (vec![160, 256, 8], "Q8_0"));
+    assert!(file.tensor("blk.0.ffn_down.weight").is_none());
+    let number = |key: &str| file.require_u32(&format!("qwen3moe.{key}")).unwrap();
+    let keys = ["expert_count", "expert_used_count", "expert_feed_forward_length"];
+    assert_eq!(keys.map(number), [8, 2, 160]);
+    let text = include_str!("shapes/tiny-qwen3moe.toml");
+    for (from, to, expect) in [
+        ("used = 2", "used = 9", "\"experts.used\" is 9, expected 1 to 8"),
+        ("count = 8", "count = 4000000", "\"experts.count\" is 4000000"),
+        ("qwen3moe", "qwen3", "\"qwen3\" is none of them"),
+    ] {
+        let error = Shape::parse("x", &text.replace(from, to)).unwrap_err();
+        assert!(error.to_string().contains(expect), "{error}");
+    }
+}
+
+#[test]
 fn rows_that_are_no_whole_blocks_take_a_stand_in() {
     let check = |quant: &str, row_len, expect: &str| {
         let shape = Shape {

@@ -11,7 +11,7 @@ use ::engine::gguf::Gguf;
 use ::engine::model::Model;
 use ::engine::pool::Pool;
 use ::engine::quant::FormatInfo;
-use ::engine::quantize::main_format;
+use ::engine::quantize::{Planned, main_format};
 use ::engine::sample::{Distribution, Sampler};
 use ::engine::session::{Session, Stats};
 use ::engine::sparsity;
@@ -388,7 +388,8 @@ fn pass_stats(stats: &Stats) -> PassStats {
 /// Sizes of the model as it was loaded.
 fn model_facts(model: &Model) -> ModelFacts {
     let tensors = model.tensors();
-    let matrices = tensors.iter().filter(|t| t.from.dims.len() == 2);
+    let active = |t: &Planned| model.config().active(&t.from, t.from.n_values());
+    let matrices = tensors.iter().filter(|t| t.from.dims.len() >= 2);
     let layers = matrices.filter(|t| t.from.name.starts_with("blk."));
     let last = format!("blk.{}.", model.config().n_layers() - 1);
     let behind = ["attn_output", "ffn_gate", "ffn_up", "ffn_down"];
@@ -402,8 +403,8 @@ fn model_facts(model: &Model) -> ModelFacts {
         .iter()
         .find_map(|name| tensors.iter().find(|t| t.from.name == *name));
     ModelFacts {
-        layer_params: Some(layers.map(|t| t.from.n_values()).sum()),
-        last_params: Some(last.map(|t| t.from.n_values()).sum()),
+        layer_params: Some(layers.map(active).sum()),
+        last_params: Some(last.map(active).sum()),
         head_params: head.map(|t| t.from.n_values()),
         float_weights: FormatInfo::by_name(main_format(tensors)).map(FormatInfo::is_float),
         description: model.description(),

@@ -5,7 +5,8 @@
 
 use crate::open;
 use clap::Args;
-use engine::model::Model;
+use engine::gguf::Gguf;
+use engine::model::{Config, Model};
 use engine::options::sparsity::{Method, Sparsity};
 use engine::pool::Pool;
 use engine::quality;
@@ -67,6 +68,7 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<()> {
         sparsity,
         ..args.engine.options(ctx)?
     };
+    Config::from_gguf(&Gguf::open(&args.model)?)?.check_sparsity()?;
     let pool = Pool::new(&options)?;
     let model = Model::load(&args.model, &pool, &options)?;
     let tokenizer = Tokenizer::from_gguf(model.gguf())?;

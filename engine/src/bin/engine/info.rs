@@ -5,7 +5,7 @@ use clap::Args;
 use engine::gguf::types::TENSOR_TYPES;
 use engine::gguf::{Gguf, Tensor, Value};
 use engine::model::Config;
-use engine::options::sparsity::Method;
+use engine::options::sparsity::{Method, Sparsity};
 use engine::quant::FormatInfo;
 use engine::quantize::{Planned, Recipe, plan};
 use engine::sparsity::strip_format;
@@ -50,6 +50,10 @@ pub(crate) fn run(args: &InfoArgs) -> Result<()> {
     let gguf = Gguf::open(path)?;
     let options = args.set.iter().try_fold(Options::default(), open::set)?;
     let planned = plan(&gguf, &Recipe::from_options(&options, &gguf)?)?;
+    let lossy = options.sparsity.as_ref().is_some_and(Sparsity::is_lossy);
+    if let (true, Ok(config)) = (lossy, Config::from_gguf(&gguf)) {
+        config.check_sparsity()?;
+    }
     let mut out = io::BufWriter::new(io::stdout().lock());
     write(&gguf, &planned, args.tensors, &mut out)
         .and_then(|()| match &options.sparsity {
@@ -188,6 +192,9 @@ fn model(gguf: &Gguf, planned: &[Planned], out: &mut dyn Write) -> io::Result<()
     row("layers", c.n_layers().to_string())?;
     row("embedding", c.n_embd.to_string())?;
     row("feed-forward", c.n_ff.to_string())?;
+    if let Some(e) = c.experts {
+        row("experts", format!("{} of {} for each token", e.used, e.count))?;
+    }
     row(
         "heads",
         format!(
@@ -214,8 +221,8 @@ fn model(gguf: &Gguf, planned: &[Planned], out: &mut dyn Write) -> io::Result<()
             .iter()
             .filter(|t| tied || t.from.name != "token_embd.weight")
     };
-    let weights: u64 = read().map(|t| t.bytes).sum();
-    let count: u64 = read().map(|t| t.from.n_values()).sum();
+    let weights: u64 = read().map(|t| c.active(&t.from, t.bytes)).sum();
+    let count: u64 = read().map(|t| c.active(&t.from, t.from.n_values())).sum();
     writeln!(out, "\nread for one decoded token")?;
     writeln!(
         out,
@@ -302,6 +309,19 @@ mod tests {
         let all: u64 = gguf.tensors().iter().map(|t| t.bytes).sum();
         assert!(page.contains(&format!("({all} bytes)")), "{page}");
         assert!(page.contains("the embedding"));
+    }
+
+    #[test]
+    fn of_experts_those_that_a_token_goes_through_are_read() {
+        let (gguf, page) = shown("tiny-qwen3moe");
+        assert!(page.contains("2 of 8 for each token"), "{page}");
+        let read = gguf.tensors().iter().map(|t| match &*t.name {
+            "token_embd.weight" => 0,
+            name if name.contains("_exps") => t.bytes / 4,
+            _ => t.bytes,
+        });
+        let read: u64 = read.sum();
+        assert!(page.contains(&format!("({read} bytes)")), "{page}");
     }
 
     #[test]

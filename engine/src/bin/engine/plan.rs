@@ -142,7 +142,8 @@ struct Lab<'a> {
 /// What a model of other formats predicts.
 #[derive(Default)]
 struct Outcome {
-    /// Bytes that a token reads of the weights.
+    /// Bytes of the matrices, and of these the ones that a token reads.
+    all_bytes: u64,
     bytes: u64,
     /// Sum over predictions of their divergence.
     kld: f64,
@@ -213,7 +214,7 @@ impl<'a> Lab<'a> {
         for (name, outcome) in rows {
             page += &format!(
                 "{name:12} {:5.2} {:14} {:9.3} {:11.4}\n",
-                8.0 * outcome.bytes as f64 / weights.max(1) as f64,
+                8.0 * outcome.all_bytes as f64 / weights.max(1) as f64,
                 outcome.bytes,
                 1e3 * outcome.kld / self.base.len() as f64,
                 outcome.surprise.perplexity().0,
@@ -237,7 +238,8 @@ impl<'a> Lab<'a> {
         let mut session = Session::new(&model, &self.pool, &self.options)?;
         let (first, mut at) = (self.base.is_empty(), 0);
         let mut outcome = Outcome {
-            bytes: model.weight_bytes(),
+            all_bytes: model.weight_bytes(),
+            bytes: model.read_bytes(),
             ..Outcome::default()
         };
         for window in &self.windows {
