@@ -224,7 +224,11 @@ fn models_that_cannot_be_run_are_refused() {
         ("expert_used_count", 9, "is 9, expected 1 to 8"),
         ("expert_count", 0, "is 0, expected 1 to 1024"),
         ("expert_count", u32::MAX, "expected 1 to 1024"),
-        ("expert_count", 7, "has dimensions [256, 8], expected [256, 7]"),
+        (
+            "expert_count",
+            7,
+            "has dimensions [256, 8], expected [256, 7]",
+        ),
         ("expert_feed_forward_length", u32::MAX, "expected 1 to"),
         (
             "expert_feed_forward_length",

@@ -48,10 +48,7 @@ fn run(file: Gguf, options: &Options) -> Result<(Vec<u32>, u64, String)> {
     session.take_stats();
     session.decode(3)?;
     let read = session.take_stats().ledger.weight_bytes;
-    assert_eq!(
-        (read, read),
-        (model.read_bytes(), multiplied_bytes(&model))
-    );
+    assert_eq!((read, read), (model.read_bytes(), multiplied_bytes(&model)));
     Ok((bits, read, model.description()))
 }
 
@@ -266,7 +263,10 @@ fn every_expert_has_an_importance_of_its_own() {
         let name = format!("blk.1.ffn_{part}_exps.weight");
         let sums = file.tensor(&format!("{name}.in_sum2")).expect("there");
         let counts = file.tensor(&format!("{name}.counts")).expect("there");
-        assert_eq!((&*sums.dims, &*counts.dims), (&[columns, 8][..], &[1, 8][..]));
+        assert_eq!(
+            (&*sums.dims, &*counts.dims),
+            (&[columns, 8][..], &[1, 8][..])
+        );
         let numbers = file.data(counts).as_chunks().0.iter();
         let tokens: f32 = numbers.map(|b| f32::from_le_bytes(*b)).sum();
         assert_eq!(tokens, 2.0 * PROMPT.len() as f32);
@@ -279,7 +279,10 @@ fn every_expert_has_an_importance_of_its_own() {
         quant_imatrix,
         ..plain.clone()
     };
-    let (plain, weighed) = (same_as_written(&bytes, &plain), same_as_written(&bytes, &weighed));
+    let (plain, weighed) = (
+        same_as_written(&bytes, &plain),
+        same_as_written(&bytes, &weighed),
+    );
     assert_ne!(weighed.0, plain.0);
     assert_eq!(weighed.1, plain.1);
 }

@@ -475,6 +475,9 @@ fn a_mixture_of_experts_leaves_no_channels_out() {
         let file = file("tiny-qwen3moe", "Q4_0");
         let error = try_score(file, &options, 2).err().expect("refused");
         let text = error.to_string();
-        assert!(text.contains("\"sparsity\"") && text.contains("mixture of experts"), "{text}");
+        assert!(
+            text.contains("\"sparsity\"") && text.contains("mixture of experts"),
+            "{text}"
+        );
     }
 }

@@ -199,7 +199,9 @@ impl Pass<'_> {
         self.project(w, &[router], act, n, |r, t, y| {
             let at = t * router.rows + r;
             // SAFETY: each row belongs to one thread.
-            each(unsafe { s.scores.write(at..at + y.len()) }, y, |s, y| *s = y);
+            each(unsafe { s.scores.write(at..at + y.len()) }, y, |s, y| {
+                *s = y
+            });
         });
         w.clock.lap(Stage::GateUp);
     }
@@ -227,14 +229,24 @@ impl Pass<'_> {
         let routes = unsafe {
             let chosen = chosen.read(first * experts.used..(first + n) * experts.used);
             let groups = s.groups.write(row(thread, experts.count));
-            group(chosen, experts.used, groups, s.slots.write(row(thread, s.slots_max)))
+            group(
+                chosen,
+                experts.used,
+                groups,
+                s.slots.write(row(thread, s.slots_max)),
+            )
         };
         w.clock.lap(Stage::GateUp);
         routes
     }
 
     /// Gate and up projections of all groups, activated.
-    fn experts_gate_up(&self, w: &mut Worker<'_>, (l, layer): (usize, &Layer), routes: &Routes<'_>) {
+    fn experts_gate_up(
+        &self,
+        w: &mut Worker<'_>,
+        (l, layer): (usize, &Layer),
+        routes: &Routes<'_>,
+    ) {
         let (c, b, n) = (&self.model.config, self.buffers, self.tokens.len());
         let fill = |slot: usize, out: &mut [f32]| {
             self.normed(routes.slots[slot].token, &layer.ffn_norm, out);
@@ -255,8 +267,13 @@ impl Pass<'_> {
                 let rows = if one { 0..1 } else { group.slots() };
                 let to_slot = group.first - rows.start;
                 let ledger = &mut w.ledger;
-                self.experts_bank()
-                    .multiply(pair, panels, act, rows, ledger, |r, t, [gate, up]| {
+                self.experts_bank().multiply(
+                    pair,
+                    panels,
+                    act,
+                    rows,
+                    ledger,
+                    |r, t, [gate, up]| {
                         self.model.kernels.gate(c.arch.activation, gate, up);
                         let len = LANES.min(c.n_ff - r);
                         for (i, gate) in gate.iter().enumerate() {
@@ -265,7 +282,8 @@ impl Pass<'_> {
                             let ff = unsafe { b.ff.write(at..at + len) };
                             each(ff, &gate[..len], |ff, gate| *ff = gate);
                         }
-                    });
+                    },
+                );
             }
         });
         w.clock.lap(Stage::GateUp);
@@ -285,8 +303,13 @@ impl Pass<'_> {
             for group in routes.groups {
                 let (m, slots) = (&layer.down[group.expert], group.slots());
                 let ledger = &mut w.ledger;
-                self.experts_bank()
-                    .multiply([m], panels.clone(), act, slots, ledger, |r, slot, [y]| {
+                self.experts_bank().multiply(
+                    [m],
+                    panels.clone(),
+                    act,
+                    slots,
+                    ledger,
+                    |r, slot, [y]| {
                         let len = LANES.min(m.rows - r);
                         for (y, slot) in y.iter().zip(&routes.slots[slot..]) {
                             let at = slot.token * c.n_embd + r;
@@ -295,7 +318,8 @@ impl Pass<'_> {
                             let x = unsafe { b.x.write(at..at + len) };
                             each(x, &y[..len], |x, y| *x += weight * y);
                         }
-                    });
+                    },
+                );
             }
         });
         w.clock.lap(Stage::Down);
@@ -436,7 +460,11 @@ mod tests {
 
     #[test]
     fn items_are_the_panels_of_all_matrices_once() {
-        for (n, panels, cuts) in [(8, 10, vec![0, 3, 37, 80]), (1, 5, vec![0, 5]), (3, 2, vec![0, 1, 2, 6])] {
+        for (n, panels, cuts) in [
+            (8, 10, vec![0, 3, 37, 80]),
+            (1, 5, vec![0, 5]),
+            (3, 2, vec![0, 1, 2, 6]),
+        ] {
             let mut seen = Vec::new();
             for items in cuts.windows(2).map(|c| c[0]..c[1]) {
                 for i in 0..n {

@@ -232,7 +232,11 @@ impl Shape {
             format!(
                 "[experts] is for architectures with experts, and \"{}\" is {} of them",
                 self.architecture.name,
-                if self.architecture.experts { "one" } else { "none" }
+                if self.architecture.experts {
+                    "one"
+                } else {
+                    "none"
+                }
             ),
         )?;
         require(

@@ -127,12 +127,24 @@ fn files_with_experts_have_a_router_and_tensors_of_three_dimensions() {
     assert_eq!(down, (vec![160, 256, 8], "Q8_0"));
     assert!(file.tensor("blk.0.ffn_down.weight").is_none());
     let number = |key: &str| file.require_u32(&format!("qwen3moe.{key}")).unwrap();
-    let keys = ["expert_count", "expert_used_count", "expert_feed_forward_length"];
+    let keys = [
+        "expert_count",
+        "expert_used_count",
+        "expert_feed_forward_length",
+    ];
     assert_eq!(keys.map(number), [8, 2, 160]);
     let text = include_str!("shapes/tiny-qwen3moe.toml");
     for (from, to, expect) in [
-        ("used = 2", "used = 9", "\"experts.used\" is 9, expected 1 to 8"),
-        ("count = 8", "count = 4000000", "\"experts.count\" is 4000000"),
+        (
+            "used = 2",
+            "used = 9",
+            "\"experts.used\" is 9, expected 1 to 8",
+        ),
+        (
+            "count = 8",
+            "count = 4000000",
+            "\"experts.count\" is 4000000",
+        ),
         ("qwen3moe", "qwen3", "\"qwen3\" is none of them"),
     ] {
         let error = Shape::parse("x", &text.replace(from, to)).unwrap_err();

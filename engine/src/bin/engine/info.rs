@@ -193,7 +193,10 @@ fn model(gguf: &Gguf, planned: &[Planned], out: &mut dyn Write) -> io::Result<()
     row("embedding", c.n_embd.to_string())?;
     row("feed-forward", c.n_ff.to_string())?;
     if let Some(e) = c.experts {
-        row("experts", format!("{} of {} for each token", e.used, e.count))?;
+        row(
+            "experts",
+            format!("{} of {} for each token", e.used, e.count),
+        )?;
     }
     row(
         "heads",
