@@ -8,10 +8,11 @@ use criterion::{
     BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
 };
 use engine::kernel::{
-    self, Bits, Kernels, Row, RowMut, STREAMS, SUM_GROUP, TILE_TOKENS, TileGroup, Tiles,
+    self, Bits, Kernels, Row, RowMut, STREAMS, SUM_GROUP, TABLE_BYTES, TILE_TOKENS, TileGroup,
+    Tiles,
 };
 use engine::mmap::Anon;
-use engine::options::{Isa, Options};
+use engine::options::{Isa, Kernel, Options};
 use engine::quant::{FORMATS, FormatInfo, GROUP};
 use engine::simd::{self, LANES};
 use std::hint::black_box;
@@ -45,13 +46,14 @@ fn panels(k: &dyn Kernels, format: &FormatInfo, bytes: usize) -> Anon {
     memory
 }
 
-/// One token: all panels, as many at a time as a pass takes.
+/// One token: all panels, as many at a time as a pass takes; by tables, they are filled each time.
 fn one(
     group: &mut BenchmarkGroup<'_, WallTime>,
     id: BenchmarkId,
     k: &dyn Kernels,
     f: &FormatInfo,
     bytes: &[u8],
+    kernel: Kernel,
 ) {
     let mut values = values();
     let (mut codes, mut scales) = ([0; COLS], [0.0; COLS / GROUP]);
@@ -73,9 +75,16 @@ fn one(
     group.throughput(Throughput::Bytes(bytes.len() as u64));
     group.bench_function(id, |b| {
         let mut out = [[0.0; LANES]; STREAMS];
+        let mut tables = vec![0; COLS * TABLE_BYTES];
         b.iter(|| {
+            if kernel == Kernel::Lut {
+                k.tables(&codes, &mut tables);
+            }
             for panels in bytes.chunks(STREAMS * LANES * f.row_bytes(COLS)) {
-                k.dot(f.id, Bits::All, panels, COLS, &[row], &mut out);
+                match kernel {
+                    Kernel::Dot => k.dot(f.id, Bits::All, panels, COLS, &[row], &mut out),
+                    Kernel::Lut => k.lookup(f.id, panels, COLS, row, &tables, &mut out),
+                }
                 black_box(&out);
             }
         });
@@ -135,7 +144,19 @@ fn all(c: &mut Criterion) {
                     &*kernels,
                     format,
                     panels.bytes(),
+                    Kernel::Dot,
                 );
+                if format.lookup {
+                    // The values of the weights are of no account.
+                    one(
+                        &mut c.benchmark_group("one token by tables"),
+                        id(),
+                        &*kernels,
+                        format,
+                        panels.bytes(),
+                        Kernel::Lut,
+                    );
+                }
                 // Portable code on a batch larger than the caches takes seconds and shows nothing.
                 if !format.is_float() && (isa != Isa::Scalar || *bytes == SMALL_BYTES) {
                     batch(

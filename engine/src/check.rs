@@ -2,10 +2,10 @@
 
 use crate::error::Result;
 use crate::gguf::Gguf;
-use crate::model::Config;
+use crate::model::{Config, check_kernel};
 use crate::options::Options;
 use crate::options::sparsity::refused;
-use crate::quantize::{self, Recipe, plan};
+use crate::quantize::{self, Recipe, plan, product_formats};
 use crate::simd;
 use crate::sparsity::Thresholds;
 use crate::speculate;
@@ -40,7 +40,8 @@ pub fn machine(options: &Options) -> Result<()> {
 pub fn model(options: &Options, path: &Path) -> Result<()> {
     let file = Gguf::open(path)?;
     Config::from_gguf(&file)?.context(options)?;
-    plan(&file, &Recipe::from_options(options, &file)?)?;
+    let planned = plan(&file, &Recipe::from_options(options, &file)?)?;
+    check_kernel(options, product_formats(&file, &planned))?;
     speculate::check(options, &file)?;
     if let Some(sparsity) = options.sparsity.as_ref().filter(|s| s.is_lossy()) {
         Config::from_gguf(&file)?.check_sparsity()?;
@@ -57,7 +58,7 @@ pub fn model(options: &Options, path: &Path) -> Result<()> {
 mod tests {
     use super::*;
     use crate::error::Error;
-    use crate::options::{Affinity, Isa};
+    use crate::options::{Affinity, Isa, Kernel};
     use crate::synth::{Shape, synth};
 
     /// The option that is refused, and why.
@@ -167,6 +168,18 @@ mod tests {
         ));
         assert!(
             found == "ctx" && why.contains("4000000000 is more than the "),
+            "{found}: {why}"
+        );
+        let by_tables = |quant: &str| Options {
+            kernel: Kernel::Lut,
+            quant: quant.into(),
+            ..Options::default()
+        };
+        model(&by_tables("native"), &path).expect("Q4_0 has four bits");
+        let (found, why) = refused(model(&by_tables("q5_1"), &path));
+        assert!(
+            found == "kernel"
+                && why.contains("all are Q5_1, Q6_K: it takes one of Q4_0, Q4_1, Q2_K"),
             "{found}: {why}"
         );
         for (drafts, what) in [

@@ -5,8 +5,10 @@
 #![allow(unsafe_code)]
 
 use crate::kernel::{
-    Bits, FEW_TOKENS, Kernels, Row, RowMut, STREAMS, SUM_GROUP, TILE, TILE_TOKENS, TileGroup, Tiles,
+    Bits, FEW_TOKENS, Kernels, Row, RowMut, STREAMS, SUM_GROUP, TABLE_BYTES, TILE, TILE_TOKENS,
+    TileGroup, Tiles,
 };
+use crate::options::Kernel;
 use crate::pool::SharedBuf;
 use crate::quant::{FormatInfo, GROUP};
 use crate::simd::LANES;
@@ -35,6 +37,8 @@ pub struct Matrix {
     pub rows: usize,
     /// Input length.
     pub cols: usize,
+    /// Whether the panels are in the order of [`Kernel::Lut`].
+    pub lookup: bool,
     /// First byte in the arena.
     pub offset: usize,
     /// Added to the product; empty for none.
@@ -84,6 +88,8 @@ pub struct Bank<'a> {
     pub arena: &'a [u8],
     /// What is read of the codes where the tokens are few; of more all bits are.
     pub bits: Bits,
+    /// Room for a panel on this thread, where there are any in the order of [`Kernel::Lut`].
+    pub panel: &'a SharedBuf<u8>,
 }
 
 impl Bank<'_> {
@@ -125,10 +131,13 @@ impl Bank<'_> {
                 sink,
             );
         }
-        let k = matrices[0].cols;
         for m in matrices {
-            ledger.weight_bytes += (panels.len() * self.read_bytes(m, n)) as u64;
-            let row = Activations::row_bytes(m.format, k, n);
+            let read = (panels.len() * self.read_bytes(m, n)) as u64;
+            ledger.weight_bytes += read;
+            if m.lookup && n <= DIRECT_TOKENS {
+                ledger.lookup_bytes += read;
+            }
+            let row = Activations::row_bytes(m, n);
             ledger.activation_bytes += (panels.len() * n * row) as u64;
         }
     }
@@ -152,7 +161,6 @@ impl Bank<'_> {
         tokens: Range<usize>,
         sink: &mut impl FnMut(usize, usize, [&mut [[f32; LANES]]; N]),
     ) {
-        let k = matrices[0].cols;
         let mut out = [[[[0.0; LANES]; C]; P]; N];
         let n = tokens.len();
         for (block, chunk) in blocks(panels, tokens, C) {
@@ -161,7 +169,7 @@ impl Bank<'_> {
                 for (m, out) in matrices.iter().zip(&mut out) {
                     let bytes = &self.arena[m.panels_bytes(these.clone())];
                     let out = &mut out.as_flattened_mut()[..these.len() * chunk.len()];
-                    x.dot(self, m.format, bytes, k, chunk.clone(), n, out);
+                    x.dot(self, m, bytes, chunk.clone(), n, out);
                 }
                 for (i, p) in these.enumerate() {
                     let outputs = row(i, chunk.len());
@@ -218,22 +226,24 @@ pub struct Activations {
     scales: SharedBuf<f32>,
     scaled_sums: SharedBuf<f32>,
     sums: SharedBuf<i32>,
+    /// What products are looked up in; empty where none are.
+    tables: SharedBuf<u8>,
     tiles: SharedBuf<TileGroup>,
 }
 
 impl Activations {
-    /// Room for `tokens` rows of at most `cols_max` values, to be multiplied together.
-    pub fn new(tokens: usize, cols_max: usize) -> Activations {
-        Activations::with_rows(tokens, tokens.min(DIRECT_TOKENS), cols_max)
+    /// Room for `tokens` rows of at most `cols_max` values, to be multiplied together; with `lookup` also for tables.
+    pub fn new(tokens: usize, cols_max: usize, lookup: bool) -> Activations {
+        Activations::with_rows(tokens, tokens.min(DIRECT_TOKENS), cols_max, lookup)
     }
 
     /// Room for `slots` rows of at most `cols_max` values, of which neighbours may be multiplied apart.
-    pub fn in_slots(slots: usize, cols_max: usize) -> Activations {
-        Activations::with_rows(slots, slots, cols_max)
+    pub fn in_slots(slots: usize, cols_max: usize, lookup: bool) -> Activations {
+        Activations::with_rows(slots, slots, cols_max, lookup)
     }
 
-    /// Room for `tokens` rows, the first `rows` of them as codes in rows too.
-    fn with_rows(tokens: usize, rows: usize, cols_max: usize) -> Activations {
+    /// Room for `tokens` rows, the first `rows` of them as codes in rows, and with `lookup` tables, too.
+    fn with_rows(tokens: usize, rows: usize, cols_max: usize, lookup: bool) -> Activations {
         let cols_max = cols_max.next_multiple_of(GROUP);
         let rows = rows * cols_max;
         Activations {
@@ -243,15 +253,18 @@ impl Activations {
             scales: SharedBuf::new(rows / GROUP),
             scaled_sums: SharedBuf::new(rows / GROUP),
             sums: SharedBuf::new(rows / SUM_GROUP),
+            tables: SharedBuf::new(if lookup { rows * TABLE_BYTES } else { 0 }),
             tiles: SharedBuf::new(tokens.div_ceil(TILE_TOKENS) * cols_max / GROUP),
         }
     }
 
-    /// Bytes that a kernel of `format` reads of one of `tokens` rows of `k` columns.
-    fn row_bytes(format: &FormatInfo, k: usize, tokens: usize) -> usize {
-        match (format.is_float(), tokens) {
+    /// Bytes that a kernel reads of one of `tokens` rows for a panel of `m`.
+    fn row_bytes(m: &Matrix, tokens: usize) -> usize {
+        let k = m.cols;
+        let of_code = if m.lookup { TABLE_BYTES } else { 1 };
+        match (m.format.is_float(), tokens) {
             (true, _) => 4 * k,
-            (false, ..=DIRECT_TOKENS) => k + 8 * (k / GROUP) + 4 * (k / SUM_GROUP),
+            (false, ..=DIRECT_TOKENS) => of_code * k + 8 * (k / GROUP) + 4 * (k / SUM_GROUP),
             (false, _) => size_of::<TileGroup>() / TILE_TOKENS * (k / GROUP),
         }
     }
@@ -260,6 +273,12 @@ impl Activations {
     fn row(&self, token: usize, k: usize, per: usize) -> Range<usize> {
         let start = token * self.cols_max / per;
         start..start + k / per
+    }
+
+    /// The tables of `k` columns of a token.
+    fn tables(&self, token: usize, k: usize) -> Range<usize> {
+        let start = token * self.cols_max * TABLE_BYTES;
+        start..start + k * TABLE_BYTES
     }
 
     /// The groups of `k` columns of a token's tile.
@@ -300,57 +319,94 @@ impl Activations {
                 scaled_sums: self.scaled_sums.write(self.row(token, k, GROUP)),
                 sums: self.sums.write(self.row(token, k, SUM_GROUP)),
             });
+            if !self.tables.is_empty() {
+                let codes = self.codes.read(self.row(token, k, 1));
+                kernels.tables(codes, self.tables.write(self.tables(token, k)));
+            }
         }
     }
 
-    /// Products of some panels, with the tokens of `chunk`, which begins
-    /// a tile, of `tokens` in all; `out` as in [`Kernels::dot`].
-    #[allow(clippy::too_many_arguments, reason = "a product's operands")]
+    /// Products of some panels of `m`, with the tokens of `chunk`, which begins a tile, of `tokens` in all; `out` as in
+    /// [`Kernels::dot`].
     fn dot(
         &self,
         bank: &Bank<'_>,
-        format: &FormatInfo,
+        m: &Matrix,
         panels: &[u8],
-        k: usize,
         chunk: Range<usize>,
         tokens: usize,
         out: &mut [[f32; LANES]],
     ) {
-        // SAFETY: between the barrier before this stage and the one after it, activations are only read.
+        let (k, tiled) = (m.cols, tokens > DIRECT_TOKENS);
+        let per_panel = m.panel_bytes();
+        let outputs = out.len() / (panels.len() / per_panel);
+        // SAFETY: between the barrier before this stage and the one after it, activations are only read; the room for a panel
+        // is this thread's.
         unsafe {
-            let tiled = tokens > DIRECT_TOKENS;
-            if tiled && !format.is_float() {
+            if tiled && !m.format.is_float() {
                 let last = self.tile(chunk.end - 1, k);
                 let groups = self.tiles.read(self.tile(chunk.start, k).start..last.end);
                 let stride = self.cols_max / GROUP;
                 let x = Tiles { groups, stride };
-                bank.kernels.dot_batch(format.id, panels, k, x, out);
+                if !m.lookup {
+                    return bank.kernels.dot_batch(m.format.id, panels, k, x, out);
+                }
+                let panel = bank.panel.write(0..per_panel);
+                for (from, out) in panels.chunks(per_panel).zip(out.chunks_mut(outputs)) {
+                    panel.copy_from_slice(from);
+                    bank.kernels.rearrange(m.format.id, Kernel::Dot, panel);
+                    bank.kernels.dot_batch(m.format.id, panel, k, x, out);
+                }
                 return;
             }
-            let row = |t: usize| {
-                // Float kernels of a batch read values alone.
-                let (at, coded) = if tiled { (0, 0) } else { (t, k) };
-                Row {
-                    values: self.values.read(self.row(t, k, 1)),
-                    codes: self.codes.read(self.row(at, coded, 1)),
-                    scales: self.scales.read(self.row(at, coded, GROUP)),
-                    scaled_sums: self.scaled_sums.read(self.row(at, coded, GROUP)),
-                    sums: self.sums.read(self.row(at, coded, SUM_GROUP)),
+            if m.lookup {
+                let at_once = match chunk.len() {
+                    1 => panels.len() / per_panel,
+                    _ => 1,
+                };
+                let panels = panels.chunks(at_once * per_panel);
+                for (panels, out) in panels.zip(out.chunks_mut(at_once * outputs)) {
+                    for (t, out) in chunk.clone().zip(out.chunks_mut(at_once)) {
+                        let tables = self.tables.read(self.tables(t, k));
+                        let x = self.token(t, k, k);
+                        bank.kernels.lookup(m.format.id, panels, k, x, tables, out);
+                    }
                 }
-            };
-            let (per_panel, per_call) = match tiled {
-                true => (LANES * format.row_bytes(k), TILE),
+                return;
+            }
+            // Float kernels of a batch read values alone.
+            let row = |t| self.token(t, k, if tiled { 0 } else { k });
+            let (per_part, per_call) = match tiled {
+                true => (per_panel, TILE),
                 false => (panels.len(), out.len()),
             };
-            let outputs = out.len() / (panels.len() / per_panel);
-            for (panels, out) in panels.chunks(per_panel).zip(out.chunks_mut(outputs)) {
+            let outputs = out.len() / (panels.len() / per_part);
+            for (panels, out) in panels.chunks(per_part).zip(out.chunks_mut(outputs)) {
                 for (i, out) in out.chunks_mut(per_call).enumerate() {
                     let first = chunk.start + i * TILE;
                     let n = TILE.min(chunk.end - first);
                     let rows: [Row<'_>; TILE] = std::array::from_fn(|t| row(first + t.min(n - 1)));
                     bank.kernels
-                        .dot(format.id, bank.bits, panels, k, &rows[..n], out);
+                        .dot(m.format.id, bank.bits, panels, k, &rows[..n], out);
                 }
+            }
+        }
+    }
+
+    /// The first `k` columns of token `t`, the first `coded` of them as codes too.
+    ///
+    /// # Safety
+    /// Nobody writes them meanwhile.
+    unsafe fn token(&self, t: usize, k: usize, coded: usize) -> Row<'_> {
+        let at = if coded == 0 { 0 } else { t };
+        // SAFETY: by contract.
+        unsafe {
+            Row {
+                values: self.values.read(self.row(t, k, 1)),
+                codes: self.codes.read(self.row(at, coded, 1)),
+                scales: self.scales.read(self.row(at, coded, GROUP)),
+                scaled_sums: self.scaled_sums.read(self.row(at, coded, GROUP)),
+                sums: self.sums.read(self.row(at, coded, SUM_GROUP)),
             }
         }
     }

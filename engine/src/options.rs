@@ -7,7 +7,7 @@ pub mod sparsity;
 pub mod speculation;
 
 use crate::error::{Error, Result};
-pub use kernels::options::{Isa, KvType, SideBySide};
+pub use kernels::options::{Isa, Kernel, KvType, SideBySide};
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{self, IntoDeserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -34,6 +34,9 @@ pub struct Options {
     pub oversubscribe: bool,
     /// Instruction set of the kernels; `auto` takes the best this CPU has.
     pub isa: Isa,
+    /// How the weights are multiplied in passes of up to four tokens: `dot`, or `lut`, by tables, where their codes have two to
+    /// four bits and even steps.
+    pub kernel: Kernel,
     /// Context capacity in tokens; `0` means the model's own, at most 4096.
     pub ctx: usize,
     /// Tokens of a prompt that go through the layers together.
@@ -83,6 +86,7 @@ impl Default for Options {
             affinity: Affinity::Policy(AffinityPolicy::Physical),
             oversubscribe: false,
             isa: Isa::Auto,
+            kernel: Kernel::Dot,
             ctx: 0,
             batch: 512,
             kv: KvType::F16,
@@ -130,6 +134,7 @@ impl Options {
             affinity: _,
             oversubscribe: _,
             isa: _,
+            kernel: _,
             ctx: _,
             batch: _,
             huge_pages: _,
@@ -243,6 +248,7 @@ mod tests {
         same(Options {
             threads: 7,
             isa: Isa::Scalar,
+            kernel: Kernel::Lut,
             batch: 3,
             stage_clock: false,
             quant: "Native".into(),

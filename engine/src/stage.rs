@@ -95,6 +95,9 @@ impl StageTimes {
 pub struct Ledger {
     /// Weight bytes streamed, scales included.
     pub weight_bytes: u64,
+    /// Those of them that products were looked up for, with `engine.kernel = "lut"`.
+    #[serde(default)]
+    pub lookup_bytes: u64,
     /// Weight bytes that sparsity left out: what the same passes would have read besides.
     #[serde(default)]
     pub skipped_bytes: u64,
@@ -110,6 +113,7 @@ impl Ledger {
     /// Element-wise sum.
     pub fn add(&mut self, other: &Ledger) {
         self.weight_bytes += other.weight_bytes;
+        self.lookup_bytes += other.lookup_bytes;
         self.skipped_bytes += other.skipped_bytes;
         self.kv_read_bytes += other.kv_read_bytes;
         self.kv_write_bytes += other.kv_write_bytes;

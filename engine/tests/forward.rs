@@ -4,7 +4,7 @@
 use engine::gguf::Gguf;
 use engine::kernel::Activation;
 use engine::model::{Config, Model, Rope, RopeStyle};
-use engine::options::{Affinity, AffinityPolicy, Isa, KvType, SideBySide};
+use engine::options::{Affinity, AffinityPolicy, Isa, Kernel, KvType, SideBySide};
 use engine::pool::Pool;
 use engine::quant::FormatInfo;
 use engine::session::Session;
@@ -201,6 +201,63 @@ fn only_the_experts_that_a_token_goes_through_are_read() {
     let (least, most) = (2 * layer * 2 / 8, 2 * layer * 4 / 8);
     let alone = layer * 2 / 8;
     assert!((dense + alone + least..=dense + alone + most).contains(&two));
+}
+
+#[test]
+fn looking_products_up_changes_nothing() {
+    let tokens = prompt(40);
+    for (shape, quant) in [
+        ("tiny", "Q4_0"),
+        ("tiny", "Q4_1"),
+        ("tiny-phi3", "Q4_K"),
+        ("tiny", "Q3_K"),
+        ("tiny-phi3", "Q2_K"),
+        ("tiny", "TQ2_0"),
+        ("tiny-qwen3moe", "Q4_0"),
+    ] {
+        let expect = logits(shape, quant, &options(1, Isa::Auto, 1), &tokens, 0);
+        for isa in simd::available() {
+            for (threads, batch) in [(1, 1), (3, 1), (2, 3), (2, 6), (2, 40)] {
+                let options = Options {
+                    kernel: Kernel::Lut,
+                    ..options(threads, isa, batch)
+                };
+                let got = logits(shape, quant, &options, &tokens, 0);
+                assert!(bits(&got) == bits(&expect), "{shape} {quant} {options:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_was_looked_up_is_booked() {
+    let ledger = |kernel, quant: &str, tokens: &[u32]| {
+        let options = Options {
+            kernel,
+            ..options(2, Isa::Auto, 64)
+        };
+        let pool = Pool::new(&options).expect("pool");
+        let model = Model::from_gguf(gguf("tiny", quant), &pool, &options)?;
+        let mut session = Session::new(&model, &pool, &options)?;
+        session.prefill(tokens)?;
+        Ok::<_, Error>(session.take_stats().ledger)
+    };
+    let (one, many) = (prompt(1), prompt(5));
+    let by_tables = ledger(Kernel::Lut, "Q4_0", &one).expect("runs");
+    let by_products = ledger(Kernel::Dot, "Q4_0", &one).expect("runs");
+    assert_eq!(by_products.lookup_bytes, 0);
+    assert_eq!(by_tables.weight_bytes, by_products.weight_bytes);
+    assert!(by_tables.activation_bytes > by_products.activation_bytes);
+    assert_eq!(by_tables.lookup_bytes, by_tables.weight_bytes);
+    let prompt = ledger(Kernel::Lut, "Q4_0", &many).expect("runs");
+    assert_eq!(prompt.lookup_bytes, 0);
+    let why = ledger(Kernel::Lut, "Q8_0", &one)
+        .expect_err("eight bits")
+        .to_string();
+    assert!(
+        why.contains("option \"kernel\": no matrix of the model can be looked up, all are Q8_0"),
+        "{why}"
+    );
 }
 
 #[test]

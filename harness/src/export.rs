@@ -82,6 +82,10 @@ fn result_row(run: &Run, summary: &Summary<'_>) -> anyhow::Result<Vec<(String, S
             "decode_bytes_per_token",
             median(Sample::decode_bytes_per_token),
         ),
+        (
+            "lookup_bytes_per_token",
+            median(Sample::lookup_bytes_per_token),
+        ),
         ("decode_gb_s_median", median(Sample::decode_gb_s)),
         (
             "peak_gb_s_median",

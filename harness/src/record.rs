@@ -556,6 +556,7 @@ pub(crate) mod tests {
             passes: 3,
             ledger: Ledger {
                 weight_bytes: 3_000_000,
+                lookup_bytes: 0,
                 skipped_bytes: 0,
                 kv_read_bytes: 600,
                 kv_write_bytes: 300,

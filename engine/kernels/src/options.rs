@@ -23,6 +23,16 @@ impl fmt::Display for Isa {
     }
 }
 
+/// How weights are multiplied with one token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kernel {
+    /// By products of bytes, for all formats.
+    Dot,
+    /// By tables of sums, for formats that have so few bits.
+    Lut,
+}
+
 /// Whether panels are read side by side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

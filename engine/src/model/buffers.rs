@@ -45,6 +45,8 @@ pub(crate) struct Buffers {
     pub(super) batch: Activations,
     /// Quantised activations of a few tokens, one set per thread.
     pub(super) own: Vec<Activations>,
+    /// Room for a panel to be rearranged, one for each thread; empty where none is.
+    pub(super) panels: Vec<SharedBuf<u8>>,
     /// Working memory of attention.
     pub(super) attention: Scratch,
     /// Working memory of mixtures of experts.
@@ -75,6 +77,8 @@ impl Buffers {
     ) -> Buffers {
         let c = &model.config;
         let width = c.n_embd.max(c.n_ff).max(c.q_dim());
+        let lookups = model.matrices().filter(|m| m.lookup);
+        let panel_bytes = lookups.map(|m| m.panel_bytes()).max().unwrap_or(0);
         Buffers {
             x: SharedBuf::new(batch * c.n_embd),
             qkv: SharedBuf::new(batch * (c.q_dim() + 2 * c.kv_dim())),
@@ -86,12 +90,17 @@ impl Buffers {
                 0
             }),
             logits: SharedBuf::new(HEAD_TOKENS.min(batch) * c.n_vocab),
-            batch: Activations::new(batch, width),
+            // Passes that look products up have so few tokens that every thread has its own.
+            batch: Activations::new(batch, width, false),
             own: (0..threads)
-                .map(|_| Activations::in_slots(REDUNDANT_TOKENS.max(slots_max(c, 1)), width))
+                .map(|_| {
+                    let slots = REDUNDANT_TOKENS.max(slots_max(c, 1));
+                    Activations::in_slots(slots, width, panel_bytes > 0)
+                })
                 .collect(),
+            panels: (0..threads).map(|_| SharedBuf::new(panel_bytes)).collect(),
             attention: Scratch::new(c, threads, batch, ctx),
-            experts: ExpertScratch::new(c, threads, batch),
+            experts: ExpertScratch::new(c, threads, batch, panel_bytes > 0),
             sparse: SparseScratch::new(model, threads),
             ropes: c
                 .ropes

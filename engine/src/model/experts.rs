@@ -79,7 +79,7 @@ pub(crate) struct ExpertScratch {
 }
 
 impl ExpertScratch {
-    pub(super) fn new(c: &Config, threads: usize, batch: usize) -> ExpertScratch {
+    pub(super) fn new(c: &Config, threads: usize, batch: usize, lookup: bool) -> ExpertScratch {
         let Experts { count, used } = c.experts.unwrap_or(Experts { count: 0, used: 0 });
         let slots_max = c.experts.map_or(0, |_| slots_max(c, batch));
         ExpertScratch {
@@ -89,7 +89,7 @@ impl ExpertScratch {
             groups: SharedBuf::new(threads * count),
             slots: SharedBuf::new(threads * slots_max),
             slots_max,
-            inputs: Activations::in_slots(slots_max, c.n_embd.max(c.n_ff)),
+            inputs: Activations::in_slots(slots_max, c.n_embd.max(c.n_ff), lookup),
         }
     }
 }
@@ -267,7 +267,7 @@ impl Pass<'_> {
                 let rows = if one { 0..1 } else { group.slots() };
                 let to_slot = group.first - rows.start;
                 let ledger = &mut w.ledger;
-                self.experts_bank().multiply(
+                self.experts_bank(w.ctx.index).multiply(
                     pair,
                     panels,
                     act,
@@ -303,7 +303,7 @@ impl Pass<'_> {
             for group in routes.groups {
                 let (m, slots) = (&layer.down[group.expert], group.slots());
                 let ledger = &mut w.ledger;
-                self.experts_bank().multiply(
+                self.experts_bank(w.ctx.index).multiply(
                     [m],
                     panels.clone(),
                     act,
@@ -385,14 +385,14 @@ impl Pass<'_> {
     }
 
     /// Reads all bits of passes of many tokens, however few of these share an expert.
-    fn experts_bank(&self) -> Bank<'_> {
+    fn experts_bank(&self, thread: usize) -> Bank<'_> {
         let bits = match self.tokens.len() {
             ..=DIRECT_TOKENS => self.bits,
             _ => Bits::All,
         };
         Bank {
             bits,
-            ..self.bank()
+            ..self.bank(thread)
         }
     }
 }

@@ -166,11 +166,13 @@ impl Pass<'_> {
         self.finish(w);
     }
 
-    pub(super) fn bank(&self) -> Bank<'_> {
+    /// What `thread` multiplies with.
+    pub(super) fn bank(&self, thread: usize) -> Bank<'_> {
         Bank {
             kernels: &*self.model.kernels,
             arena: self.model.arena.bytes(),
             bits: self.bits,
+            panel: &self.buffers.panels[thread],
         }
     }
 
@@ -238,14 +240,14 @@ impl Pass<'_> {
 
     /// Waits for the others, and meanwhile fetches the first of this thread's panels of `next`, taken as one.
     pub(super) fn barrier_before(&self, w: &mut Worker<'_>, next: &[&Matrix]) {
-        let bank = self.bank();
+        let arena = self.model.arena.bytes();
         w.ctx.barrier_with(|| {
             let mut first = w.ctx.share(next.iter().map(|m| m.panels()).sum()).start;
             for m in next {
                 if first < m.panels() {
-                    let bytes = &bank.arena[m.panels_bytes(first..first + 1).start..];
+                    let bytes = &arena[m.panels_bytes(first..first + 1).start..];
                     let len = self.buffers.wait_prefetch_bytes.min(bytes.len());
-                    return bank.kernels.prefetch(&bytes[..len]);
+                    return self.model.kernels.prefetch(&bytes[..len]);
                 }
                 first -= m.panels();
             }
@@ -298,13 +300,19 @@ impl Pass<'_> {
                 let of_m = first_panel..first_panel + m.panels();
                 let from = mine.start.clamp(of_m.start, of_m.end) - first_panel;
                 let to = mine.end.clamp(of_m.start, of_m.end) - first_panel;
-                self.bank()
-                    .multiply([m], from..to, act, 0..n, &mut w.ledger, |r, t, [y]| {
+                self.bank(w.ctx.index).multiply(
+                    [m],
+                    from..to,
+                    act,
+                    0..n,
+                    &mut w.ledger,
+                    |r, t, [y]| {
                         let len = LANES.min(m.rows - r);
                         for (i, y) in y.iter().enumerate() {
                             sink(first_row + r, t + i, &y[..len]);
                         }
-                    });
+                    },
+                );
                 first_panel = of_m.end;
                 first_row += m.rows;
             }
@@ -446,7 +454,7 @@ impl Pass<'_> {
         let pair = [&layer.gate[0], &layer.up[0]];
         self.share_panels(w, pair[0].panels(), n, |w, panels| {
             let (thread, ledger) = (w.ctx.index, &mut w.ledger);
-            self.bank()
+            self.bank(thread)
                 .multiply(pair, panels, act, 0..n, ledger, |r, t, [gate, up]| {
                     let len = LANES.min(c.n_ff - r);
                     if self.magnitudes.is_some() {

@@ -15,3 +15,4 @@ pub(crate) use buffers::{Buffers, HEAD_TOKENS};
 pub use config::{Config, Experts, LayerConfig, Rope};
 pub(crate) use forward::{Pass, Wanted};
 pub use weights::Model;
+pub(crate) use weights::check_kernel;

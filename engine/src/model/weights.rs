@@ -6,13 +6,13 @@ use crate::gguf::Gguf;
 use crate::kernel::{self, Kernels};
 use crate::matrix::{Matrix, row};
 use crate::mmap::Anon;
-use crate::options::{Isa, Options};
+use crate::options::{Isa, Kernel, Options};
 use crate::pool::Pool;
 use crate::quant::{FORMATS, FormatInfo};
 use crate::quantize::{self, Planned, Recipe};
 use crate::simd::LANES;
 use crate::sparsity::Sparse;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Mutex;
@@ -75,6 +75,7 @@ pub(super) struct Source {
 struct Loader<'a> {
     gguf: &'a Gguf,
     planned: &'a [Planned],
+    kernel: Kernel,
     used: HashSet<String>,
     arena_bytes: usize,
     sources: Vec<Source>,
@@ -92,10 +93,13 @@ impl Model {
     /// The same from an open file.
     pub fn from_gguf(gguf: Gguf, pool: &Pool, options: &Options) -> Result<Model> {
         let recipe = Recipe::from_options(options, &gguf)?;
-        Model::with_recipe(gguf, &recipe, pool, options)
+        let model = Model::with_recipe(gguf, &recipe, pool, options)?;
+        check_kernel(options, model.matrices().map(|m| m.format))?;
+        Ok(model)
     }
 
-    /// The same with the matrices in the formats of `recipe`, whatever `options` say about formats.
+    /// The same with the matrices in the formats of `recipe`, whatever `options` say about formats, and whether or not any
+    /// products can be looked up.
     pub fn with_recipe(
         gguf: Gguf,
         recipe: &Recipe,
@@ -108,6 +112,7 @@ impl Model {
         let mut loader = Loader {
             gguf: &gguf,
             planned: &tensors,
+            kernel: options.kernel,
             used: HashSet::new(),
             arena_bytes: 0,
             sources: Vec::new(),
@@ -330,8 +335,35 @@ impl Model {
             false => &zeros[..],
         });
         self.kernels.pack(matrix.format.id, rows, panel);
+        if matrix.lookup {
+            self.kernels.rearrange(matrix.format.id, Kernel::Lut, panel);
+        }
         finite
     }
+}
+
+/// Refuses to look products up where none of the matrices, in `formats`, has codes for it.
+///
+/// # Errors
+/// [`Error::Option`] with the formats there are and those that have.
+pub(crate) fn check_kernel(
+    options: &Options,
+    formats: impl Iterator<Item = &'static FormatInfo>,
+) -> Result<()> {
+    let found: BTreeSet<_> = formats.map(|f| (f.name, f.lookup)).collect();
+    if options.kernel == Kernel::Dot || found.iter().any(|(_, lookup)| *lookup) {
+        return Ok(());
+    }
+    let found: Vec<_> = found.iter().map(|(name, _)| *name).collect();
+    let can = FORMATS.iter().filter(|f| f.lookup).map(|f| f.name);
+    Err(Error::Option {
+        option: "kernel",
+        what: format!(
+            "no matrix of the model can be looked up, all are {}: it takes one of {}, for instance by engine.quant",
+            found.join(", "),
+            Vec::from_iter(can).join(", ")
+        ),
+    })
 }
 
 /// The `n` pieces of `all`, of `bytes` each, in contiguous shares for `threads`, each with the number of its first one.
@@ -497,6 +529,7 @@ impl Loader<'_> {
             format,
             rows: rows.len(),
             cols,
+            lookup: self.kernel == Kernel::Lut && format.lookup,
             offset: self.arena_bytes,
             bias,
         };

@@ -18,7 +18,7 @@ use crate::gguf::{Gguf, Tensor};
 use crate::options::{MIXED, Options};
 use crate::quant::{FORMATS, FormatInfo};
 use regex::Regex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 use std::ops::Range;
 use std::path::Path;
@@ -173,6 +173,18 @@ fn multiplied(file: &Gguf) -> impl Iterator<Item = &Tensor> {
     let output = output(file);
     let tensors = file.tensors().iter().filter(|t| is_matrix(t));
     tensors.filter(move |t| t.name != "token_embd.weight" || t.name == output)
+}
+
+/// The formats, among those `planned` for `file`, of the matrices that every token is multiplied with.
+pub(crate) fn product_formats(
+    file: &Gguf,
+    planned: &[Planned],
+) -> impl Iterator<Item = &'static FormatInfo> {
+    let names: HashSet<&str> = multiplied(file).map(|t| t.name.as_str()).collect();
+    let products = planned
+        .iter()
+        .filter(move |p| names.contains(p.from.name.as_str()));
+    products.filter_map(Planned::engine_format)
 }
 
 /// A tensor of a file, and what it becomes.

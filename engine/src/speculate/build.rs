@@ -84,15 +84,20 @@ pub fn load_draft(target: &Model, pool: &Pool, options: &Options) -> Result<Opti
         return Ok(None);
     };
     wanted.check()?;
+    // Whether or not its products can be looked up, as those of the target are with `kernel = "lut"`.
+    let load = |path: &Path, quant: &str| {
+        let options = copy(options, quant);
+        let file = Gguf::open(path)?;
+        let recipe = Recipe::from_options(&options, &file)?;
+        Model::with_recipe(file, &recipe, pool, &options)
+    };
     match Source::of(wanted) {
         Source::File(path) => {
-            let model = Model::load(path, pool, &copy(options, &options.quant))?;
+            let model = load(path, &options.quant)?;
             require_same_vocabulary(target.gguf(), model.gguf())?;
             Ok(Some(model))
         }
-        Source::Copy(quant) => {
-            Model::load(target.gguf().path(), pool, &copy(options, quant)).map(Some)
-        }
+        Source::Copy(quant) => load(target.gguf().path(), quant).map(Some),
         Source::Own => Ok(None),
     }
 }

@@ -62,6 +62,12 @@ impl Sample {
         positive(moved as f64 / (self.n_out() - 1) as f64)
     }
 
+    /// Bytes of weights that products were looked up for, for a decoded token.
+    pub fn lookup_bytes_per_token(&self) -> Option<f64> {
+        let decode = self.decode.filter(|d| d.passes > 0 && self.n_out() > 1)?;
+        Some(decode.ledger.lookup_bytes as f64 / (self.n_out() - 1) as f64)
+    }
+
     /// Achieved bandwidth while decoding, in 1e9 bytes a second.
     pub fn decode_gb_s(&self) -> Option<f64> {
         Some(self.decode_bytes_per_token()? * self.decode_tok_s()? / 1e9)

@@ -77,6 +77,8 @@ pub(super) struct Quantile {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct TokenBytes {
     pub weights: f64,
+    /// Those of them that products were looked up for.
+    pub lookup: f64,
     /// Weights that sparsity left out.
     pub skipped: f64,
     pub kv_read: f64,
@@ -282,6 +284,7 @@ impl Group<'_> {
         let per_token = |bytes: u64| bytes as f64 / tokens as f64;
         (tokens > 0).then(|| TokenBytes {
             weights: per_token(ledger.weight_bytes),
+            lookup: per_token(ledger.lookup_bytes),
             skipped: per_token(ledger.skipped_bytes),
             kv_read: per_token(ledger.kv_read_bytes),
             kv_write: per_token(ledger.kv_write_bytes),

@@ -331,6 +331,7 @@ pub(super) fn bytes(groups: &[&Group<'_>]) -> Table {
     let columns = [
         "case",
         "weights",
+        "of these looked up",
         "KV read",
         "KV written",
         "weights + KV",
@@ -345,6 +346,7 @@ pub(super) fn bytes(groups: &[&Group<'_>]) -> Table {
         vec![
             Cell::text(&group.short),
             of(token.map(|t| t.weights)),
+            of(token.map(|t| t.lookup)),
             of(token.map(|t| t.kv_read)),
             of(token.map(|t| t.kv_write)),
             of(token.map(|t| t.weights + t.kv_read + t.kv_write)),

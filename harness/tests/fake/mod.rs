@@ -390,6 +390,7 @@ fn passes(passes: u64, wall_ns: u64, tokens: u64, threads: u32) -> PassStats {
         stages,
         ledger: Ledger {
             weight_bytes: passes * 96_780_000,
+            lookup_bytes: 0,
             skipped_bytes: 0,
             kv_read_bytes: tokens * 2_900_000,
             kv_write_bytes: tokens * 23_040,

@@ -159,19 +159,41 @@ unsafe fn group_dot<S: Simd, Q: Codes, const T: usize>(
     for sub in 0..subs {
         // SAFETY: by contract.
         unsafe {
-            let (scale, min) = Q::scales(s, common, block, first_sub + sub);
+            let scales = Q::scales(s, common, block, first_sub + sub);
             let ints = sub_dot::<S, Q, T>(s, planes, group, sub, x);
-            for t in 0..T {
-                let x_scale = *x[t].scales.get_unchecked(group);
-                sum[t] = s.fma(s.mul(scale, s.splat(x_scale)), s.i_to_f(ints[t]), sum[t]);
-                if Q::HAS_MIN {
-                    let x_sum = if Q::SUB == GROUP {
-                        *x[t].scaled_sums.get_unchecked(group)
-                    } else {
-                        x_scale * *x[t].sums.get_unchecked(group * subs + sub) as f32
-                    };
-                    sum[t] = s.fma(min, s.splat(x_sum), sum[t]);
-                }
+            add_scaled::<S, Q, T>(s, scales, ints, group, sub, x, sum);
+        }
+    }
+}
+
+/// Adds the integer sums of scale `sub` of group `group` and, where the format has them, the additive terms to those of `T`
+/// tokens.
+///
+/// # Safety
+/// The activations cover the group.
+#[inline(always)]
+pub(super) unsafe fn add_scaled<S: Simd, Q: Codes, const T: usize>(
+    s: S,
+    (scale, min): (S::F, S::F),
+    ints: [S::I; T],
+    group: usize,
+    sub: usize,
+    x: &[Row<'_>],
+    sum: &mut [S::F; T],
+) {
+    for t in 0..T {
+        // SAFETY: by contract.
+        unsafe {
+            let x_scale = *x[t].scales.get_unchecked(group);
+            sum[t] = s.fma(s.mul(scale, s.splat(x_scale)), s.i_to_f(ints[t]), sum[t]);
+            if Q::HAS_MIN {
+                let x_sum = if Q::SUB == GROUP {
+                    *x[t].scaled_sums.get_unchecked(group)
+                } else {
+                    let sums = x[t].sums;
+                    x_scale * *sums.get_unchecked(group * (GROUP / Q::SUB) + sub) as f32
+                };
+                sum[t] = s.fma(min, s.splat(x_sum), sum[t]);
             }
         }
     }
@@ -216,18 +238,34 @@ unsafe fn sub_dot<S: Simd, Q: Codes, const T: usize>(
         if low_bits::<Q>() > 0 {
             total = s.i_add(s.i_shl(total, low_bits::<Q>()), s.dot_sum(low[t], zero));
         }
-        if Q::OFFSET != 0 {
-            let mut x_sum = 0;
-            for i in 0..Q::SUB / SUM_GROUP {
-                let at = (group * GROUP + sub * Q::SUB) / SUM_GROUP + i;
-                // SAFETY: the activations cover the group.
-                x_sum += unsafe { *x[t].sums.get_unchecked(at) };
-            }
-            total = s.i_sub(total, s.i_splat(Q::OFFSET * x_sum));
-        }
-        totals[t] = total;
+        // SAFETY: by contract.
+        totals[t] = unsafe { minus_offset::<S, Q>(s, total, group, sub, &x[t]) };
     }
     totals
+}
+
+/// `total` less what `OFFSET` adds to every code of scale `sub` of group `group`.
+///
+/// # Safety
+/// The activations cover the group.
+#[inline(always)]
+pub(super) unsafe fn minus_offset<S: Simd, Q: Codes>(
+    s: S,
+    total: S::I,
+    group: usize,
+    sub: usize,
+    x: &Row<'_>,
+) -> S::I {
+    if Q::OFFSET == 0 {
+        return total;
+    }
+    let mut x_sum = 0;
+    for i in 0..Q::SUB / SUM_GROUP {
+        let at = (group * GROUP + sub * Q::SUB) / SUM_GROUP + i;
+        // SAFETY: by contract.
+        x_sum += unsafe { *x.sums.get_unchecked(at) };
+    }
+    s.i_sub(total, s.i_splat(Q::OFFSET * x_sum))
 }
 
 /// Panels of floats.

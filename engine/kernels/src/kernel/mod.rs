@@ -9,15 +9,17 @@ mod attend;
 pub mod cache;
 mod dot;
 mod gemm;
+mod lut;
 mod ops;
 mod strip;
 
 pub use attend::{Attend, CHUNK, Partial, ROWS_MAX, room_len};
 pub use dot::STREAMS;
 pub use gemm::FEW_TOKENS;
+pub use lut::TABLE_BYTES;
 pub use strip::{Active, STRIP, STRIPS_MAX, Strips};
 
-use crate::options::{Isa, KvType, SideBySide};
+use crate::options::{Isa, Kernel, KvType, SideBySide};
 use crate::quant::{self, Codes, Format, for_each_format};
 use crate::simd::{self, LANES, Simd, Unavailable, Visitor};
 
@@ -132,6 +134,33 @@ pub trait Kernels: Send + Sync {
         panels: &[u8],
         k: usize,
         x: &[Row<'_>],
+        out: &mut [[f32; LANES]],
+    );
+
+    /// Rearranges a panel from the other kernel's order to that of `to`, in place.
+    ///
+    /// # Panics
+    /// If `panel` is no whole number of blocks of 16 rows, or the format is none of [`quant::has_lookup`].
+    fn rearrange(&self, format: u32, to: Kernel, panel: &mut [u8]);
+
+    /// Fills the tables that [`Kernels::lookup`] takes the activations' `codes` from, [`TABLE_BYTES`] for each.
+    ///
+    /// # Panics
+    /// If `codes` are no whole groups of 32, or `tables` are of another length.
+    fn tables(&self, codes: &[i8], tables: &mut [u8]);
+
+    /// Products of the 16 rows of each of some panels in the order of [`Kernel::Lut`] with one token, by its tables; `out`:
+    /// `[panels][16]`, bit-identical to [`Kernels::dot`].
+    ///
+    /// # Panics
+    /// As [`Kernels::dot`], and if `tables` are too short or the format is none of [`quant::has_lookup`].
+    fn lookup(
+        &self,
+        format: u32,
+        panels: &[u8],
+        k: usize,
+        x: Row<'_>,
+        tables: &[u8],
         out: &mut [[f32; LANES]],
     );
 
@@ -270,6 +299,43 @@ macro_rules! dot_match {
             }
         }
 
+        #[allow(clippy::too_many_arguments, reason = "a product's operands")]
+        fn lookup_any<S: Simd>(
+            s: S,
+            format: u32,
+            panels: &[u8],
+            k: usize,
+            x: Row<'_>,
+            tables: &[u8],
+            reading: Reading,
+            out: &mut [[f32; LANES]],
+        ) {
+            match format {
+                $(quant::$c::ID => {
+                    if const { quant::has_lookup::<quant::$c>() } {
+                        lut::codes::<S, quant::$c>(s, panels, k, x, tables, reading, out);
+                    } else {
+                        no_lookup(format);
+                    }
+                })*
+                _ => no_lookup(format),
+            }
+        }
+
+        #[inline(always)]
+        fn rearrange_any<S: Simd>(s: S, format: u32, to: Kernel, panel: &mut [u8]) {
+            match format {
+                $(quant::$c::ID => {
+                    if const { quant::has_lookup::<quant::$c>() } {
+                        lut::rearrange::<S, quant::$c>(s, to, panel);
+                    } else {
+                        no_lookup(format);
+                    }
+                })*
+                _ => no_lookup(format),
+            }
+        }
+
         fn add_any<S: Simd>(s: S, format: u32, strips: Strips<'_>, active: &[Active], reading: Reading, out: &mut [f32]) {
             match format {
                 $(quant::$c::ID => strip::add::<S, quant::$c>(s, strips, active, reading, out),)*
@@ -325,6 +391,29 @@ impl<S: Simd> Kernels for On<S> {
         out: &mut [[f32; LANES]],
     ) {
         dot_any(self.s, format, bits, panels, k, x, self.reading, out);
+    }
+    fn rearrange(&self, format: u32, to: Kernel, panel: &mut [u8]) {
+        self.s.vectorize(
+            #[inline(always)]
+            || rearrange_any(self.s, format, to, panel),
+        );
+    }
+    fn tables(&self, codes: &[i8], tables: &mut [u8]) {
+        self.s.vectorize(
+            #[inline(always)]
+            || lut::tables(self.s, codes, tables),
+        );
+    }
+    fn lookup(
+        &self,
+        format: u32,
+        panels: &[u8],
+        k: usize,
+        x: Row<'_>,
+        tables: &[u8],
+        out: &mut [[f32; LANES]],
+    ) {
+        lookup_any(self.s, format, panels, k, x, tables, self.reading, out);
     }
     fn prefetch(&self, bytes: &[u8]) {
         for line in bytes.chunks(64) {
@@ -476,6 +565,10 @@ pub fn kernels(choice: Choice) -> Result<Box<dyn Kernels>, Unavailable> {
         },
     };
     Ok(simd::with(isa, boxed).expect("the CPU has what was chosen"))
+}
+
+fn no_lookup(format: u32) -> ! {
+    unreachable!("format {format} is none to look up; the loader checks")
 }
 
 /// Bytes of a panel of `k` columns.

@@ -127,6 +127,11 @@ pub const fn has_top<Q: Codes>() -> bool {
     Q::LOW_BITS >= 2
 }
 
+/// Whether products can be looked up bit by bit: codes of at most four bits that stand for themselves.
+pub const fn has_lookup<Q: Codes>() -> bool {
+    Q::TABLE.is_none() && plane_bits::<Q>() <= 4
+}
+
 /// Bits of a code as a panel stores it.
 pub const fn plane_bits<Q: Codes>() -> usize {
     (Q::HIGH_BITS + Q::LOW_BITS) as usize
@@ -243,6 +248,8 @@ pub struct FormatInfo {
     pub block_bytes: usize,
     /// Bytes that a product with the top bits of the codes reads of a block: all, where it makes no difference.
     pub top_bytes: usize,
+    /// Whether products can be looked up, see [`crate::options::Kernel`].
+    pub lookup: bool,
     stand_in: Option<&'static str>,
     decode: fn(&[u8], &mut [f32]),
     encode: fn(&[f32], &[f32], &mut [u8]),
@@ -256,6 +263,7 @@ impl FormatInfo {
             } else {
                 Q::BLOCK_BYTES
             },
+            lookup: has_lookup::<Q>(),
             ..FormatInfo::of::<Q>()
         }
     }
@@ -268,6 +276,7 @@ impl FormatInfo {
             block_len: F::BLOCK_LEN,
             block_bytes: F::BLOCK_BYTES,
             top_bytes: F::BLOCK_BYTES,
+            lookup: false,
             stand_in: F::STAND_IN,
             decode: F::dequantize,
             encode: encode::<F>,

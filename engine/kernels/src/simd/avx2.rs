@@ -340,6 +340,47 @@ unsafe impl Simd for Avx2 {
         both!(_mm256_shuffle_epi8, table, v)
     }
     #[inline(always)]
+    unsafe fn b_tables(self, p: *const u8, count: usize) -> Self::B {
+        let p = p.cast::<__m256i>();
+        // SAFETY: readable for 16 `count` bytes by contract.
+        unsafe {
+            match count {
+                1 => [_mm256_broadcastsi128_si256(_mm_loadu_si128(p.cast())); 2],
+                2 => [_mm256_loadu_si256(p); 2],
+                _ => [_mm256_loadu_si256(p), _mm256_loadu_si256(p.add(1))],
+            }
+        }
+    }
+    #[inline(always)]
+    fn b_choose(self, tables: Self::B, v: Self::B) -> Self::B {
+        both!(_mm256_shuffle_epi8, tables, v)
+    }
+    #[inline(always)]
+    fn b_by_rows(self, v: Self::B) -> Self::B {
+        // SAFETY: the witness guarantees the CPU feature.
+        unsafe {
+            // Of eight rows each: quarters 0 and 2 in the lower half, 1 and 3 in the upper one, two bytes a row.
+            let first = _mm256_unpacklo_epi8(v[0], v[1]);
+            let second = _mm256_unpackhi_epi8(v[0], v[1]);
+            // Of four rows in each half, then in turn.
+            let four_rows = [
+                _mm256_permute4x64_epi64::<0b1101_1000>(first),
+                _mm256_permute4x64_epi64::<0b1101_1000>(second),
+            ];
+            let in_turn = _mm256_broadcastsi128_si256(_mm_setr_epi8(
+                0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15,
+            ));
+            [
+                _mm256_shuffle_epi8(four_rows[0], in_turn),
+                _mm256_shuffle_epi8(four_rows[1], in_turn),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn b_add(self, a: Self::B, b: Self::B) -> Self::B {
+        both!(_mm256_add_epi8, a, b)
+    }
+    #[inline(always)]
     unsafe fn b_store(self, p: *mut u8, v: Self::B) {
         let p = p.cast::<__m256i>();
         // SAFETY: writable for 64 bytes by contract.

@@ -249,6 +249,36 @@ unsafe impl Simd for Avx512 {
         cpu!(_mm512_shuffle_epi8(table, v))
     }
     #[inline(always)]
+    unsafe fn b_tables(self, p: *const u8, count: usize) -> Self::B {
+        // SAFETY: readable for 16 `count` bytes by contract.
+        unsafe {
+            match count {
+                1 => _mm512_broadcast_i32x4(_mm_loadu_si128(p.cast())),
+                2 => _mm512_broadcast_i64x4(_mm256_loadu_si256(p.cast())),
+                _ => _mm512_loadu_si512(p.cast()),
+            }
+        }
+    }
+    #[inline(always)]
+    fn b_choose(self, tables: Self::B, v: Self::B) -> Self::B {
+        cpu!(_mm512_shuffle_epi8(tables, v))
+    }
+    #[inline(always)]
+    fn b_by_rows(self, v: Self::B) -> Self::B {
+        cpu!({
+            // Four rows of each quarter together, then the four bytes of each row.
+            let fours = _mm512_setr_epi32(0, 8, 4, 12, 1, 9, 5, 13, 2, 10, 6, 14, 3, 11, 7, 15);
+            let bytes = _mm512_broadcast_i32x4(_mm_setr_epi8(
+                0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15,
+            ));
+            _mm512_shuffle_epi8(_mm512_permutexvar_epi32(fours, v), bytes)
+        })
+    }
+    #[inline(always)]
+    fn b_add(self, a: Self::B, b: Self::B) -> Self::B {
+        cpu!(_mm512_add_epi8(a, b))
+    }
+    #[inline(always)]
     unsafe fn b_store(self, p: *mut u8, v: Self::B) {
         // SAFETY: writable for 64 bytes by contract.
         unsafe { _mm512_storeu_si512(p.cast(), v) }

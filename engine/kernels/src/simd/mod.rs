@@ -271,6 +271,16 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     fn b_zero(self) -> Self::B;
     /// `table[byte]` for every byte; bytes are below 16.
     fn b_lookup(self, table: [u8; 16], v: Self::B) -> Self::B;
+    /// `count` (1, 2 or 4) tables of 16 bytes for [`Simd::b_choose`]: quarter `i` of 64 bytes has table `i mod count`.
+    /// # Safety
+    /// `p` is readable for `16 count` bytes, any alignment.
+    unsafe fn b_tables(self, p: *const u8, count: usize) -> Self::B;
+    /// `tables[16 q + byte]` for every byte of quarter `q`; bytes are below 16.
+    fn b_choose(self, tables: Self::B, v: Self::B) -> Self::B;
+    /// Bytes `r` of quarters 0, 2, 1 and 3 as bytes `4 r ..`.
+    fn b_by_rows(self, v: Self::B) -> Self::B;
+    /// `a + b`, wrapping.
+    fn b_add(self, a: Self::B, b: Self::B) -> Self::B;
     /// # Safety
     /// `p` is writable for 64 bytes, any alignment.
     unsafe fn b_store(self, p: *mut u8, v: Self::B);

@@ -209,6 +209,23 @@ unsafe impl Simd for Scalar {
         v.map(|b| table[usize::from(b & 15)])
     }
     #[inline(always)]
+    unsafe fn b_tables(self, p: *const u8, count: usize) -> Self::B {
+        // SAFETY: readable for 16 `count` bytes by contract.
+        std::array::from_fn(|i| unsafe { *p.add(i % (16 * count)) })
+    }
+    #[inline(always)]
+    fn b_choose(self, tables: Self::B, v: Self::B) -> Self::B {
+        std::array::from_fn(|i| tables[i / 16 * 16 + usize::from(v[i] & 15)])
+    }
+    #[inline(always)]
+    fn b_by_rows(self, v: Self::B) -> Self::B {
+        std::array::from_fn(|i| v[[0, 2, 1, 3][i % 4] * 16 + i / 4])
+    }
+    #[inline(always)]
+    fn b_add(self, a: Self::B, b: Self::B) -> Self::B {
+        std::array::from_fn(|i| a[i].wrapping_add(b[i]))
+    }
+    #[inline(always)]
     unsafe fn b_store(self, p: *mut u8, v: Self::B) {
         // SAFETY: writable for 64 bytes by contract.
         unsafe { p.cast::<[u8; 64]>().write(v) }

@@ -5,6 +5,7 @@ use clap::Args;
 use engine::gguf::types::TENSOR_TYPES;
 use engine::gguf::{Gguf, Tensor, Value};
 use engine::model::Config;
+use engine::options::Kernel;
 use engine::options::sparsity::{Method, Sparsity};
 use engine::quant::FormatInfo;
 use engine::quantize::{Planned, Recipe, plan};
@@ -56,6 +57,10 @@ pub(crate) fn run(args: &InfoArgs) -> Result<()> {
     }
     let mut out = io::BufWriter::new(io::stdout().lock());
     write(&gguf, &planned, args.tensors, &mut out)
+        .and_then(|()| match options.kernel {
+            Kernel::Lut => kernels(&gguf, &planned, &mut out),
+            Kernel::Dot => Ok(()),
+        })
         .and_then(|()| match &options.sparsity {
             Some(wanted) if wanted.is_lossy() => sparsity(wanted.method, &planned, &mut out),
             _ => Ok(()),
@@ -219,13 +224,9 @@ fn model(gguf: &Gguf, planned: &[Planned], out: &mut dyn Write) -> io::Result<()
         if tied { "the embedding" } else { "its own" }.to_string(),
     )?;
     let kv = 2 * c.n_layers() as u64 * c.kv_dim() as u64 * KV_VALUE_BYTES;
-    let read = || {
-        planned
-            .iter()
-            .filter(|t| tied || t.from.name != "token_embd.weight")
-    };
-    let weights: u64 = read().map(|t| c.active(&t.from, t.bytes)).sum();
-    let count: u64 = read().map(|t| c.active(&t.from, t.from.n_values())).sum();
+    let read = read(gguf, planned);
+    let weights: u64 = read.clone().map(|t| c.active(&t.from, t.bytes)).sum();
+    let count: u64 = read.map(|t| c.active(&t.from, t.from.n_values())).sum();
     writeln!(out, "\nread for one decoded token")?;
     writeln!(
         out,
@@ -240,6 +241,34 @@ fn model(gguf: &Gguf, planned: &[Planned], out: &mut dyn Write) -> io::Result<()
         text::bytes(kv * c.n_ctx_train as u64),
         c.n_ctx_train,
     )
+}
+
+/// The tensors that a decoded token is multiplied with, and a few vectors: all but the embedding, unless that makes the
+/// logits too.
+fn read<'a>(gguf: &Gguf, planned: &'a [Planned]) -> impl Iterator<Item = &'a Planned> + Clone {
+    let tied = gguf.tensor("output.weight").is_none();
+    let all = planned.iter();
+    all.filter(move |t| tied || t.from.name != "token_embd.weight")
+}
+
+/// Which matrices a token's products are looked up for, and which are multiplied.
+fn kernels(gguf: &Gguf, planned: &[Planned], out: &mut dyn Write) -> io::Result<()> {
+    let matrices = read(gguf, planned).filter(|t| t.from.dims.len() >= 2);
+    writeln!(out, "\nkernels, for passes of up to four tokens")?;
+    for (name, looked_up) in [("lut", true), ("dot", false)] {
+        let these = matrices.clone().filter(|t| {
+            FormatInfo::by_name(t.format).is_some_and(|format| format.lookup == looked_up)
+        });
+        let formats: BTreeSet<&str> = these.clone().map(|t| t.format).collect();
+        writeln!(
+            out,
+            "  {name:8}  {:>7}  {:>9}  {}",
+            these.clone().count(),
+            text::bytes(these.map(|t| t.bytes).sum()),
+            Vec::from_iter(formats).join(", ")
+        )?;
+    }
+    Ok(())
 }
 
 /// What sparsity has loaded besides, and that it loses something.
@@ -325,6 +354,23 @@ mod tests {
         });
         let read: u64 = read.sum();
         assert!(page.contains(&format!("({read} bytes)")), "{page}");
+    }
+
+    #[test]
+    fn each_matrix_is_told_which_kernel_it_has() {
+        let bytes = in_memory(&Shape::load("tiny").unwrap(), "F32", 1).unwrap();
+        let gguf = Gguf::from_bytes(Path::new("m.gguf"), bytes).unwrap();
+        let options = Options {
+            quant: "Q4_0".into(),
+            ..Options::default()
+        };
+        let planned = plan(&gguf, &Recipe::from_options(&options, &gguf).unwrap()).unwrap();
+        let mut out = Vec::new();
+        kernels(&gguf, &planned, &mut out).unwrap();
+        let page = String::from_utf8(out).unwrap();
+        // 7 matrices in each of 2 layers, and the head, which keeps Q6_K.
+        assert!(page.contains("  lut            14"), "{page}");
+        assert!(page.contains("  dot             1"), "{page}");
     }
 
     #[test]
