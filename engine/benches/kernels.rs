@@ -1,5 +1,6 @@
 //! Every kernel that reads weights, by format and instruction set, on one thread: one token in bytes of weights a second,
-//! a batch in products and additions a second, with panels that fit the second cache and with panels that do not fit any.
+//! a batch in products and additions a second, with panels that fit the second cache and with panels that do not fit any;
+//! and half of the channels of a matrix, in bytes of those.
 //!
 //! `cargo bench -p engine` measures; `cargo test` calls each once with the small size.
 
@@ -8,8 +9,8 @@ use criterion::{
     BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
 };
 use engine::kernel::{
-    self, Bits, Kernels, Row, RowMut, STREAMS, SUM_GROUP, TABLE_BYTES, TILE_TOKENS, TileGroup,
-    Tiles,
+    self, Active, Bits, Kernels, Row, RowMut, STREAMS, STRIP, SUM_GROUP, StripCodes, Strips,
+    TABLE_BYTES, TILE_TOKENS, TileGroup, Tiles,
 };
 use engine::mmap::Anon;
 use engine::options::{Isa, Kernel, Options};
@@ -21,6 +22,10 @@ use std::hint::black_box;
 const COLS: usize = 2048;
 /// Tokens of a batch.
 const BATCH: usize = 64;
+/// Strips of a channel: of 3,072 outputs or inputs.
+const STRIPS: usize = 6;
+/// Channels that are added at a time.
+const BLOCK: usize = 256;
 /// Bytes of the panels that fit a cache.
 const SMALL_BYTES: usize = 256 << 10;
 /// Bytes of those that do not.
@@ -44,6 +49,75 @@ fn panels(k: &dyn Kernels, format: &FormatInfo, bytes: usize) -> Anon {
     let all = memory.bytes_mut().chunks_exact_mut(panel.len());
     all.for_each(|p| p.copy_from_slice(&panel));
     memory
+}
+
+/// Whole channels of `format`, in all about `bytes`.
+fn strips(k: &dyn Kernels, format: &FormatInfo, bytes: usize) -> Anon {
+    let mut row = vec![0; format.row_bytes(STRIP)];
+    format.quantize(&values()[..STRIP], &[], &mut row);
+    let block = |b: usize| &row[b * format.block_bytes..][..format.block_bytes];
+    let mut strip = vec![0; row.len()];
+    k.pack(format.id, std::array::from_fn(block), &mut strip);
+    let count = bytes / (STRIPS * strip.len()) * STRIPS;
+    let mut memory = Anon::zeroed(count * strip.len(), true).expect("memory for the strips");
+    let all = memory.bytes_mut().chunks_exact_mut(strip.len());
+    all.for_each(|s| s.copy_from_slice(&strip));
+    memory
+}
+
+/// Half of the channels, by columns and by rows.
+fn channels(
+    c: &mut Criterion,
+    id: impl Fn() -> BenchmarkId,
+    k: &dyn Kernels,
+    f: &FormatInfo,
+    bytes: &[u8],
+) {
+    let channel_bytes = STRIPS * f.row_bytes(STRIP);
+    let mut random = 1u64;
+    let active: Vec<Active> = (0..(bytes.len() / channel_bytes) as u32)
+        .map(|channel| Active {
+            channel,
+            value: f32::from((channel % 17) as u8) - 8.0,
+        })
+        .filter(|_| {
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(1);
+            random >> 63 == 0
+        })
+        .collect();
+    let all = Strips {
+        bytes,
+        per_channel: STRIPS,
+    };
+    let mut by_columns = c.benchmark_group("half of the columns");
+    by_columns.throughput(Throughput::Bytes((active.len() * channel_bytes) as u64));
+    by_columns.bench_function(id(), |b| {
+        let mut out = [0.0; STRIPS * STRIP];
+        b.iter(|| {
+            for (i, block) in active.chunks(BLOCK).enumerate() {
+                let next = active.get((i + 1) * BLOCK..).unwrap_or(&[]);
+                k.add_channels(f.id, all, block, next, &mut out);
+                black_box(&out);
+            }
+        });
+    });
+    by_columns.finish();
+    let mut by_rows = c.benchmark_group("half of the rows");
+    by_rows.throughput(Throughput::Bytes((active.len() * channel_bytes) as u64));
+    by_rows.bench_function(id(), |b| {
+        let x = [StripCodes {
+            codes: [[[3; 4]; LANES]; GROUP / 4],
+            scales: [0.1; LANES],
+            scaled_sums: [9.6; LANES],
+            sums: [96; LANES],
+        }; STRIPS];
+        let mut out = vec![0.0; active.len()];
+        b.iter(|| {
+            k.dot_channels(f.id, all, &active, &x, &mut out);
+            black_box(&out);
+        });
+    });
+    by_rows.finish();
 }
 
 /// One token: all panels, as many at a time as a pass takes; by tables, they are filled each time.
@@ -131,6 +205,7 @@ fn all(c: &mut Criterion) {
     for (size, bytes) in &sizes[..if measured { 2 } else { 1 }] {
         for format in FORMATS {
             let panels = panels(&*packing, format, *bytes);
+            let strips = (format.block_len == GROUP).then(|| strips(&*packing, format, *bytes));
             for isa in simd::available() {
                 let options = Options {
                     isa,
@@ -156,6 +231,9 @@ fn all(c: &mut Criterion) {
                         panels.bytes(),
                         Kernel::Lut,
                     );
+                }
+                if let Some(strips) = &strips {
+                    channels(c, id, &*kernels, format, strips.bytes());
                 }
                 // Portable code on a batch larger than the caches takes seconds and shows nothing.
                 if !format.is_float() && (isa != Isa::Scalar || *bytes == SMALL_BYTES) {

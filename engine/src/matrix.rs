@@ -397,7 +397,7 @@ impl Activations {
     ///
     /// # Safety
     /// Nobody writes them meanwhile.
-    unsafe fn token(&self, t: usize, k: usize, coded: usize) -> Row<'_> {
+    pub unsafe fn token(&self, t: usize, k: usize, coded: usize) -> Row<'_> {
         let at = if coded == 0 { 0 } else { t };
         // SAFETY: by contract.
         unsafe {

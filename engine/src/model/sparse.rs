@@ -7,11 +7,12 @@
 use super::forward::{Pass, Worker};
 use super::weights::{Layer, Model, Source};
 use crate::error::Result;
-use crate::kernel::{Active, STRIP};
+use crate::kernel::{Active, STRIP, StripCodes};
 use crate::matrix::{Matrix, row};
 use crate::options::Options;
 use crate::options::sparsity::Method;
 use crate::pool::{Pool, SharedBuf};
+use crate::quant::GROUP;
 use crate::simd::LANES;
 use crate::sparsity::{self, Channels, Packer, Part, Site, SiteCount, Sparse, Thresholds};
 use crate::stage::Stage;
@@ -22,10 +23,11 @@ const MATRICES: usize = 7;
 
 /// Working memory of sparse steps; nothing where a model has none.
 pub(crate) struct SparseScratch {
-    /// Inputs of a product, as they are and in the order of strips, of each thread.
+    /// Inputs of a product by channels, of each thread.
     values: SharedBuf<f32>,
-    arranged: SharedBuf<f32>,
     width: usize,
+    /// Quantised inputs of a product with rows, of each thread.
+    codes: SharedBuf<StripCodes>,
     /// Channels that take part, and where those of each block begin, of each thread.
     active: SharedBuf<Active>,
     starts: SharedBuf<u32>,
@@ -51,8 +53,8 @@ impl SparseScratch {
         let starts_len = most(Channels::blocks) + 1;
         SparseScratch {
             values: SharedBuf::new(threads * width),
-            arranged: SharedBuf::new(threads * width),
             width,
+            codes: SharedBuf::new(threads * width / STRIP),
             active: SharedBuf::new(threads * width),
             starts: SharedBuf::new(threads * starts_len),
             starts_len,
@@ -265,9 +267,8 @@ impl Pass<'_> {
         let (c, b, s) = (&self.model.config, self.buffers, &self.buffers.sparse);
         let (layer, kernels) = (&self.model.layers[l], &*self.model.kernels);
         let down = self.channels(l, Site::Down).expect("goes with the gate");
-        let act = self.quantise(w, 1, c.n_embd, Some((l, Site::GateUp)), |t, out| {
-            self.normed(t, &layer.ffn_norm, out)
-        });
+        let fill = |t: usize, out: &mut [f32]| self.normed(t, &layer.ffn_norm, out);
+        let act = self.quantise(w, 1, c.n_embd, Some((l, Site::GateUp)), fill);
         self.project(w, &[&layer.gate[0]], act, 1, |r, _, gate| {
             let mut activated = [[0.0; LANES]];
             activated[0][..gate.len()].copy_from_slice(gate);
@@ -284,19 +285,28 @@ impl Pass<'_> {
         let n = taking.active.len();
         self.count_channels(w, (l, Site::Gate), up, n);
         self.count_channels(w, (l, Site::Down), down, n);
-        let x = self.own_values(w, c.n_embd);
-        self.normed(0, &layer.ffn_norm, x);
-        let arranged = row(w.ctx.index, s.width);
-        let arranged = arranged.start..arranged.start + up.sums();
-        // SAFETY: each thread has its own.
-        let arranged = unsafe { s.arranged.write(arranged) };
-        kernels.arrange(x, arranged);
+        let first = w.ctx.index * (s.width / STRIP);
+        // SAFETY: each thread has its own codes, and its own activations of a single token.
+        let codes = unsafe {
+            let padded = c.n_embd.next_multiple_of(GROUP);
+            if padded > c.n_embd {
+                // Such rows were not quantised.
+                act.set(kernels, 0, 1, padded, |out| {
+                    let (x, zeros) = out.split_at_mut(c.n_embd);
+                    fill(0, x);
+                    zeros.fill(0.0);
+                });
+            }
+            let codes = s.codes.write(first..first + up.sums() / STRIP);
+            kernels.arrange(&act.token(0, padded, padded), codes);
+            codes
+        };
         w.clock.lap(Stage::Norm);
         let mine = w.ctx.share(n);
         // SAFETY: shares do not overlap.
         let out = unsafe { s.up.write(mine.clone()) };
         let these = &taking.active[mine];
-        kernels.dot_channels(up.format.id, up.rows(), these, arranged, out);
+        kernels.dot_channels(up.format.id, up.rows(), these, codes, out);
         for (out, a) in out.iter_mut().zip(these) {
             let bias = up.bias.get(a.channel as usize).unwrap_or(&0.0);
             *out = a.value * (*out + bias);
@@ -304,7 +314,7 @@ impl Pass<'_> {
         let left_out = w.ctx.share(up.len - n).len();
         w.ledger.weight_bytes += (these.len() * up.channel_bytes()) as u64;
         w.ledger.skipped_bytes += (left_out * up.channel_bytes()) as u64;
-        w.ledger.activation_bytes += (size_of_val(these) + size_of_val(arranged)) as u64;
+        w.ledger.activation_bytes += (size_of_val(these) + size_of_val(codes)) as u64;
         w.clock.lap(Stage::GateUp);
         w.barrier();
         // SAFETY: written before the last barrier.
@@ -356,13 +366,21 @@ impl Pass<'_> {
     fn sum_channels(&self, w: &mut Worker<'_>, m: &Channels, taking: &Taking<'_>, stage: Stage) {
         let (kernels, sums) = (&*self.model.kernels, &self.buffers.sparse.sums);
         self.share_panels(w, m.items(), 1, |w, items| {
-            for item in items.map(|i| m.item(i)) {
-                let [from, to] = [item.block, item.block + 1].map(|b| taking.starts[b] as usize);
-                let these = &taking.active[from..to];
+            let of = |block: usize| {
+                let [from, to] = [block, block + 1].map(|b| taking.starts[b] as usize);
+                &taking.active[from..to]
+            };
+            for i in items.clone() {
+                let item = m.item(i);
+                let these = of(item.block);
+                let next = match item.block + 1 < m.blocks() && i + 1 < items.end {
+                    true => of(item.block + 1),
+                    false => &[],
+                };
                 let at = item.block * m.sums() + item.strips.start * STRIP;
                 // SAFETY: each item belongs to one thread.
                 let out = unsafe { sums.write(at..at + item.strips.len() * STRIP) };
-                kernels.add_channels(m.format.id, m.slice(&item), these, out);
+                kernels.add_channels(m.format.id, m.slice(&item), these, next, out);
                 let bytes = m.run_bytes() as u64;
                 w.ledger.weight_bytes += these.len() as u64 * bytes;
                 w.ledger.skipped_bytes += (item.channels.len() - these.len()) as u64 * bytes;

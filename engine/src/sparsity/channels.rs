@@ -1,13 +1,14 @@
 //! A matrix by channels, so that one can be left out: by columns, each with all outputs, or by rows, each with all inputs.
 //!
-//! Of a matrix by columns a *slice* is the same few strips of all channels, one channel after the other, and a *block* some
-//! hundred channels: one block of one slice is what a thread takes at a time. Its bytes lie together, those of one of its
-//! channels are several cache lines long, and its sums stay in the first cache. Slices and blocks depend on the matrix alone,
-//! and sums of blocks are added in their order, so that results do not depend on the number of threads.
+//! Of a matrix by columns a *slice* is the same strips of all channels, one channel after the other, and a *block* some hundred
+//! channels: one block of one slice is what a thread takes at a time. Slices are as long as they can be, since a core reads
+//! memory slowly where it is torn: half of the channels, each of 27 cache lines, come at four fifths of the speed of all.
+//! Slices and blocks depend on the matrix alone, and sums of blocks are added in their order, so that results do not depend on
+//! the number of threads.
 
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::kernel::{Kernels, STRIP, STRIPS_MAX, Strips};
+use crate::kernel::{Kernels, STRIP, Strips};
 use crate::mmap::Anon;
 use crate::pool::Pool;
 use crate::quant::{BLOCK_LEN_MAX, FormatInfo, GROUP};
@@ -18,7 +19,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Blocks and slices that a matrix is divided into, about, so that many threads can share it.
-const ITEMS: usize = 32;
+const ITEMS: usize = 16;
+
+/// Strips of a slice at most: several kilobytes of each channel.
+const STRIPS_MAX: usize = 16;
 
 /// Channels of a block at least; blocks begin at whole blocks of every format.
 const CHANNELS_MIN: usize = BLOCK_LEN_MAX;

@@ -43,7 +43,7 @@ struct Unpacked {
 }
 
 /// Bits of a whole code.
-const fn bits<Q: Codes>() -> u32 {
+pub(super) const fn bits<Q: Codes>() -> u32 {
     if Q::TABLE.is_some() {
         8
     } else {
@@ -52,7 +52,7 @@ const fn bits<Q: Codes>() -> u32 {
 }
 
 /// Whether whole codes fit the products of `S`; else their two parts are multiplied apart.
-fn whole<S: Simd, Q: Codes>() -> bool {
+pub(super) fn whole<S: Simd, Q: Codes>() -> bool {
     S::dots_max(bits::<Q>()) > 0
 }
 

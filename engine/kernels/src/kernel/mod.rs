@@ -12,12 +12,13 @@ mod gemm;
 mod lut;
 mod ops;
 mod strip;
+mod sum;
 
 pub use attend::{Attend, CHUNK, Partial, ROWS_MAX, room_len};
 pub use dot::STREAMS;
 pub use gemm::FEW_TOKENS;
 pub use lut::TABLE_BYTES;
-pub use strip::{Active, STRIP, STRIPS_MAX, Strips};
+pub use strip::{Active, STRIP, StripCodes, Strips};
 
 use crate::options::{Isa, Kernel, KvType, SideBySide};
 use crate::quant::{self, Codes, Format, for_each_format};
@@ -182,13 +183,23 @@ pub trait Kernels: Send + Sync {
         out: &mut [[f32; LANES]],
     );
 
-    /// Sums of the channels `active` of `strips`, each times its value, in their order; `out`, `[strips][32 positions][16
-    /// blocks]`, is overwritten.
+    /// Sums of the channels `active` of `strips`, each times its value, in an order of their own that [`Kernels::collect`]
+    /// undoes; `out`, of as many sums as a channel has weights, is overwritten. The first channels of `next`, which are added
+    /// afterwards, are fetched meanwhile.
+    ///
+    /// Values times scales are rounded, see `sum`.
     ///
     /// # Panics
-    /// If a channel is not there, `out` does not have the length of a channel, one has more than [`STRIPS_MAX`] strips, or
-    /// the format is none of blocks of 32 codes with one scale.
-    fn add_channels(&self, format: u32, strips: Strips<'_>, active: &[Active], out: &mut [f32]);
+    /// If a channel is not there, `out` does not have the length of a channel, or the format is none of blocks of 32 codes
+    /// with one scale.
+    fn add_channels(
+        &self,
+        format: u32,
+        strips: Strips<'_>,
+        active: &[Active],
+        next: &[Active],
+        out: &mut [f32],
+    );
 
     /// Products of the channels `active` of `strips` with `x`, as [`Kernels::arrange`] gives it; their values are not asked
     /// for.
@@ -201,12 +212,15 @@ pub trait Kernels: Send + Sync {
         format: u32,
         strips: Strips<'_>,
         active: &[Active],
-        x: &[f32],
+        x: &[StripCodes],
         out: &mut [f32],
     );
 
-    /// Puts `x` in the order of strips, `[strips][32 positions][16 blocks]`; zeros follow it.
-    fn arrange(&self, x: &[f32], out: &mut [f32]);
+    /// Puts the codes of `x` in the order of strips; zeros follow them.
+    ///
+    /// # Panics
+    /// If there are too few strips.
+    fn arrange(&self, x: &Row<'_>, out: &mut [StripCodes]);
 
     /// Adds up the sums of a strip that stand `stride` values apart in `parts`, and puts them in the order of outputs.
     fn collect(&self, parts: &[f32], stride: usize, out: &mut [f32; STRIP]);
@@ -336,9 +350,17 @@ macro_rules! dot_match {
             }
         }
 
-        fn add_any<S: Simd>(s: S, format: u32, strips: Strips<'_>, active: &[Active], reading: Reading, out: &mut [f32]) {
+        fn add_any<S: Simd>(
+            s: S,
+            format: u32,
+            strips: Strips<'_>,
+            active: &[Active],
+            next: &[Active],
+            reading: Reading,
+            out: &mut [f32],
+        ) {
             match format {
-                $(quant::$c::ID => strip::add::<S, quant::$c>(s, strips, active, reading, out),)*
+                $(quant::$c::ID => sum::channels::<S, quant::$c>(s, strips, active, next, reading, out),)*
                 _ => unreachable!("format {format} is none of codes; the loader checks"),
             }
         }
@@ -348,7 +370,7 @@ macro_rules! dot_match {
             format: u32,
             strips: Strips<'_>,
             active: &[Active],
-            x: &[f32],
+            x: &[StripCodes],
             reading: Reading,
             out: &mut [f32],
         ) {
@@ -430,20 +452,27 @@ impl<S: Simd> Kernels for On<S> {
     ) {
         dot_batch_any(self.s, format, panels, k, x, self.reading, out);
     }
-    fn add_channels(&self, format: u32, strips: Strips<'_>, active: &[Active], out: &mut [f32]) {
-        add_any(self.s, format, strips, active, self.reading, out);
+    fn add_channels(
+        &self,
+        format: u32,
+        strips: Strips<'_>,
+        active: &[Active],
+        next: &[Active],
+        out: &mut [f32],
+    ) {
+        add_any(self.s, format, strips, active, next, self.reading, out);
     }
     fn dot_channels(
         &self,
         format: u32,
         strips: Strips<'_>,
         active: &[Active],
-        x: &[f32],
+        x: &[StripCodes],
         out: &mut [f32],
     ) {
         dot_channels_any(self.s, format, strips, active, x, self.reading, out);
     }
-    fn arrange(&self, x: &[f32], out: &mut [f32]) {
+    fn arrange(&self, x: &Row<'_>, out: &mut [StripCodes]) {
         self.s.vectorize(
             #[inline(always)]
             || strip::arrange(x, out),
@@ -452,7 +481,7 @@ impl<S: Simd> Kernels for On<S> {
     fn collect(&self, parts: &[f32], stride: usize, out: &mut [f32; STRIP]) {
         self.s.vectorize(
             #[inline(always)]
-            || strip::collect(parts, stride, out),
+            || sum::collect(parts, stride, out),
         );
     }
     fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {

@@ -1,32 +1,20 @@
-//! Products that read only some channels of a matrix: inputs, each with all its outputs, or outputs, each with all its inputs.
+//! Products that read only some channels of a matrix: inputs, each with all its outputs (see `sum`), or outputs, each with all
+//! its inputs.
 //!
 //! What a channel is multiplied with lies in strips of 16 blocks of 32 weights, packed as the 16 rows of a panel are: a lane of
-//! a vector is a block, and a quad of codes four of its positions. Values go with them in the same order,
-//! `[strips][32 positions][16 blocks]`: see [`Kernels::arrange`](super::Kernels::arrange). Activations are not rounded here.
+//! a vector is a block, and a quad of codes four of its positions.
 #![allow(unsafe_code)]
 
 use super::dot::{LINE, QUAD};
-use super::{Reading, panel_bytes};
-use crate::quant::{Codes, GROUP, Planes, low_bits, parts, plane_bytes};
+use super::{Reading, Row, SUM_GROUP, panel_bytes};
+use crate::quant::{Codes, GROUP, Planes, low_bits, parts};
 use crate::simd::{LANES, Simd};
 
 /// Weights in a strip.
 pub const STRIP: usize = LANES * GROUP;
 
-/// Strips of a channel that one call of [`Kernels::add_channels`](super::Kernels::add_channels) takes at most.
-pub const STRIPS_MAX: usize = 4;
-
-/// Channels whose products are added to a sum between loading and storing it.
-const TOGETHER: usize = 4;
-
-/// Rows that share the loads of what they are multiplied with.
-const ROWS: usize = 2;
-
-/// Sums of a row that are added up apart, for the latency of the additions.
-const CHAINS: usize = 4;
-
-/// Positions that come of two quads of codes.
-const PAIR: usize = 2 * QUAD;
+/// Quads of a block.
+pub(super) const QUADS: usize = GROUP / QUAD;
 
 /// A channel that takes part in a product, and its value.
 #[derive(Debug, Clone, Copy, Default)]
@@ -46,182 +34,83 @@ pub struct Strips<'a> {
     pub per_channel: usize,
 }
 
-/// Values of the codes of four bits alone, in units of the scale.
-#[inline(always)]
-fn table<S: Simd, Q: Codes>(s: S) -> S::F {
-    let value = |code: usize| match Q::TABLE {
-        Some(table) => i32::from(table[code]) - Q::OFFSET,
-        None => code as i32 - Q::OFFSET,
-    };
-    let values: [f32; LANES] = std::array::from_fn(
-        #[inline(always)]
-        |code| value(code) as f32,
-    );
-    // SAFETY: an array of 16.
-    unsafe { s.load(values.as_ptr()) }
-}
+impl Strips<'_> {
+    /// Bytes of a channel.
+    pub(super) fn channel_bytes<Q: Codes>(&self) -> usize {
+        self.per_channel * panel_bytes::<Q>(GROUP)
+    }
 
-/// The weights of quads `2 pair` and `2 pair + 1` of a strip, in units of its scales, in the order of positions.
-///
-/// # Safety
-/// The strip is readable, and `pair < 4`.
-#[inline(always)]
-unsafe fn values<S: Simd, Q: Codes>(
-    s: S,
-    table: S::F,
-    strip: *const u8,
-    pair: usize,
-) -> [S::F; PAIR] {
-    let planes = Planes::of::<Q>(strip, GROUP, 0);
-    if Q::HIGH_BITS == 4 && Q::LOW_BITS == 0 {
-        // SAFETY: a plane of four bits has a vector for every two quads.
-        let codes = s.b_as_i(unsafe { s.b_load(planes.high.add(pair * 4 * LANES)) });
-        return std::array::from_fn(
-            #[inline(always)]
-            |n| {
-                let bit = 8 * (n % QUAD) + 4 * (n / QUAD);
-                s.f_lookup(table, s.i_shr(codes, bit as u32))
-            },
+    /// Where a channel begins.
+    pub(super) fn at<Q: Codes>(&self, a: &Active) -> *const u8 {
+        let offset = a.channel as usize * self.channel_bytes::<Q>();
+        self.bytes.as_ptr().wrapping_add(offset)
+    }
+
+    /// Asserts that blocks have 32 weights and one scale, and that all of `channels` are there.
+    pub(super) fn check<Q: Codes>(&self, channels: &[Active]) {
+        assert!(
+            Q::BLOCK_LEN == GROUP && Q::SUB == GROUP && self.per_channel > 0,
+            "strips have blocks of {GROUP} with one scale"
         );
+        let held = self.bytes.len() / self.channel_bytes::<Q>();
+        let last = channels.iter().map(|a| a.channel as usize + 1).max();
+        let last = last.unwrap_or(0);
+        assert!(last <= held, "channel {last} of {held}");
     }
-    let quads: [S::I; 2] = std::array::from_fn(
-        #[inline(always)]
-        |i| {
-            // SAFETY: a group has 8 quads.
-            let [high, low] = unsafe { parts::<S, Q>(s, planes, 2 * pair + i) };
-            s.b_as_i(s.b_join(high, low, low_bits::<Q>()))
-        },
-    );
-    std::array::from_fn(
-        #[inline(always)]
-        |n| {
-            let byte = s.i_shr(quads[n / QUAD], 8 * (n % QUAD) as u32);
-            s.i_to_f(s.i_sub(s.i_and(byte, s.i_splat(255)), s.i_splat(Q::OFFSET)))
-        },
-    )
 }
 
-/// Asserts that blocks have 32 weights and one scale, and that the strips hold all of `channels`.
-fn check<Q: Codes>(strips: Strips<'_>, channels: impl Iterator<Item = u32>) {
-    assert!(
-        Q::BLOCK_LEN == GROUP && Q::SUB == GROUP && strips.per_channel > 0,
-        "strips have blocks of {GROUP} with one scale"
-    );
-    let channel_bytes = strips.per_channel * panel_bytes::<Q>(GROUP);
-    let held = strips.bytes.len() / channel_bytes;
-    let last = channels.max().map_or(0, |c| c as usize + 1);
-    assert!(last <= held, "channel {last} of {held}");
+/// The quantised activations that go with a strip.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C, align(64))]
+pub struct StripCodes {
+    /// Signed codes of 8 bits, `[quad][block][position]`: value = `scale * code`.
+    pub codes: [[[i8; QUAD]; LANES]; QUADS],
+    /// Scales of the blocks.
+    pub scales: [f32; LANES],
+    /// Scale times the sum of the codes.
+    pub scaled_sums: [f32; LANES],
+    /// Sums of the codes.
+    pub sums: [i32; LANES],
 }
 
-/// See [`super::Kernels::add_channels`].
-pub(super) fn add<S: Simd, Q: Codes>(
-    s: S,
-    strips: Strips<'_>,
-    active: &[Active],
-    reading: Reading,
-    out: &mut [f32],
-) {
-    let per = strips.per_channel;
-    check::<Q>(strips, active.iter().map(|a| a.channel));
-    assert!(
-        per <= STRIPS_MAX && out.len() == per * STRIP,
-        "sums of all strips of a channel"
-    );
-    s.vectorize(
-        #[inline(always)]
-        || {
-            out.fill(0.0);
-            let mut mins = [s.splat(0.0); STRIPS_MAX];
-            let bytes = per * panel_bytes::<Q>(GROUP);
-            let ahead = reading.ahead.div_ceil(bytes);
-            let at = |a: &Active| {
-                strips
-                    .bytes
-                    .as_ptr()
-                    .wrapping_add(a.channel as usize * bytes)
+/// Channels that will be read soon, asked for strip by strip, so that the memory has neither too much to do at once nor nothing.
+/// A core's own prefetch begins anew on each channel.
+pub(super) struct Ahead<'a, Q> {
+    strips: Strips<'a>,
+    channels: std::slice::Iter<'a, Active>,
+    next: *const u8,
+    left: usize,
+    format: std::marker::PhantomData<Q>,
+}
+
+impl<'a, Q: Codes> Ahead<'a, Q> {
+    /// The strips of `channels`, in their order.
+    #[inline(always)]
+    pub(super) fn of(strips: Strips<'a>, channels: &'a [Active]) -> Self {
+        Ahead {
+            strips,
+            channels: channels.iter(),
+            next: std::ptr::null(),
+            left: 0,
+            format: std::marker::PhantomData,
+        }
+    }
+
+    /// Asks for the next one.
+    #[inline(always)]
+    pub(super) fn step<S: Simd>(&mut self, s: S) {
+        if self.left == 0 {
+            let Some(a) = self.channels.next() else {
+                return;
             };
-            let (together, rest) = active.as_chunks::<TOGETHER>();
-            for (i, these) in together.iter().enumerate() {
-                if ahead > 0 {
-                    let from = active.len().min((i + 1) * TOGETHER + ahead);
-                    let to = active.len().min(from + TOGETHER);
-                    for a in &active[from..to] {
-                        fetch(s, at(a), bytes);
-                    }
-                }
-                // SAFETY: the shapes and channels were checked above.
-                unsafe {
-                    add_to::<S, Q, TOGETHER>(s, these, these.each_ref().map(at), &mut mins, out)
-                }
-            }
-            for one in rest.as_chunks::<1>().0 {
-                // SAFETY: as above.
-                unsafe { add_to::<S, Q, 1>(s, one, one.each_ref().map(at), &mut mins, out) }
-            }
-            if Q::HAS_MIN {
-                for (lanes, min) in out.chunks_exact_mut(STRIP).zip(mins) {
-                    for o in lanes.as_chunks_mut::<LANES>().0 {
-                        // SAFETY: an array of 16.
-                        unsafe { s.store(o.as_mut_ptr(), s.add(s.load(o.as_ptr()), min)) };
-                    }
-                }
-            }
-        },
-    );
-}
-
-/// Asks for the cache lines of `len` bytes.
-#[inline(always)]
-fn fetch<S: Simd>(s: S, p: *const u8, len: usize) {
-    for line in 0..=len / LINE {
-        s.prefetch(p.wrapping_add(line * LINE));
-    }
-}
-
-/// Adds the strips of `N` channels, which begin at `from`, times their values to the sums in `out`; additive terms to `mins`.
-///
-/// # Safety
-/// From each of `from` on there are as many strips as `out` has sums for, at most [`STRIPS_MAX`].
-#[inline(always)]
-unsafe fn add_to<S: Simd, Q: Codes, const N: usize>(
-    s: S,
-    active: &[Active; N],
-    from: [*const u8; N],
-    mins: &mut [S::F; STRIPS_MAX],
-    out: &mut [f32],
-) {
-    let table = table::<S, Q>(s);
-    for (u, sums) in out.chunks_exact_mut(STRIP).enumerate() {
-        let strip = |j: usize| from[j].wrapping_add(u * panel_bytes::<Q>(GROUP));
-        let mut scales = [s.splat(0.0); N];
-        for (j, scaled) in scales.iter_mut().enumerate() {
-            // SAFETY: strip `u` is there by contract.
-            let (scale, min) = unsafe { Q::scales(s, Q::common(s, strip(j)), strip(j), 0) };
-            let value = s.splat(active[j].value);
-            *scaled = s.mul(scale, value);
-            if Q::HAS_MIN {
-                mins[u] = s.fma(min, value, mins[u]);
-            }
+            (self.next, self.left) = (self.strips.at::<Q>(a), self.strips.per_channel);
         }
-        for (pair, sums) in sums.chunks_exact_mut(PAIR * LANES).enumerate() {
-            let sums = sums.as_mut_ptr();
-            // SAFETY: eight vectors of sums; a strip has its scales, then its planes.
-            unsafe {
-                let mut acc: [S::F; PAIR] = std::array::from_fn(
-                    #[inline(always)]
-                    |n| s.load(sums.add(n * LANES)),
-                );
-                for (j, scale) in scales.iter().enumerate() {
-                    let weights = values::<S, Q>(s, table, strip(j), pair);
-                    for n in 0..PAIR {
-                        acc[n] = s.fma(weights[n], *scale, acc[n]);
-                    }
-                }
-                for (n, acc) in acc.iter().enumerate() {
-                    s.store(sums.add(n * LANES), *acc);
-                }
-            }
+        let bytes = panel_bytes::<Q>(GROUP);
+        for line in 0..bytes.div_ceil(LINE) {
+            s.prefetch(self.next.wrapping_add(line * LINE));
         }
+        self.next = self.next.wrapping_add(bytes);
+        self.left -= 1;
     }
 }
 
@@ -230,138 +119,98 @@ pub(super) fn dot<S: Simd, Q: Codes>(
     s: S,
     strips: Strips<'_>,
     active: &[Active],
-    x: &[f32],
+    x: &[StripCodes],
     reading: Reading,
     out: &mut [f32],
 ) {
-    check::<Q>(strips, active.iter().map(|a| a.channel));
+    strips.check::<Q>(active);
     assert!(
-        x.len() == strips.per_channel * STRIP && out.len() == active.len(),
-        "a value for every weight and an output for every channel"
+        x.len() == strips.per_channel && out.len() == active.len(),
+        "codes for every weight and an output for every channel"
     );
     s.vectorize(
         #[inline(always)]
         || {
-            let bytes = strips.per_channel * panel_bytes::<Q>(GROUP);
-            let at = |a: &Active| {
-                strips
-                    .bytes
-                    .as_ptr()
-                    .wrapping_add(a.channel as usize * bytes)
+            // So many channels ahead that the lines of `reading.ahead` bytes are asked for before they are needed.
+            let first = match reading.ahead.div_ceil(strips.channel_bytes::<Q>()) {
+                0 => active.len(),
+                channels => channels.min(active.len()),
             };
-            let (together, rest) = active.as_chunks::<ROWS>();
-            let (outputs, last) = out.as_chunks_mut::<ROWS>();
-            for (i, (these, out)) in together.iter().zip(outputs).enumerate() {
-                let next = active.get((i + 1) * ROWS..).unwrap_or(&[]);
-                let next = std::array::from_fn(|r| next.get(r).map(at));
-                // SAFETY: the shapes and channels were checked above.
-                *out =
-                    unsafe { dot_of::<S, Q, ROWS>(s, these.each_ref().map(at), next, reading, x) };
-            }
-            for (one, out) in rest
-                .as_chunks::<1>()
-                .0
-                .iter()
-                .zip(last.as_chunks_mut::<1>().0)
-            {
-                // SAFETY: as above.
-                *out = unsafe { dot_of::<S, Q, 1>(s, one.each_ref().map(at), [None], reading, x) };
+            let mut ahead = Ahead::<Q>::of(strips, &active[first..]);
+            for (a, out) in active.iter().zip(out) {
+                let mut total = s.splat(0.0);
+                for (u, x) in x.iter().enumerate() {
+                    let strip = strips.at::<Q>(a).wrapping_add(u * panel_bytes::<Q>(GROUP));
+                    ahead.step(s);
+                    // SAFETY: the channel was found to be there, and the strip is one of it.
+                    total = unsafe { dot_strip::<S, Q>(s, strip, x, total) };
+                }
+                *out = s.sum(total);
             }
         },
     );
 }
 
-/// Products of `N` channels, which begin at `from`, with `x`; where there are others `next`, and where fetching ahead is
-/// wanted, each strip asks for the same one of theirs.
+/// `total`, and the products of each block of a strip with its activations.
 ///
 /// # Safety
-/// From each of `from` on there are as many strips as `x` has values for.
+/// The strip is readable.
 #[inline(always)]
-unsafe fn dot_of<S: Simd, Q: Codes, const N: usize>(
+unsafe fn dot_strip<S: Simd, Q: Codes>(
     s: S,
-    from: [*const u8; N],
-    next: [Option<*const u8>; N],
-    reading: Reading,
-    x: &[f32],
-) -> [f32; N] {
-    let table = table::<S, Q>(s);
-    let strip_bytes = panel_bytes::<Q>(GROUP);
-    let mut totals = [s.splat(0.0); N];
-    for (u, x) in x.chunks_exact(STRIP).enumerate() {
-        let strip = |j: usize| from[j].wrapping_add(u * strip_bytes);
-        let mut sums = [[s.splat(0.0); CHAINS]; N];
-        let mut x_sum = s.splat(0.0);
-        if reading.ahead > 0 {
-            for next in next.into_iter().flatten() {
-                fetch(s, next.wrapping_add(u * strip_bytes), strip_bytes);
+    strip: *const u8,
+    x: &StripCodes,
+    total: S::F,
+) -> S::F {
+    const { assert!(Q::OFFSET == 0 || Q::OFFSET.unsigned_abs().is_power_of_two()) };
+    let zero = s.i_splat(0);
+    let planes = Planes::of::<Q>(strip, GROUP, 0);
+    // SAFETY: by contract; the vectors lie within `x`.
+    unsafe {
+        let start = match Q::OFFSET {
+            0 => zero,
+            offset => {
+                let sums = s.b_as_i(s.b_load(x.sums.as_ptr().cast()));
+                s.i_sub(zero, s.i_shl(sums, offset.trailing_zeros()))
+            }
+        };
+        let (mut high, mut low) = (s.dot_start(zero), s.dot_start(start));
+        for quad in 0..QUADS {
+            let [w_high, w_low] = parts::<S, Q>(s, planes, quad);
+            let codes = x.codes[quad].as_ptr().cast();
+            if low_bits::<Q>() > 0 {
+                high = s.pin(s.dot_rows(high, w_high, codes));
+                low = s.pin(s.dot_rows(low, w_low, codes));
+            } else {
+                low = s.pin(s.dot_rows(low, w_high, codes));
             }
         }
-        for (pair, x) in x.chunks_exact(PAIR * LANES).enumerate() {
-            // SAFETY: eight vectors of values; strip `u` is there by contract, scales first.
-            unsafe {
-                let x: [S::F; PAIR] = std::array::from_fn(
-                    #[inline(always)]
-                    |n| s.load(x.as_ptr().add(n * LANES)),
-                );
-                for (j, sums) in sums.iter_mut().enumerate() {
-                    let weights = values::<S, Q>(s, table, strip(j), pair);
-                    for n in 0..PAIR {
-                        sums[n % CHAINS] = s.fma(weights[n], x[n], sums[n % CHAINS]);
-                    }
-                }
-                if Q::HAS_MIN {
-                    for x in x {
-                        x_sum = s.add(x_sum, x);
-                    }
-                }
-            }
+        let mut sums = s.dot_sum(low, start);
+        if low_bits::<Q>() > 0 {
+            sums = s.i_add(sums, s.i_shl(s.dot_sum(high, zero), low_bits::<Q>()));
         }
-        for (j, [a, b, c, d]) in sums.into_iter().enumerate() {
-            // SAFETY: strip `u` is there by contract.
-            let (scale, min) = unsafe { Q::scales(s, Q::common(s, strip(j)), strip(j), 0) };
-            let sum = s.add(s.add(a, b), s.add(c, d));
-            totals[j] = s.fma(scale, sum, totals[j]);
-            if Q::HAS_MIN {
-                totals[j] = s.fma(min, x_sum, totals[j]);
-            }
+        let (scale, min) = Q::scales(s, Q::common(s, strip), strip, 0);
+        let scale = s.mul(scale, s.load(x.scales.as_ptr()));
+        let total = s.fma(scale, s.i_to_f(sums), total);
+        match Q::HAS_MIN {
+            true => s.fma(min, s.load(x.scaled_sums.as_ptr()), total),
+            false => total,
         }
     }
-    totals.map(
-        #[inline(always)]
-        |total| s.sum(total),
-    )
 }
 
 /// See [`super::Kernels::arrange`].
 #[inline(always)]
-pub(super) fn arrange(x: &[f32], out: &mut [f32]) {
-    for (u, out) in out.chunks_exact_mut(STRIP).enumerate() {
-        let x = x.get(u * STRIP..).unwrap_or(&[]);
-        for (p, lanes) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-            for (block, value) in lanes.iter_mut().enumerate() {
-                *value = x.get(block * GROUP + p).copied().unwrap_or(0.0);
-            }
+pub(super) fn arrange(x: &Row<'_>, out: &mut [StripCodes]) {
+    out.fill(StripCodes::default());
+    for (g, codes) in x.codes.as_chunks::<GROUP>().0.iter().enumerate() {
+        let (strip, block) = (&mut out[g / LANES], g % LANES);
+        for (to, from) in strip.codes.iter_mut().zip(codes.as_chunks().0) {
+            to[block] = *from;
         }
+        strip.scales[block] = x.scales[g];
+        strip.scaled_sums[block] = x.scaled_sums[g];
+        let halves = GROUP / SUM_GROUP;
+        strip.sums[block] = x.sums[g * halves..][..halves].iter().sum();
     }
 }
-
-/// See [`super::Kernels::collect`].
-#[inline(always)]
-pub(super) fn collect(parts: &[f32], stride: usize, out: &mut [f32; STRIP]) {
-    let mut sums = [0.0; STRIP];
-    for part in parts.chunks(stride) {
-        for (sum, v) in sums.iter_mut().zip(part) {
-            *sum += v;
-        }
-    }
-    for (p, lanes) in sums.as_chunks::<LANES>().0.iter().enumerate() {
-        for (block, value) in lanes.iter().enumerate() {
-            out[block * GROUP + p] = *value;
-        }
-    }
-}
-
-const _: () = assert!(
-    plane_bytes(4) == 4 * 4 * LANES,
-    "a vector for two quads of four bits"
-);

@@ -190,7 +190,20 @@ impl Planes {
 #[inline(always)]
 pub unsafe fn parts<S: Simd, Q: Codes>(s: S, planes: Planes, quad: usize) -> [S::B; 2] {
     // SAFETY: by contract.
-    let high = unsafe { field(s, planes.high, Q::HIGH_BITS, quad) };
+    unsafe {
+        let high = s.b_load(planes.high.add(vector_of(Q::HIGH_BITS, quad)));
+        let low = match Q::LOW_BITS {
+            0 => s.b_zero(),
+            bits => s.b_load(planes.low.add(vector_of(bits, quad))),
+        };
+        parts_in::<S, Q>(s, high, low, quad)
+    }
+}
+
+/// The same out of the vectors of the planes that hold the quad, see [`vector_of`].
+#[inline(always)]
+pub fn parts_in<S: Simd, Q: Codes>(s: S, high: S::B, low: S::B, quad: usize) -> [S::B; 2] {
+    let high = field(s, high, Q::HIGH_BITS, quad);
     if let Some(table) = Q::TABLE {
         return [
             s.b_lookup(table.map(|c| c >> 4), high),
@@ -200,20 +213,20 @@ pub unsafe fn parts<S: Simd, Q: Codes>(s: S, planes: Planes, quad: usize) -> [S:
     if Q::LOW_BITS == 0 {
         return [high, s.b_zero()];
     }
-    // SAFETY: by contract.
-    [high, unsafe { field(s, planes.low, Q::LOW_BITS, quad) }]
+    [high, field(s, low, Q::LOW_BITS, quad)]
 }
 
-/// The fields of quad `quad` (0..8) in a plane of `bits` bits.
-///
-/// # Safety
-/// `plane` is readable for [`plane_bytes`].
+/// First byte of the vector that holds quad `quad` (0..8) in a plane of `bits` bits.
 #[inline(always)]
-unsafe fn field<S: Simd>(s: S, plane: *const u8, bits: u32, quad: usize) -> S::B {
-    let bit = quad * bits as usize;
-    // SAFETY: vector `quad * bits / 8` is one of `bits`.
-    let vector = unsafe { s.b_load(plane.add(bit / 8 * VECTOR)) };
-    s.b_field(vector, (bit % 8) as u32, ((1u32 << bits) - 1) as u8)
+pub const fn vector_of(bits: u32, quad: usize) -> usize {
+    quad * bits as usize / 8 * VECTOR
+}
+
+/// The fields of quad `quad` in its vector of a plane of `bits` bits.
+#[inline(always)]
+fn field<S: Simd>(s: S, vector: S::B, bits: u32, quad: usize) -> S::B {
+    let shift = (quad as u32 * bits) % 8;
+    s.b_field(vector, shift, ((1u32 << bits) - 1) as u8)
 }
 
 /// Bytes of a vector of codes.

@@ -275,15 +275,8 @@ unsafe impl Simd for Avx2 {
         both!(_mm256_castsi256_ps, a)
     }
     #[inline(always)]
-    fn f_lookup(self, table: Self::F, index: Self::I) -> Self::F {
-        // SAFETY: the witness guarantees the CPU feature. Permutations look at three bits; the fourth becomes the sign, by
-        // which a half of the table is chosen.
-        index.map(|i| unsafe {
-            let low = _mm256_permutevar8x32_ps(table[0], i);
-            let high = _mm256_permutevar8x32_ps(table[1], i);
-            let fourth = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(i));
-            _mm256_blendv_ps(low, high, fourth)
-        })
+    fn f_as_i(self, a: Self::F) -> Self::I {
+        both!(_mm256_castps_si256, a)
     }
     #[inline(always)]
     unsafe fn i_store_i8(self, p: *mut i8, v: Self::I) {
@@ -325,6 +318,10 @@ unsafe impl Simd for Avx2 {
 
     #[inline(always)]
     fn b_as_i(self, v: Self::B) -> Self::I {
+        v
+    }
+    #[inline(always)]
+    fn i_as_b(self, v: Self::I) -> Self::B {
         v
     }
     #[inline(always)]
@@ -420,6 +417,41 @@ unsafe impl Simd for Avx2 {
             [
                 _mm256_add_epi16(acc[0], _mm256_maddubs_epi16(w[0], x)),
                 _mm256_add_epi16(acc[1], _mm256_maddubs_epi16(w[1], x)),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot_rows(self, acc: Self::Acc, w: Self::B, x: *const i8) -> Self::Acc {
+        // SAFETY: readable for 64 bytes by contract.
+        let x = unsafe { self.b_load(x.cast()) };
+        both!(_mm256_add_epi16, acc, both!(_mm256_maddubs_epi16, w, x))
+    }
+    #[inline(always)]
+    fn b_cross(self, [a, b, c, d]: [Self::B; 4]) -> [Self::B; 4] {
+        let (ab, cd) = (
+            both!(_mm256_unpacklo_epi8, a, b),
+            both!(_mm256_unpacklo_epi8, c, d),
+        );
+        let (ab_high, cd_high) = (
+            both!(_mm256_unpackhi_epi8, a, b),
+            both!(_mm256_unpackhi_epi8, c, d),
+        );
+        [
+            both!(_mm256_unpacklo_epi16, ab, cd),
+            both!(_mm256_unpackhi_epi16, ab, cd),
+            both!(_mm256_unpacklo_epi16, ab_high, cd_high),
+            both!(_mm256_unpackhi_epi16, ab_high, cd_high),
+        ]
+    }
+    #[inline(always)]
+    fn b_spread(self, v: Self::B) -> [Self::B; 4] {
+        // SAFETY: the witness guarantees the CPU feature.
+        unsafe {
+            [
+                v.map(|v| _mm256_shuffle_epi32::<0b00_00_00_00>(v)),
+                v.map(|v| _mm256_shuffle_epi32::<0b01_01_01_01>(v)),
+                v.map(|v| _mm256_shuffle_epi32::<0b10_10_10_10>(v)),
+                v.map(|v| _mm256_shuffle_epi32::<0b11_11_11_11>(v)),
             ]
         }
     }

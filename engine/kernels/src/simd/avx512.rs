@@ -191,8 +191,8 @@ unsafe impl Simd for Avx512 {
         cpu!(_mm512_castsi512_ps(a))
     }
     #[inline(always)]
-    fn f_lookup(self, table: Self::F, index: Self::I) -> Self::F {
-        cpu!(_mm512_permutexvar_ps(index, table))
+    fn f_as_i(self, a: Self::F) -> Self::I {
+        cpu!(_mm512_castps_si512(a))
     }
     #[inline(always)]
     unsafe fn i_store_i8(self, p: *mut i8, v: Self::I) {
@@ -234,6 +234,10 @@ unsafe impl Simd for Avx512 {
 
     #[inline(always)]
     fn b_as_i(self, v: Self::B) -> Self::I {
+        v
+    }
+    #[inline(always)]
+    fn i_as_b(self, v: Self::I) -> Self::B {
         v
     }
     #[inline(always)]
@@ -302,6 +306,33 @@ unsafe impl Simd for Avx512 {
     unsafe fn dot(self, acc: Self::Acc, w: Self::B, x: *const i8) -> Self::Acc {
         // SAFETY: readable for 4 bytes by contract; the witness guarantees the CPU feature.
         unsafe { _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(x.cast::<i32>().read_unaligned())) }
+    }
+    #[inline(always)]
+    unsafe fn dot_rows(self, acc: Self::Acc, w: Self::B, x: *const i8) -> Self::Acc {
+        // SAFETY: readable for 64 bytes by contract; the witness guarantees the CPU feature.
+        unsafe { _mm512_dpbusd_epi32(acc, w, _mm512_loadu_si512(x.cast())) }
+    }
+    #[inline(always)]
+    fn b_cross(self, [a, b, c, d]: [Self::B; 4]) -> [Self::B; 4] {
+        cpu!({
+            let (ab, cd) = (_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d));
+            let (ab_high, cd_high) = (_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d));
+            [
+                _mm512_unpacklo_epi16(ab, cd),
+                _mm512_unpackhi_epi16(ab, cd),
+                _mm512_unpacklo_epi16(ab_high, cd_high),
+                _mm512_unpackhi_epi16(ab_high, cd_high),
+            ]
+        })
+    }
+    #[inline(always)]
+    fn b_spread(self, v: Self::B) -> [Self::B; 4] {
+        cpu!([
+            _mm512_shuffle_epi32::<0b00_00_00_00>(v),
+            _mm512_shuffle_epi32::<0b01_01_01_01>(v),
+            _mm512_shuffle_epi32::<0b10_10_10_10>(v),
+            _mm512_shuffle_epi32::<0b11_11_11_11>(v),
+        ])
     }
     #[inline(always)]
     fn dot_sum(self, acc: Self::Acc, _from: Self::I) -> Self::I {

@@ -235,8 +235,8 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     fn f_to_i(self, a: Self::F) -> Self::I;
     /// The lanes' bits as `f32`.
     fn i_as_f(self, a: Self::I) -> Self::F;
-    /// `table[i & 15]` for every lane `i`.
-    fn f_lookup(self, table: Self::F, index: Self::I) -> Self::F;
+    /// The lanes' bits as `i32`.
+    fn f_as_i(self, a: Self::F) -> Self::I;
     /// The low byte of each lane; lanes must lie within -128..=127.
     /// # Safety
     /// `p` is writable for 16 bytes.
@@ -267,6 +267,8 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
 
     /// Four bytes to a lane, the first one lowest.
     fn b_as_i(self, v: Self::B) -> Self::I;
+    /// The other way round.
+    fn i_as_b(self, v: Self::I) -> Self::B;
     /// 64 zeros.
     fn b_zero(self) -> Self::B;
     /// `table[byte]` for every byte; bytes are below 16.
@@ -295,6 +297,15 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `x` is readable for 4 bytes.
     unsafe fn dot(self, acc: Self::Acc, w: Self::B, x: *const i8) -> Self::Acc;
+    /// Adds to each row `r` the products of the four codes `w[4 r ..][..4]` with `x[4 r ..][..4]`.
+    /// # Safety
+    /// `x` is readable for 64 bytes.
+    unsafe fn dot_rows(self, acc: Self::Acc, w: Self::B, x: *const i8) -> Self::Acc;
+    /// Byte `n` of row `4 q + i` of result `j` is byte `i` of row `4 q + j` of `v[n]`: four rows of four bytes of four vectors,
+    /// turned over.
+    fn b_cross(self, v: [Self::B; 4]) -> [Self::B; 4];
+    /// Rows `4 q ..` to `4 q + 3` of result `j` are row `4 q + j`.
+    fn b_spread(self, v: Self::B) -> [Self::B; 4];
     /// The same value, at this point of the program: keeps the compiler from reordering a chain of [`Simd::dot`]s into
     /// one that needs more registers than there are.
     #[inline(always)]

@@ -170,8 +170,8 @@ unsafe impl Simd for Scalar {
         map(a, |x| f32::from_bits(x as u32))
     }
     #[inline(always)]
-    fn f_lookup(self, table: Self::F, index: Self::I) -> Self::F {
-        map(index, |i| table[(i & 15) as usize])
+    fn f_as_i(self, a: Self::F) -> Self::I {
+        map(a, |x| x.to_bits() as i32)
     }
     #[inline(always)]
     unsafe fn i_store_i8(self, p: *mut i8, v: Self::I) {
@@ -199,6 +199,10 @@ unsafe impl Simd for Scalar {
     #[inline(always)]
     fn b_as_i(self, v: Self::B) -> Self::I {
         std::array::from_fn(|r| i32::from_le_bytes(std::array::from_fn(|i| v[4 * r + i])))
+    }
+    #[inline(always)]
+    fn i_as_b(self, v: Self::I) -> Self::B {
+        std::array::from_fn(|at| v[at / 4].to_le_bytes()[at % 4])
     }
     #[inline(always)]
     fn b_zero(self) -> Self::B {
@@ -253,6 +257,28 @@ unsafe impl Simd for Scalar {
                     .map(|i| i32::from(w[4 * r + i]) * i32::from(x[i]))
                     .sum::<i32>()
         })
+    }
+    #[inline(always)]
+    unsafe fn dot_rows(self, acc: Self::Acc, w: Self::B, x: *const i8) -> Self::Acc {
+        // SAFETY: readable for 64 bytes by contract.
+        let x = unsafe { x.cast::<[i8; 64]>().read() };
+        std::array::from_fn(|r| {
+            let products = (4 * r..4 * r + 4).map(|i| i32::from(w[i]) * i32::from(x[i]));
+            acc[r] + products.sum::<i32>()
+        })
+    }
+    #[inline(always)]
+    fn b_cross(self, v: [Self::B; 4]) -> [Self::B; 4] {
+        std::array::from_fn(|j| {
+            std::array::from_fn(|at| {
+                let (row, n) = (at / 4, at % 4);
+                v[n][4 * (row / 4 * 4 + j) + row % 4]
+            })
+        })
+    }
+    #[inline(always)]
+    fn b_spread(self, v: Self::B) -> [Self::B; 4] {
+        std::array::from_fn(|j| std::array::from_fn(|at| v[4 * (at / 16 * 4 + j) + at % 4]))
     }
     #[inline(always)]
     fn dot_sum(self, acc: Self::Acc, _from: Self::I) -> Self::I {
