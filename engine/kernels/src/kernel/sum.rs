@@ -135,18 +135,19 @@ unsafe fn factors_of<S: Simd, Q: Codes>(
     let mut products = [MaybeUninit::<[f32; LANES]>::uninit(); SHARED];
     let zero = s.splat(0.0);
     let (mut least, mut most, mut min_sum) = (zero, s.splat(FACTOR_MIN), zero);
-    for c in 0..shared.quads * QUAD {
+    let channels = shared.quads * QUAD;
+    for (c, product) in products.iter_mut().enumerate().take(channels) {
         let strip = shared.from[c].wrapping_add(at);
         // SAFETY: by contract.
         unsafe {
             let (scale, min) = Q::scales(s, Q::common(s, strip), strip, 0);
             let value = s.splat(shared.values[c]);
-            let product = s.mul(scale, value);
-            (least, most) = (s.min(product, least), s.max(product, most));
+            let scaled = s.mul(scale, value);
+            (least, most) = (s.min(scaled, least), s.max(scaled, most));
             if Q::HAS_MIN {
                 min_sum = s.fma(min, value, min_sum);
             }
-            s.store(products[c].as_mut_ptr().cast(), product);
+            s.store(product.as_mut_ptr().cast(), scaled);
         }
     }
     let largest = s.max(s.sub(zero, least), most);
