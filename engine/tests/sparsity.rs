@@ -294,7 +294,7 @@ fn strips_give_what_plain_arithmetic_does_and_the_same_bits_on_every_isa() {
                     value: value(channel as usize + 77),
                 })
                 .collect();
-            assert!(active.len() > 32 && active.len() % 4 != 0);
+            assert!(active.len() > 32 && !active.len().is_multiple_of(4));
             let mut bits = Vec::new();
             for active in [&active[..], &active[..5], &active[..32], &[]] {
                 let sums = check_sums(format, &*kernels, all, active, &decoded);
