@@ -64,7 +64,9 @@ impl Length {
             let tokens: f64 = (0..=k).map(|i| self.acceptance.powi(i as i32)).sum();
             tokens / self.cost_ns(k)
         };
-        (0..=AUTO_MAX)
+        // A first draft shows what one costs; a long one that fails would be paid for over hundreds of tokens.
+        let longest = if self.draft_ns == 0.0 { 1 } else { AUTO_MAX };
+        (0..=longest)
             .take_while(|&k| k == 0 || self.cost_ns(k) - plain_ns <= allowance_ns)
             .max_by(|&a, &b| rate(a).total_cmp(&rate(b)).then(b.cmp(&a)))
             .unwrap_or(0)
