@@ -1,6 +1,6 @@
 //! Whether options are possible, before anything is started: the same rules that the engine's parts hold to themselves.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::model::{Config, check_kernel};
 use crate::options::Options;
@@ -39,25 +39,43 @@ pub fn machine(options: &Options) -> Result<()> {
 /// As [`machine`]; and when the file is no model that can be run.
 pub fn model(options: &Options, path: &Path) -> Result<()> {
     let file = Gguf::open(path)?;
-    Config::from_gguf(&file)?.context(options)?;
+    let config = Config::from_gguf(&file)?;
+    config.context(options)?;
     let planned = plan(&file, &Recipe::from_options(options, &file)?)?;
     check_kernel(options, product_formats(&file, &planned))?;
     speculate::check(options, &file)?;
-    if let Some(sparsity) = options.sparsity.as_ref().filter(|s| s.is_lossy()) {
-        Config::from_gguf(&file)?.check_sparsity()?;
+    if let Some(sparsity) = options.lossy_sparsity() {
+        config.check_sparsity()?;
         if sparsity.threshold == 0.0 && sparsity.thresholds.as_os_str().is_empty() {
             let what = "the method needs thresholds, a file of \"engine calibrate\", or a threshold above 0";
-            return Err(refused(what.into()));
+            return Err(refused("sparsity.thresholds", what.into()));
         }
-        Thresholds::of(sparsity, &file, Config::from_gguf(&file)?.n_layers())?;
+        Thresholds::of(sparsity, &file, config.n_layers())?;
     }
     Ok(())
+}
+
+/// Refuses more tokens, prompt and answer together, than the context of a model holds with these options. The last token is
+/// never read back, so it needs no place.
+///
+/// # Errors
+/// [`Error::ContextFull`]; and when the file is no model that can be run.
+pub fn room(options: &Options, path: &Path, needed: usize) -> Result<()> {
+    let config = Config::from_gguf(&Gguf::open(path)?)?;
+    let capacity = config.context(options)?;
+    match needed > capacity {
+        true => Err(Error::ContextFull {
+            needed,
+            capacity,
+            trained: config.n_ctx_train,
+        }),
+        false => Ok(()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
     use crate::options::{Affinity, Isa, Kernel};
     use crate::synth::{Shape, synth};
 
@@ -144,10 +162,8 @@ mod tests {
             .filter(|isa| !simd::available().contains(isa))
         {
             let (found, why) = refused(machine(&Options { isa, ..options() }));
-            assert!(
-                found == "isa" && why.contains("choose one of"),
-                "{found}: {why}"
-            );
+            let expect = format!("this CPU cannot run \"{isa}\": choose one of");
+            assert!(found == "isa" && why.starts_with(&expect), "{found}: {why}");
         }
     }
 
@@ -182,26 +198,51 @@ mod tests {
                 && why.contains("all are Q5_1, Q6_K: it takes one of Q4_0, Q4_1, Q2_K"),
             "{found}: {why}"
         );
-        for (drafts, what) in [
+        let other = dir.path().join("other.gguf");
+        synth(&tiny, "Q4_0", 2, &other, &mut |_, _| Ok(())).expect("another vocabulary");
+        let draft_model = |path: &Path| format!("method = \"draft-model\"\ndraft_model = {path:?}");
+        for (drafts, option, what) in [
             (
-                "method = \"qcsd\"\ndraft_quant = \"Q9\"",
+                "method = \"qcsd\"\ndraft_quant = \"Q9\"".to_owned(),
+                "speculation.draft_quant",
                 "\"Q9\" is unknown",
             ),
             (
-                "method = \"layer-skip\"\nskip_layers = [99]",
+                "method = \"qcsd\"\ndraft_quant = \"top\"".to_owned(),
+                "speculation.draft_quant",
+                "takes one of Q8_0",
+            ),
+            (
+                "method = \"layer-skip\"\nskip_layers = [99]".to_owned(),
+                "speculation.skip_layers",
                 "layer 99 cannot be skipped",
             ),
             (
-                "method = \"draft-model\"\ndraft_model = \"no.gguf\"",
+                draft_model(Path::new("no.gguf")),
+                "speculation.draft_model",
                 "cannot open \"no.gguf\"",
+            ),
+            (draft_model(dir.path()), "speculation.draft_model", "cannot"),
+            (
+                draft_model(&other),
+                "speculation.draft_model",
+                "take one with the same vocabulary",
             ),
         ] {
             let options = Options {
-                speculation: Some(toml::from_str(drafts).expect("a table")),
+                speculation: Some(toml::from_str(&drafts).expect("a table")),
                 ..Options::default()
             };
-            let why = model(&options, &path).expect_err("impossible").to_string();
-            assert!(why.contains(what), "{why}");
+            let (found, why) = refused(model(&options, &path));
+            assert!(found == option && why.contains(what), "{found}: {why}");
         }
+        room(&Options::default(), &path, 64).expect("there is room");
+        let ctx = Options {
+            ctx: 16,
+            ..Options::default()
+        };
+        room(&ctx, &path, 16).expect("exactly as many");
+        let full = room(&ctx, &path, 17);
+        assert!(matches!(full, Err(Error::ContextFull { .. })), "{full:?}");
     }
 }

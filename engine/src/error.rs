@@ -36,14 +36,11 @@ pub enum Error {
     /// An option is impossible on this machine or for this model.
     #[error("option \"{option}\": {what}")]
     Option {
-        /// Name of the field of [`crate::Options`].
+        /// Name of the field of [`crate::Options`]; of one within a table, behind a dot.
         option: &'static str,
         /// What was expected, what was found, what to do.
         what: String,
     },
-    /// This CPU does not have the instruction set of option `isa`.
-    #[error(transparent)]
-    Isa(#[from] kernels::simd::Unavailable),
     /// The prompt or the requested tokens do not fit the context.
     #[error(
         "{needed} tokens do not fit the context of {capacity}: shorten the prompt{}",
@@ -66,6 +63,36 @@ pub enum Error {
     /// A token id outside the vocabulary, or an empty prompt.
     #[error("{0}")]
     Input(String),
+}
+
+impl From<kernels::simd::Unavailable> for Error {
+    fn from(error: kernels::simd::Unavailable) -> Error {
+        let text = error.to_string();
+        let what = text.strip_prefix("option \"isa\": ").unwrap_or(&text);
+        Error::Option {
+            option: "isa",
+            what: what.into(),
+        }
+    }
+}
+
+impl Error {
+    /// This error about a file, as one about the option that names the file.
+    pub(crate) fn of_option(self, option: &'static str) -> Error {
+        match self {
+            Error::Option { .. } => self,
+            Error::Io { ref source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                let what = format!(
+                    "{self}: name a file that is there; in a scenario, paths start at its folder"
+                );
+                Error::Option { option, what }
+            }
+            other => Error::Option {
+                option,
+                what: other.to_string(),
+            },
+        }
+    }
 }
 
 /// Characters of an error's text that are shown, at either end.

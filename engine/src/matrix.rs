@@ -51,6 +51,11 @@ impl Matrix {
         self.rows.div_ceil(LANES)
     }
 
+    /// Weights, those of padding left out.
+    pub(crate) fn weights(&self) -> usize {
+        self.rows * self.cols
+    }
+
     /// Bytes of one panel.
     pub fn panel_bytes(&self) -> usize {
         LANES * self.format.row_bytes(self.cols)

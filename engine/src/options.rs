@@ -119,6 +119,11 @@ impl Options {
         self.quant.eq_ignore_ascii_case(MIXED)
     }
 
+    /// The sparsity asked for, if it is one that changes what the model says: then its figures are not those of the whole model.
+    pub fn lossy_sparsity(&self) -> Option<&Sparsity> {
+        self.sparsity.as_ref().filter(|s| s.is_lossy())
+    }
+
     /// These options as far as they change what a model predicts, and the defaults for all others. Speculation does not: it
     /// loses nothing.
     pub fn predicting(&self) -> Options {
@@ -129,7 +134,7 @@ impl Options {
             quant_bits,
             quant_plan,
             quant_imatrix,
-            sparsity,
+            sparsity: _,
             threads: _,
             affinity: _,
             oversubscribe: _,
@@ -149,7 +154,7 @@ impl Options {
         } = self.clone();
         let mut predicting = Options {
             kv,
-            sparsity: sparsity.filter(Sparsity::is_lossy),
+            sparsity: self.lossy_sparsity().cloned(),
             ..Options::default()
         };
         if !self.is_native() {

@@ -8,7 +8,7 @@ use crate::model::{Buffers, HEAD_TOKENS, Model, Pass, Wanted};
 use crate::options::Options;
 use crate::options::speculation::refused;
 use crate::pool::Pool;
-use crate::quant::FORMATS;
+use crate::quant::{FORMATS, FormatInfo};
 use crate::quantize::Observer;
 use crate::sparsity::{LayerCount, Magnitudes, Site, SiteCount, Telemetry};
 use crate::stage::{Ledger, Listener, Stage, StageClock, StageTimes};
@@ -24,6 +24,8 @@ pub struct Stats {
     pub passes: u64,
     /// Tokens that went through the layers.
     pub tokens: u64,
+    /// Multiplications of weights with activations, those that sparsity left out among them.
+    pub products: u64,
 }
 
 impl Stats {
@@ -33,6 +35,7 @@ impl Stats {
         self.ledger.add(&other.ledger);
         self.passes += other.passes;
         self.tokens += other.tokens;
+        self.products += other.products;
     }
 }
 
@@ -201,15 +204,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// When no matrix is of a format whose codes have enough bits.
     pub fn read_top_bits(&mut self) -> Result<()> {
-        let mut formats = self.model.matrices().map(|m| m.format);
-        if !formats.any(|format| format.top_bytes < format.block_bytes) {
-            let with_top = FORMATS.iter().filter(|f| f.top_bytes < f.block_bytes);
-            let names: Vec<&str> = with_top.map(|f| f.name).collect();
-            return Err(Error::Input(format!(
-                "no matrix of the model has codes to leave bits out of: it takes one of {}, for instance by engine.quant",
-                names.join(", ")
-            )));
-        }
+        require_top_bits(self.model.matrices().map(|m| m.format))?;
         self.bits = Bits::Top;
         Ok(())
     }
@@ -324,10 +319,39 @@ impl<'a> Session<'a> {
         self.position += tokens.len();
         self.stats.passes += 1;
         self.stats.tokens += tokens.len() as u64;
+        self.stats.products += self.products(tokens.len(), wanted);
+    }
+
+    /// Multiplications of the layers' weights in a pass over `n` tokens.
+    fn products(&self, n: usize, wanted: Wanted) -> u64 {
+        let last = self.skipped.iter().rposition(|&skipped| !skipped);
+        let behind = match wanted {
+            Wanted::All => n,
+            Wanted::Last => 1,
+            Wanted::None => 0,
+        };
+        let layers = self.model.layers.iter().enumerate();
+        let layers = layers.filter(|(l, _)| !self.skipped[*l]);
+        let used = self
+            .model
+            .config()
+            .experts
+            .map_or(1, |experts| experts.used);
+        let products = layers.map(|(l, layer)| {
+            let sum = |all: &[&Matrix]| all.iter().map(|m| m.weights()).sum::<usize>();
+            let before = sum(&[&layer.q, &layer.k, &layer.v]);
+            let expert = sum(&[&layer.gate[0], &layer.up[0], &layer.down[0]]);
+            let router = layer.router.as_ref().map_or(0, Matrix::weights);
+            let rest = layer.o.weights() + router + used * expert;
+            let tokens = if Some(l) == last { behind } else { n };
+            before * n + rest * tokens
+        });
+        products.sum::<usize>() as u64
     }
 
     /// Logits of some tokens of the batch just passed.
-    fn head(&self, batch: &[u32], outputs: std::ops::Range<usize>) {
+    fn head(&mut self, batch: &[u32], outputs: std::ops::Range<usize>) {
+        self.stats.products += (outputs.len() * self.head.weights()) as u64;
         let pass = self.at(batch, self.position - batch.len());
         self.pool.run(&|ctx| pass.head(ctx, outputs.clone()));
     }
@@ -376,10 +400,30 @@ impl<'a> Session<'a> {
 pub(crate) fn check_vocabulary(tokens: usize, n_vocab: usize) -> Result<()> {
     match (1..=n_vocab).contains(&tokens) {
         true => Ok(()),
-        false => Err(refused(format!(
-            "draft_vocab {tokens} is not within 1 to the {n_vocab} tokens of the vocabulary; 0 is for all"
-        ))),
+        false => Err(refused(
+            "speculation.draft_vocab",
+            format!(
+                "{tokens} is not within 1 to the {n_vocab} tokens of the vocabulary; 0 is for all"
+            ),
+        )),
     }
+}
+
+/// Refuses a model whose matrices, in these formats, have no codes to leave bits out of.
+pub(crate) fn require_top_bits(
+    mut formats: impl Iterator<Item = &'static FormatInfo>,
+) -> Result<()> {
+    let has_top = |format: &FormatInfo| format.top_bytes < format.block_bytes;
+    if formats.any(has_top) {
+        return Ok(());
+    }
+    let names = FORMATS.iter().filter(|f| has_top(f)).map(|f| f.name);
+    let names: Vec<&str> = names.collect();
+    let what = format!(
+        "no matrix of the model has codes to leave bits out of: \"top\" takes one of {}, for instance by engine.quant",
+        names.join(", ")
+    );
+    Err(refused("speculation.draft_quant", what))
 }
 
 /// Which of `n` layers are skipped.
@@ -392,12 +436,13 @@ pub(crate) fn skipped(layers: &[usize], n: usize) -> Result<Vec<bool>> {
             "layer {layer} cannot be skipped: the model has layers 0 to {}",
             n - 1
         );
-        return Err(Error::Input(what));
+        return Err(refused("speculation.skip_layers", what));
     }
     let mut skipped = vec![false; n];
     layers.iter().for_each(|&layer| skipped[layer] = true);
     match skipped.iter().all(|&skipped| skipped) {
-        true => Err(Error::Input(
+        true => Err(refused(
+            "speculation.skip_layers",
             "all layers are to be skipped: leave at least one".into(),
         )),
         false => Ok(skipped),

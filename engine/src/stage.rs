@@ -47,6 +47,22 @@ impl Stage {
         Stage::Sample,
     ];
 
+    /// What is done in it, in words.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Stage::Embed => "looking up the token's embedding",
+            Stage::Norm => "norms, and activations rounded to 8 bits",
+            Stage::Qkv => "projections to queries, keys and values",
+            Stage::Attention => "rotation, writing the KV cache, attention over it",
+            Stage::AttnOut => "projection of what attention gives",
+            Stage::GateUp => "gate and up projections, and the activation function",
+            Stage::Down => "down projection",
+            Stage::Head => "last norm, and the logits of the vocabulary",
+            Stage::Wait => "at barriers, for other threads",
+            Stage::Sample => "choosing the token",
+        }
+    }
+
     /// The stage's name as it stands in results: snake case.
     pub fn name(self) -> &'static str {
         match self {

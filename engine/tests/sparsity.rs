@@ -531,7 +531,7 @@ fn a_mixture_of_experts_leaves_no_channels_out() {
         let error = try_score(file, &options, 2).err().expect("refused");
         let text = error.to_string();
         assert!(
-            text.contains("\"sparsity\"") && text.contains("mixture of experts"),
+            text.contains("\"sparsity.method\"") && text.contains("mixture of experts"),
             "{text}"
         );
     }

@@ -14,6 +14,7 @@ use crate::record::{CaseRecord, Manifest, QualityBase, Run, Simulated, write_who
 use crate::stats;
 use crate::summary::{Summary, summaries};
 use crate::verdict::{self, Better, Change, Judged, Rule, Verdict};
+use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -137,6 +138,20 @@ impl Gate {
     /// If it cannot be written.
     pub fn store(&self, run_dir: &Path) -> anyhow::Result<()> {
         write_whole(&run_dir.join(STORED), &serde_json::to_vec_pretty(self)?)
+    }
+
+    /// Removes the verdict on a run that goes on: it was about what the run was.
+    ///
+    /// # Errors
+    /// If there is one that cannot be removed.
+    pub fn forget(run_dir: &Path) -> anyhow::Result<()> {
+        let path = run_dir.join(STORED);
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(e).with_context(|| format!("cannot remove \"{}\"", path.display()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The last verdict on a run; `None` if there is none of this version.

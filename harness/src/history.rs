@@ -1,19 +1,24 @@
-//! A metric over all runs of a scenario on one machine, and where it changed.
+//! A metric over all runs of a scenario on one machine, and where it changed. Cases of one name that ran with other options,
+//! or did other work, are histories of their own.
 
 use crate::baseline;
 use crate::measure::ENGINE;
 use crate::metric::Metric;
-use crate::record::Run;
+use crate::record::{CaseRecord, Run, hex};
 use crate::stats;
 use crate::summary::summaries;
 use crate::verdict::{Change, Rule};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Fewest runs on each side of a change point: below it, no rank test can say anything.
 const SEGMENT_RUNS_MIN: usize = 5;
 /// Most runs of a history; the latest are kept.
 const RUNS_MAX: usize = 1000;
+/// Digits of a hash that stand for a model or a prompt.
+const HASH_CHARS: usize = 12;
 
 /// One run in a history.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -43,11 +48,15 @@ pub struct ChangePoint {
     pub change: Change,
 }
 
-/// The history of one case.
+/// The history of one case with the same settings.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Series {
     /// Name of the case.
     pub case: String,
+    /// What was run: options, model, prompt and length, by key.
+    pub settings: BTreeMap<String, String>,
+    /// Settings that other series of this case do not share, `key=value`; empty where there is no other one.
+    pub apart: String,
     /// Name of the metric.
     pub metric: &'static str,
     /// Its runs, oldest first.
@@ -56,7 +65,7 @@ pub struct Series {
     pub changes: Vec<ChangePoint>,
 }
 
-/// The histories of all cases of a scenario, one for each metric, among the run folders directly in `results`, on the machine with that
+/// The histories of all cases of a scenario, one for each metric and set of settings, among the run folders directly in `results`, on the machine with that
 /// fingerprint. Folders that are no run, or of another schema, are passed over.
 ///
 /// # Errors
@@ -82,7 +91,59 @@ pub fn history(
         let medians: Vec<f64> = series.points.iter().map(|p| p.median).collect();
         series.changes = change_points(&medians);
     }
+    let apart: Vec<String> = all.iter().map(|series| apart(series, &all)).collect();
+    for (series, apart) in all.iter_mut().zip(apart) {
+        series.apart = apart;
+    }
     Ok(all)
+}
+
+/// What a case is, whatever program runs it, by key.
+fn settings(run: &Run, case: &CaseRecord) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    flatten("engine", serde_json::json!(case.engine), &mut all);
+    if let Some(model) = run.manifest.models.get(case.model) {
+        let hash: String = model.sha256.chars().take(HASH_CHARS).collect();
+        all.insert("model".into(), format!("{} {hash}", model.name));
+    }
+    if let Some(prompt) = &case.prompt {
+        let hash = hex(&Sha256::digest(prompt));
+        all.insert("prompt".into(), format!("\"{}\"", &hash[..HASH_CHARS]));
+    }
+    if let Some(tokens) = case.prompt_tokens {
+        all.insert("prompt.tokens".into(), tokens.to_string());
+    }
+    all.insert("run.n_gen".into(), case.n_gen.to_string());
+    all
+}
+
+/// The values within a value, by their keys below `key`.
+fn flatten(key: &str, value: serde_json::Value, all: &mut BTreeMap<String, String>) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            for (name, value) in fields {
+                flatten(&format!("{key}.{name}"), value, all);
+            }
+        }
+        serde_json::Value::String(text) => drop(all.insert(key.into(), text)),
+        value => drop(all.insert(key.into(), value.to_string())),
+    }
+}
+
+/// Settings of `series` that others of the same case and metric do not share.
+fn apart(series: &Series, all: &[Series]) -> String {
+    let others = all.iter().filter(|other| {
+        other.case == series.case && other.metric == series.metric && *other != series
+    });
+    let keys: BTreeSet<&String> = others
+        .flat_map(|other| {
+            let keys = series.settings.keys().chain(other.settings.keys());
+            keys.filter(|key| series.settings.get(*key) != other.settings.get(*key))
+        })
+        .collect();
+    let value = |key: &String| series.settings.get(key).map_or("none", String::as_str);
+    let words = keys.into_iter().map(|key| format!("{key}={}", value(key)));
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// Adds a run's cases to their histories.
@@ -93,11 +154,16 @@ fn add(all: &mut Vec<Series>, folder: &Path, run: &Run, metric: &'static Metric)
             continue;
         };
         let name = &summary.case.name;
-        let same = |series: &Series| series.case == *name && series.metric == metric.name;
+        let settings = settings(run, summary.case);
+        let same = |series: &Series| {
+            series.case == *name && series.metric == metric.name && series.settings == settings
+        };
         let at = all.iter().position(same);
         let at = at.unwrap_or_else(|| {
             all.push(Series {
                 case: name.clone(),
+                settings,
+                apart: String::new(),
                 metric: metric.name,
                 points: vec![],
                 changes: vec![],
@@ -165,15 +231,14 @@ fn rank_sum_z(a: &[f64], b: &[f64]) -> f64 {
     wins / 2.0 / (n * m * (n + m + 1.0) / 12.0).sqrt()
 }
 
-/// Values as a line of blocks, the lowest value the lowest block.
+/// Values as a line of blocks as high as the values, from 0 on.
 pub fn sparkline(values: &[f64]) -> String {
     const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let low = values.iter().copied().fold(f64::INFINITY, f64::min);
-    let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let high = values.iter().copied().fold(0.0, f64::max);
     let top = (BLOCKS.len() - 1) as f64;
-    let block = |v: &f64| match high > low {
-        true => BLOCKS[((v - low) / (high - low) * top).round() as usize],
-        false => BLOCKS[BLOCKS.len() / 2],
+    let block = |v: &f64| match high > 0.0 {
+        true => BLOCKS[(v / high * top).round().clamp(0.0, top) as usize],
+        false => BLOCKS[0],
     };
     values.iter().map(block).collect()
 }
@@ -215,9 +280,10 @@ mod tests {
     }
 
     #[test]
-    fn a_sparkline_spans_its_range() {
-        assert_eq!(sparkline(&[1.0, 8.0, 4.5]), "▁█▅");
-        assert_eq!(sparkline(&[2.0, 2.0]), "▅▅");
+    fn a_sparkline_begins_at_0() {
+        assert_eq!(sparkline(&[0.0, 7.0, 4.0]), "▁█▅");
+        assert_eq!(sparkline(&[100.0, 99.0]), "██");
+        assert_eq!(sparkline(&[0.0, 0.0]), "▁▁");
         assert_eq!(sparkline(&[]), "");
     }
 }

@@ -6,7 +6,6 @@ use harness::cmd::{
 };
 use harness::exit::{self, Exit};
 use harness::{interrupt, runner};
-use std::backtrace::BacktraceStatus;
 use std::process::ExitCode;
 
 /// Measures how fast language models run on this machine's CPUs: scenarios in, records and reports out.
@@ -77,7 +76,7 @@ fn main() -> ExitCode {
     exit.into()
 }
 
-/// Prints an error on one line; as a chain where a backtrace is asked for and the error is not the user's.
+/// Prints an error on one line, with its causes.
 fn tell(error: &anyhow::Error) -> Exit {
     let exit = exit::of(error);
     if exit == Exit::Interrupted {
@@ -88,9 +87,6 @@ fn tell(error: &anyhow::Error) -> Exit {
         eprintln!("interrupted: {error:#}");
         return Exit::Interrupted;
     }
-    match error.backtrace().status() {
-        BacktraceStatus::Captured if exit == Exit::Error => eprintln!("error: {error:?}"),
-        _ => eprintln!("error: {error:#}"),
-    }
+    eprintln!("error: {error:#}");
     exit
 }

@@ -22,8 +22,8 @@ use std::path::{Path, PathBuf};
 const CHUNK_BYTES: usize = 1 << 20;
 /// Name of the lock of the models' folder; empty, and without meaning while nobody holds it.
 const LOCK: &str = ".lock";
-/// Hexadecimal digits of the hash of a shape file in the name of its model.
-const SHAPE_DIGITS: usize = 8;
+/// Bytes of a hash that a name has.
+const NAME_BYTES: usize = 4;
 
 /// A model a scenario names, present or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,8 +76,8 @@ impl ModelStore {
                 (name.clone(), entry.file, Some(entry.licence))
             }
             ModelSpec::Synth(synth) => {
-                let name = synth_name(synth)?;
-                (name.clone(), format!("{name}.gguf"), None)
+                let (name, hash) = synth_name(synth)?;
+                (name.clone(), format!("{name}-{hash}.gguf"), None)
             }
         };
         let path = self.dir.join(file);
@@ -217,11 +217,12 @@ fn obtain(spec: &ModelSpec, found: &Found, pip: &[&str]) -> anyhow::Result<()> {
     }
 }
 
-/// The name of a synthetic model: one for each shape, format and seed.
-fn synth_name(synth: &Synth) -> anyhow::Result<String> {
+/// The name of a synthetic model, one for each shape, format and seed; and the hash of what this program makes of them, so
+/// that no file is taken that another one made otherwise.
+fn synth_name(synth: &Synth) -> anyhow::Result<(String, String)> {
     let usage = |e: engine::Error| Fail::usage(e.to_string());
     let shape = Shape::load(&synth.shape).map_err(usage)?;
-    synth::file_bytes(&shape, &synth.quant, synth.seed).map_err(usage)?;
+    let made = synth::fingerprint(&shape, &synth.quant, synth.seed).map_err(usage)?;
     let path = Path::new(&synth.shape);
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let shape = match path.extension() {
@@ -230,11 +231,12 @@ fn synth_name(synth: &Synth) -> anyhow::Result<String> {
             let text = std::fs::read(path)
                 .with_context(|| format!("cannot read \"{}\"", path.display()))?;
             let hash = hex(&Sha256::digest(&text));
-            format!("{stem}-{}", &hash[..SHAPE_DIGITS])
+            format!("{stem}-{}", &hash[..2 * NAME_BYTES])
         }
         None => stem.into_owned(),
     };
-    Ok(format!("{shape}-{}-seed{}", synth.quant, synth.seed))
+    let name = format!("{shape}-{}-seed{}", synth.quant, synth.seed);
+    Ok((name, hex(&made[..NAME_BYTES])))
 }
 
 /// A file named by a scenario.

@@ -22,7 +22,7 @@ pub use comparison::{
 pub use counters::{Absent, Count, Counters, Part, Source};
 pub(crate) use folder::{KEPT, write_whole};
 pub use folder::{Run, RunFolder};
-pub use probe::{ProbeRecord, probed};
+pub use probe::{ProbeRecord, above_peak, probed};
 pub use quality::{Quality, QualityBase, QualityPlan, QualityRecord};
 pub use simulated::{
     CacheShape, Counts, Simulated, SimulatedPhase, SimulatedRecord, Simulation, StageCounts,
@@ -275,6 +275,9 @@ pub struct PassStats {
     pub stages: StageTimes,
     /// Bytes read and written, summed over threads and passes.
     pub ledger: Ledger,
+    /// Multiplications of weights with activations, summed over passes; 0 where nobody counted them.
+    #[serde(default)]
+    pub products: u64,
 }
 
 /// What the operating system says about a finished child, from `wait4` and `/proc`.
@@ -608,6 +611,21 @@ pub(crate) mod tests {
         assert_eq!(sample.prefill_gops(), Some(2.0 * 9050.0 / 0.02 / 1e9));
         sample.model.last_params = Some(100);
         assert_eq!(sample.prefill_gops(), Some(2.0 * 8150.0 / 0.02 / 1e9));
+        assert_eq!(sample.decode_operations_per_token(), Some(2.0 * 950.0));
+    }
+
+    #[test]
+    fn operations_that_were_counted_come_before_those_of_the_model() {
+        let mut sample = sample();
+        let counted = |products| {
+            Some(PassStats {
+                products,
+                ..PassStats::default()
+            })
+        };
+        (sample.prefill, sample.decode) = (counted(700), counted(600));
+        assert_eq!(sample.prefill_gops(), Some(2.0 * 700.0 / 0.02 / 1e9));
+        assert_eq!(sample.decode_operations_per_token(), Some(2.0 * 200.0));
     }
 
     #[test]

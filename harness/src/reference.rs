@@ -103,8 +103,7 @@ pub fn commands(kind: ReferenceKind, work: &Workload<'_>) -> Result<Vec<Referenc
                 .into(),
         );
     }
-    let sparsity = work.case.engine.sparsity.as_ref();
-    if sparsity.is_some_and(|s| s.is_lossy()) {
+    if work.case.engine.lossy_sparsity().is_some() {
         return Err(
             "it runs the whole model, which engine.sparsity does not: compare the engine with itself, or leave sparsity out"
                 .into(),

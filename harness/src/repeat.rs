@@ -138,7 +138,7 @@ fn notes(case: &Case) -> Vec<&'static str> {
     if !case.engine.is_native() {
         notes.push("it runs the file's own formats, not those of engine.quant");
     }
-    if case.engine.sparsity.as_ref().is_some_and(|s| s.is_lossy()) {
+    if case.engine.lossy_sparsity().is_some() {
         notes.push("it runs the whole model, without engine.sparsity");
     }
     if case.engine.speculation.is_some() {

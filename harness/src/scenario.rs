@@ -5,6 +5,8 @@
 //! step names file, line and column, or the `--set` that caused it.
 
 mod check;
+#[cfg(test)]
+mod keys;
 mod problem;
 mod quality;
 mod sweep;

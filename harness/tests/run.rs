@@ -286,10 +286,79 @@ fn a_run_goes_on_where_it_was_cut_off() {
     ] {
         assert!(rounds.contains(&slot), "{rounds:?}");
     }
-    // Nothing is left to do now.
+    // Nothing is left to do now but to write what could not be written; a verdict was about the run as it was.
     let before = lab.starts();
+    let (table, verdict) = (folder.join("results.csv"), folder.join("gate.json"));
+    fs::remove_file(&table).expect("removes");
+    fs::create_dir(&table).expect("in its way");
+    fs::write(&verdict, "{}").expect("writes");
+    lab.run(&["--resume", shown])
+        .expect(1, "what was measured is kept: make room");
+    assert!(!verdict.exists());
+    fs::remove_dir(&table).expect("removes");
+    let line = format!("run --resume {shown}");
+    fs::create_dir(&table).expect("in its way again");
+    lab.run(&["--resume", shown]).expect(1, &line);
+    fs::remove_dir(&table).expect("removes");
     lab.run(&["--resume", shown]).expect(0, "");
+    assert!(table.is_file());
     assert_eq!(lab.starts(), before);
+}
+
+#[test]
+fn an_error_is_one_line_even_where_a_backtrace_is_asked_for() {
+    let lab = Lab::new(&SCENARIO.replace("model.gguf", "none.gguf"), &["good"]);
+    let mut command = lab.command(&["trial.toml"]);
+    let output = command.env("RUST_BACKTRACE", "1").output().expect("starts");
+    let done = Done::from(output);
+    done.expect(1, "does not exist");
+    assert_eq!(done.stderr.lines().count(), 1, "{}", done.stderr);
+}
+
+#[test]
+fn what_the_model_cannot_do_is_refused_before_anything_is_written() {
+    let lab = Lab::new(SCENARIO, &["good"]);
+    let tiny = engine::synth::Shape::load("tiny").expect("a shape");
+    let model = lab.path("model.gguf");
+    fs::remove_file(&model).expect("removes");
+    engine::synth::synth(&tiny, "Q4_0", 1, &model, &mut |_, _| Ok(())).expect("a model");
+    let drafts = "[engine.speculation]\nmethod = ";
+    for (text, message) in [
+        (
+            format!("{drafts}\"layer-skip\"\nskip_layers = [99]\n"),
+            "case \"trial\": engine.speculation.skip_layers: layer 99 cannot be skipped",
+        ),
+        (
+            format!("{drafts}\"draft-model\"\ndraft_model = \"no.gguf\"\n"),
+            "engine.speculation.draft_model: cannot open",
+        ),
+        (
+            format!("{drafts}\"qcsd\"\ndraft_quant = \"top\"\n"),
+            "engine.speculation.draft_quant: no matrix",
+        ),
+        (
+            "[engine.sparsity]\nmethod = \"teal\"\nthresholds = \"no.toml\"\n".to_owned(),
+            "engine.sparsity.thresholds: cannot read",
+        ),
+        (
+            "quant = \"mixed\"\nquant_plan = \"no.toml\"\n".to_owned(),
+            "engine.quant_plan: cannot read",
+        ),
+        ("ctx = 3\n".to_owned(), "tokens do not fit the context of 3"),
+    ] {
+        fs::write(lab.path("trial.toml"), format!("{SCENARIO}{text}")).expect("writes");
+        for dry in [&[][..], &["--dry-run"]] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
+            command
+                .args(["run", "trial.toml", "--models-dir", "models"])
+                .args(dry);
+            command
+                .current_dir(lab.dir.path())
+                .env("XDG_CACHE_HOME", lab.path("cache"));
+            Done::from(command.output().expect("starts")).expect(2, message);
+        }
+    }
+    assert!(!lab.path("results").exists());
 }
 
 #[test]
@@ -568,6 +637,18 @@ fn what_would_run_is_shown_and_not_run() {
     ] {
         assert!(list.stdout.contains(expect), "{expect}:\n{}", list.stdout);
     }
+    let model = "a-model-with-a-name-that-is-rather-long-Q4_K_M.gguf";
+    fs::copy(lab.path("model.gguf"), lab.path(model)).expect("copies");
+    let set = format!("model.path={model}");
+    let long = lab.run(&[
+        "trial.toml",
+        "--list",
+        "--set",
+        &set,
+        "--set",
+        "run.timeout_s=86400",
+    ]);
+    assert!(long.stdout.contains(model), "{}", long.stdout);
     let dry = lab.run(&["trial.toml", "--dry-run"]);
     dry.expect(0, "");
     let workers = dry

@@ -100,6 +100,12 @@ fn an_outcome_accounts_for_every_token() {
     assert!(prefill.stages.total_ns() <= done.arrival_ns[0]);
     assert!(decode.stages.total_ns() <= span_ns && decode.stages.total_ns() > span_ns / 2);
     assert!(decode.ledger.weight_bytes > 0 && decode.ledger.kv_read_bytes > 0);
+    let facts = &done.model;
+    let [layers, last, head] = [facts.layer_params, facts.last_params, facts.head_params]
+        .map(|params| params.expect("known"));
+    assert_eq!(decode.products, 11 * (layers + head));
+    let often = u64::from(done.n_prompt) * (layers - last);
+    assert_eq!(prefill.products, often + last + head);
     assert_eq!((done.threads, done.cpus.len()), (Some(1), 1));
     assert!(
         done.model.description.starts_with("llama"),
@@ -122,6 +128,38 @@ fn an_outcome_accounts_for_every_token() {
             .any(|a| a.event == "instructions" && !a.reason.is_empty());
         assert!(explained || found("instructions").is_some_and(|count| count.value > 1e4));
     }
+}
+
+#[test]
+fn products_of_drafts_are_counted_with_their_bytes() {
+    let (_dir, path) = model(256);
+    let plain = outcome(&job(&path));
+    let drafting = |table: &str| {
+        let engine = Options {
+            speculation: Some(toml::from_str(table).expect("a table")),
+            ..job(&path).engine
+        };
+        outcome(&Job {
+            engine,
+            ..job(&path)
+        })
+    };
+    // As good as the model itself, so that each draft is kept: every token is computed by both.
+    let drafted = drafting("method = \"qcsd\"\ndraft_quant = \"F32\"\ndraft_tokens = 1\n");
+    assert_eq!(drafted.output_ids, plain.output_ids);
+    let products = |done: &Outcome| {
+        let [prefill, decode] = [done.prefill, done.decode].map(|s| s.expect("stats").products);
+        (prefill, decode)
+    };
+    let (prefill, decode) = products(&drafted);
+    let (alone, written) = products(&plain);
+    assert_eq!(prefill, 2 * alone, "both read the prompt");
+    assert!(
+        decode * 2 > written * 3,
+        "{decode} is little more than {written}"
+    );
+    let none = drafting("method = \"none\"\n");
+    assert_eq!(products(&none), (alone, written));
 }
 
 #[test]

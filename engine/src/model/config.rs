@@ -223,6 +223,7 @@ impl Config {
         match self.experts {
             None => Ok(()),
             Some(_) => Err(refused(
+                "sparsity.method",
                 "a mixture of experts has no channels to leave out: use a dense model, or method \"none\"".into(),
             )),
         }

@@ -79,7 +79,7 @@ impl Model {
         pool: &Pool,
         options: &Options,
     ) -> Result<Option<Sparse>> {
-        let Some(wanted) = options.sparsity.as_ref().filter(|s| s.is_lossy()) else {
+        let Some(wanted) = options.lossy_sparsity() else {
             return Ok(None);
         };
         self.config.check_sparsity()?;

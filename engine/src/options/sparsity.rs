@@ -46,17 +46,14 @@ fn is_empty(path: &Path) -> bool {
     path.as_os_str().is_empty()
 }
 
-/// An error about `[engine.sparsity]`.
-pub(crate) fn refused(what: String) -> Error {
-    Error::Option {
-        option: "sparsity",
-        what,
-    }
+/// An error about a key of `[engine.sparsity]`, `sparsity.KEY`.
+pub(crate) fn refused(option: &'static str, what: String) -> Error {
+    Error::Option { option, what }
 }
 
 impl Sparsity {
     /// Whether the model says something else than without it.
-    pub fn is_lossy(&self) -> bool {
+    pub(crate) fn is_lossy(&self) -> bool {
         self.method != Method::None
     }
 
@@ -67,12 +64,12 @@ impl Sparsity {
     /// [`Error::Option`] names what is out of its range.
     pub fn check(&self) -> Result<()> {
         if !(self.threshold >= 0.0 && self.threshold.is_finite()) {
-            let what = format!("threshold {} is not 0 or more", self.threshold);
-            return Err(refused(what));
+            let what = format!("{} is not 0 or more", self.threshold);
+            return Err(refused("sparsity.threshold", what));
         }
         if self.threshold > 0.0 && !is_empty(&self.thresholds) {
             let what = "threshold and thresholds are both given: choose one".into();
-            return Err(refused(what));
+            return Err(refused("sparsity.thresholds", what));
         }
         Ok(())
     }

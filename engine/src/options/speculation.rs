@@ -127,12 +127,9 @@ fn match_tokens() -> usize {
 /// Longest ending that prompt lookup looks for.
 pub const LONGEST_MATCH: usize = 8;
 
-/// An error about `[engine.speculation]`.
-pub(crate) fn refused(what: String) -> Error {
-    Error::Option {
-        option: "speculation",
-        what,
-    }
+/// An error about a key of `[engine.speculation]`, `speculation.KEY`.
+pub(crate) fn refused(option: &'static str, what: String) -> Error {
+    Error::Option { option, what }
 }
 
 impl Speculation {
@@ -158,14 +155,15 @@ impl Speculation {
             Method::None | Method::PromptLookup | Method::Suffix => (true, ""),
         };
         if !needs.0 {
-            return Err(refused(format!("the method needs {}", needs.1)));
+            let what = format!("the method needs {}", needs.1);
+            return Err(refused("speculation.method", what));
         }
         match (1..=LONGEST_MATCH).contains(&self.match_tokens) {
             true => Ok(()),
-            false => Err(refused(format!(
-                "match_tokens {} is not within 1 to {LONGEST_MATCH}",
-                self.match_tokens
-            ))),
+            false => Err(refused(
+                "speculation.match_tokens",
+                format!("{} is not within 1 to {LONGEST_MATCH}", self.match_tokens),
+            )),
         }
     }
 }

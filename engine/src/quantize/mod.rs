@@ -104,10 +104,14 @@ impl Recipe {
     pub fn from_options(options: &Options, file: &Gguf) -> Result<Recipe> {
         check(options)?;
         let imatrix = Some(&options.quant_imatrix).filter(|path| !path.as_os_str().is_empty());
-        let importance = imatrix.map(|path| Importance::open(path)).transpose()?;
+        let importance = imatrix.map(|path| {
+            let opened = Importance::open(path);
+            opened.map_err(|e| e.of_option("quant_imatrix"))
+        });
+        let importance = importance.transpose()?;
         let mut rules = Vec::new();
         if options.is_mixed() {
-            let plan = Mixed::open(&options.quant_plan)?;
+            let plan = Mixed::open(&options.quant_plan).map_err(|e| e.of_option("quant_plan"))?;
             if !plan.imatrix.is_empty() && importance.is_none() {
                 let what = format!(
                     "the plan was measured with the importance matrix \"{}\": name it here",

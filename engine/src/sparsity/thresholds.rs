@@ -57,27 +57,35 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
+/// An error about a file of thresholds.
+fn refused_file(what: String) -> Error {
+    refused("sparsity.thresholds", what)
+}
+
 impl Thresholds {
     /// Reads a file.
     ///
     /// # Errors
     /// When there is none, or it is damaged.
     pub fn open(path: &Path) -> Result<Thresholds> {
-        let io = |source| Error::Io {
-            action: "read",
-            path: path.to_owned(),
-            source,
+        let io = |source| {
+            let error = Error::Io {
+                action: "read",
+                path: path.to_owned(),
+                source,
+            };
+            error.of_option("sparsity.thresholds")
         };
         let bytes = std::fs::metadata(path).map_err(io)?.len();
         if bytes > BYTES_MAX {
-            return Err(refused(format!(
+            return Err(refused_file(format!(
                 "\"{}\" has {bytes} bytes, too many for thresholds, expected at most {BYTES_MAX}",
                 path.display()
             )));
         }
         let text = std::fs::read_to_string(path).map_err(io)?;
         toml::from_str(&text).map_err(|e: toml::de::Error| {
-            refused(format!(
+            refused_file(format!(
                 "\"{}\" holds no thresholds ({}): make them with \"engine calibrate\"",
                 path.display(),
                 e.message()
@@ -116,13 +124,13 @@ impl Thresholds {
                 true => "magnitudes times norms",
                 false => "magnitudes",
             });
-            return Err(refused(format!(
+            return Err(refused_file(format!(
                 "\"{path}\" has thresholds of {found}, the method needs those of {needed}: make others with \"engine calibrate --method\""
             )));
         }
         let model = fingerprint(file);
         if found.model != model || found.layer.len() != layers {
-            return Err(refused(format!(
+            return Err(refused_file(format!(
                 "\"{path}\" has thresholds for the {} layers of model {:.16}, this one is {model:.16} with {layers}: make others with \"engine calibrate\"",
                 found.layer.len(),
                 found.model
@@ -133,7 +141,7 @@ impl Thresholds {
             for site in wanted.method.sites() {
                 let threshold = sites.get(site).filter(|t| **t >= 0.0 && t.is_finite());
                 thresholds[*site as usize] = *threshold.ok_or_else(|| {
-                    refused(format!(
+                    refused_file(format!(
                         "\"{path}\" has no threshold for \"{}\" in layer {l}: make others with \"engine calibrate\"",
                         site.name()
                     ))

@@ -1,17 +1,20 @@
 //! From options to drafters.
 
 use super::{Drafter, ModelDrafter, PromptLookup, Speculator, Suffixes};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::model::{Config, Model};
 use crate::options::Options;
 use crate::options::speculation::{DraftTokens, LONGEST_MATCH, Method, Speculation, refused};
 use crate::pool::Pool;
-use crate::quantize::{Recipe, plan};
+use crate::quantize::{Recipe, plan, product_formats};
 use crate::sample::SamplerOptions;
-use crate::session::{Session, check_vocabulary, skipped};
+use crate::session::{Session, check_vocabulary, require_top_bits, skipped};
 use crate::tokenizer::Tokenizer;
 use std::path::Path;
+
+/// Name of an option in errors.
+const DRAFT_MODEL: &str = "speculation.draft_model";
 
 /// What drafts.
 enum Source<'a> {
@@ -55,13 +58,13 @@ pub fn check(options: &Options, target: &Gguf) -> Result<()> {
     wanted.check()?;
     match Source::of(wanted) {
         Source::File(path) => {
-            let draft = Gguf::open(path)?;
-            Config::from_gguf(&draft)?.context(options)?;
+            let draft = open_draft(path, options)?;
             require_same_vocabulary(target, &draft)?;
         }
         Source::Copy(quant) => {
             let options = copy(options, quant);
-            plan(target, &Recipe::from_options(&options, target)?)?;
+            let recipe = Recipe::from_options(&options, target);
+            plan(target, &recipe.map_err(|e| of_quant(e, quant))?)?;
         }
         Source::Own => {}
     }
@@ -69,10 +72,48 @@ pub fn check(options: &Options, target: &Gguf) -> Result<()> {
     if wanted.draft_vocab > 0 {
         check_vocabulary(wanted.draft_vocab, config.n_vocab)?;
     }
+    if wanted.drafts_with_top_bits() {
+        let planned = plan(target, &Recipe::from_options(options, target)?)?;
+        require_top_bits(product_formats(target, &planned))?;
+    }
     if wanted.method == Method::LayerSkip {
         skipped(&wanted.skip_layers, config.n_layers())?;
     }
     Ok(())
+}
+
+/// The file of a model that can draft with these options.
+fn open_draft(path: &Path, options: &Options) -> Result<Gguf> {
+    let open = || {
+        let draft = Gguf::open(path)?;
+        Config::from_gguf(&draft)?.context(options)?;
+        Ok(draft)
+    };
+    open().map_err(|e| match e {
+        Error::Option { option, what } => refused(
+            DRAFT_MODEL,
+            format!(
+                "engine.{option} does not suit \"{}\": {what}",
+                path.display()
+            ),
+        ),
+        other => other.of_option(DRAFT_MODEL),
+    })
+}
+
+/// An error about the format of the copy, which [`copy`] made `engine.quant`.
+fn of_quant(error: Error, quant: &str) -> Error {
+    match error {
+        Error::Option {
+            option: "quant",
+            what,
+        } => refused("speculation.draft_quant", what),
+        Error::Option { option, what } => {
+            let what = format!("\"{quant}\" does not do: engine.{option}: {what}");
+            refused("speculation.draft_quant", what)
+        }
+        other => other,
+    }
 }
 
 /// Loads the model that drafts, where it is not the target itself.
@@ -168,9 +209,13 @@ fn require_same_vocabulary(target: &Gguf, draft: &Gguf) -> Result<()> {
     if !differs {
         return Ok(());
     }
-    Err(refused(format!(
-        "draft_model has {} tokens that are not the model's own {}: take one with the same vocabulary",
-        theirs.n_vocab(),
-        ours.n_vocab()
-    )))
+    Err(refused(
+        DRAFT_MODEL,
+        format!(
+            "\"{}\" has {} tokens that are not the model's own {}: take one with the same vocabulary",
+            draft.path().display(),
+            theirs.n_vocab(),
+            ours.n_vocab()
+        ),
+    ))
 }

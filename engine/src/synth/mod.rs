@@ -18,13 +18,17 @@ use crate::quant::{FORMATS, FormatInfo};
 use crate::rng::Rng;
 use plan::{Plan, Planned};
 
-use std::collections::HashMap;
+use sha2::{Digest, Sha256};
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::path::Path;
 use weights::{Fill, Pool};
 
 /// Bytes written at a time.
 const CHUNK_BYTES: usize = 4 << 20;
+
+/// Values of a pool that a file is recognised by.
+const SEEN_VALUES: u64 = 8192;
 
 /// Hears the bytes done and the bytes in all; an error ends the writing.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> std::io::Result<()>;
@@ -35,6 +39,33 @@ pub type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> std::io::Result<()>;
 /// When `quant` is no format of the engine, or the sizes overflow.
 pub fn file_bytes(shape: &Shape, quant: &str, seed: u64) -> Result<u64> {
     Ok(plan::plan(shape, format(quant)?, seed)?.total_bytes)
+}
+
+/// SHA-256 of what tells a file that [`synth`] would write from all others: its head, its small tensors, and of every pool
+/// that matrices are filled from the first values, as the encoders of this program make them. A file that another program
+/// wrote under the same arguments has another one if its encoders gave other bytes there.
+///
+/// # Errors
+/// As [`file_bytes`].
+pub fn fingerprint(shape: &Shape, quant: &str, seed: u64) -> Result<[u8; 32]> {
+    let plan = plan::plan(shape, format(quant)?, seed)?;
+    let mut hash = Sha256::new();
+    hash.update(&plan.head);
+    let mut seen = HashSet::new();
+    for tensor in &plan.tensors {
+        match tensor.fill {
+            Fill::Bell(std) => {
+                if seen.insert((tensor.format.id, tensor.dims[0])) {
+                    hash.update(pool(tensor, std, seed, SEEN_VALUES).bytes());
+                }
+            }
+            _ => {
+                let mut rng = Rng::of(seed, &tensor.name);
+                hash.update(weights::small(&tensor.fill, tensor.n_values(), &mut rng));
+            }
+        }
+    }
+    Ok(hash.finalize().into())
 }
 
 /// Writes a model of `shape` to `out`, its matrices in the format named `quant`, a stand-in where rows are not whole
@@ -101,13 +132,10 @@ fn write(
         let mut rng = Rng::of(seed, &tensor.name);
         match tensor.fill {
             Fill::Bell(std) => {
-                let (format, n_values) = (tensor.format, tensor.n_values());
+                let n_values = tensor.n_values();
                 let pool = pools
-                    .entry((format.id, tensor.dims[0], n_values))
-                    .or_insert_with(|| {
-                        let stream = format!("pool {} {}", format.name, tensor.dims[0]);
-                        Pool::new(format, n_values, std, &mut Rng::of(seed, &stream))
-                    });
+                    .entry((tensor.format.id, tensor.dims[0], n_values))
+                    .or_insert_with(|| pool(tensor, std, seed, n_values));
                 write_matrix(tensor, pool, &mut rng, &mut chunk, &mut put)?;
             }
             _ => put(&weights::small(&tensor.fill, tensor.n_values(), &mut rng))?,
@@ -116,6 +144,12 @@ fn write(
         put(&[0; ALIGNMENT_DEFAULT as usize][..padding as usize])?;
     }
     out.flush()
+}
+
+/// What a matrix is filled from, for so many values of it; that for fewer is the beginning of that for more.
+fn pool(tensor: &Planned, std: f32, seed: u64, n_values: u64) -> Pool {
+    let stream = format!("pool {} {}", tensor.format.name, tensor.dims[0]);
+    Pool::new(tensor.format, n_values, std, &mut Rng::of(seed, &stream))
 }
 
 fn write_matrix(

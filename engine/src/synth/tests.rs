@@ -381,3 +381,38 @@ fn vocabularies_match_the_embedding() {
     assert_eq!((tokens[eos], kinds[eos]), (&b"<|endoftext|>"[..], 3));
     assert_eq!(file.require_str("tokenizer.ggml.pre").unwrap(), "gpt-2");
 }
+
+#[test]
+fn a_fingerprint_tells_files_apart_and_holds_bytes_of_their_encoders() {
+    let tiny = Shape::load("tiny").unwrap();
+    let of =
+        |shape: &str, quant, seed| fingerprint(&Shape::load(shape).unwrap(), quant, seed).unwrap();
+    let mut all: Vec<[u8; 32]> = FORMATS.iter().map(|f| of("tiny", f.name, SEED)).collect();
+    assert_eq!(all[0], of("tiny", FORMATS[0].name, SEED));
+    all.extend([of("tiny-phi3", "F32", SEED), of("tiny", "F32", SEED + 1)]);
+    let n = all.len();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), n);
+    for format in FORMATS {
+        let plan = plan::plan(&tiny, format, SEED).unwrap();
+        let down = plan
+            .tensors
+            .iter()
+            .find(|t| t.name == "blk.1.ffn_down.weight");
+        let (down, std) = (down.unwrap(), 1.0 / 512f32.sqrt());
+        let seen = pool(down, std, SEED, SEEN_VALUES);
+        let file = written("tiny", format.name);
+        let data = file.data(file.tensor(&down.name).unwrap());
+        let units: HashSet<&[u8]> = seen.bytes().chunks_exact(seen.unit_bytes()).collect();
+        let in_file = data.chunks_exact(seen.unit_bytes());
+        let share = in_file.filter(|unit| units.contains(unit)).count() as f64
+            / (data.len() / seen.unit_bytes()) as f64;
+        let expect = SEEN_VALUES as f64 / down.n_values() as f64;
+        assert!(
+            (0.5..2.0).contains(&(share / expect)),
+            "{}: {share}",
+            format.name
+        );
+    }
+}

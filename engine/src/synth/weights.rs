@@ -46,6 +46,11 @@ impl Pool {
         Pool { bytes, unit_bytes }
     }
 
+    /// The units, one after the other.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Fills `out`, whole blocks, with units drawn at random; the last one may be cut between blocks.
     pub(super) fn fill(&self, out: &mut [u8], rng: &mut Rng) {
         let units = self.bytes.len() / self.unit_bytes;

@@ -5,6 +5,7 @@ mod settings;
 mod table;
 mod ways;
 
+use super::run::plan::Recorder;
 use super::session::{self, Session, print, print_disturbances};
 use crate::compare::{self, Comparison};
 use crate::exit::{Exit, Fail};
@@ -95,22 +96,27 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let build = args.other_build.as_deref();
     let second = plan::second(&scenario, build, &args.other_set, args.slow_down)?;
     let results_dir = &args.session.results_dir;
-    let promise =
-        |models: &[PathBuf]| plan::comparison(&scenario, models, &ways, &second, results_dir);
-    if session.is_dry(|shown| Ok(plan::shown(&promise(&shown.model_paths())?)))? {
+    let promise = |session: &Session<'_>, models: &[PathBuf]| {
+        if second.build.is_none() && !second.set.is_empty() {
+            let other = plan::changed(&scenario, &second.set)?;
+            session.require_models(&other, models, &mut Recorder::new(&other))?;
+        }
+        plan::comparison(&scenario, models, &ways, &second, results_dir)
+    };
+    if session.is_dry(|shown| Ok(plan::shown(&promise(&session, &shown.model_paths())?)))? {
         return Ok(Exit::Ok);
     }
-    let (mut folder, mut done) = session.open(|manifest| {
+    let (mut folder, mut done) = session.open(|session, manifest| {
         let models = manifest.cases.iter();
         let models = models.map(|case| manifest.models[case.model].path.clone().into());
-        let plan = promise(&models.collect::<Vec<_>>())?;
+        let plan = promise(session, &models.collect::<Vec<_>>())?;
         plan::write_prompts(&scenario, &ways, results_dir)?;
         Ok(Some(plan))
     })?;
     let end = measure(&session, &mut folder, &mut done)?;
     let comparison = compare::compare(&done);
     let comparison = comparison.ok_or_else(|| anyhow::anyhow!("the run is no comparison"))?;
-    write(&folder, &comparison)?;
+    session.kept(&folder, write(&folder, &comparison))?;
     print(&table::all(&comparison))?;
     print_disturbances(&done)?;
     let exit = session.finish(&folder, &done, end)?;

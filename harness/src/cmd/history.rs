@@ -1,6 +1,7 @@
 //! `harness history`: a metric over all runs of a scenario on this machine.
 
 use crate::cmd::run::new_table;
+use crate::cmd::run::table::wrapped;
 use crate::exit::{Exit, Fail};
 use crate::history::{self, Series, sparkline};
 use crate::host::{HostFacts, plural};
@@ -11,6 +12,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// Shows a metric over all runs of a scenario on this machine, and where it changed.
+///
+/// Runs of one case are joined where model, prompt, length and engine options are the same; others are shown apart.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Scenario: its file or its name.
@@ -71,13 +74,14 @@ fn text(series: &Series, metric: &Metric, last: usize) -> String {
     let medians: Vec<f64> = series.points.iter().map(|p| p.median).collect();
     let runs = plural(medians.len(), "run");
     let digits = metric.digits;
-    let mut lines = vec![
-        format!(
-            "{}: {} in {}, {runs}",
-            series.case, metric.title, metric.unit
-        ),
-        format!("  {}", sparkline(&medians)),
-    ];
+    let mut lines = vec![format!(
+        "{}: {} in {}, {runs}",
+        series.case, metric.title, metric.unit
+    )];
+    if !series.apart.is_empty() {
+        lines.push(wrapped(&format!("with {}", series.apart), "  "));
+    }
+    lines.push(format!("  {}", sparkline(&medians)));
     let mut table = new_table();
     table.set_header(["started", "commit", "median", "± MAD", "n", "disturbed", ""]);
     for (i, point) in series.points.iter().enumerate() {

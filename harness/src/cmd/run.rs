@@ -39,7 +39,7 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     if session.lists()? || session.is_dry(|_| Ok(promise(&session.scenario)))? {
         return Ok(Exit::Ok);
     }
-    let (mut folder, mut done) = session.open(|_| Ok(None))?;
+    let (mut folder, mut done) = session.open(|_, _| Ok(None))?;
     let tasks = plan::tasks(&session.scenario, &done.manifest);
     let run = &session.scenario.run;
     let slots = measure::schedule(
@@ -74,7 +74,7 @@ fn promise(scenario: &Scenario) -> String {
 /// Which cases leave out what the model would compute.
 fn lossy(run: &Run) -> String {
     let cases = run.manifest.cases.iter();
-    let lossy = cases.filter(|c| c.engine.sparsity.as_ref().is_some_and(|s| s.is_lossy()));
+    let lossy = cases.filter(|c| c.engine.lossy_sparsity().is_some());
     let names: Vec<&str> = lossy.map(|c| c.name.as_str()).collect();
     match names.is_empty() {
         true => String::new(),

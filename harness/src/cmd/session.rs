@@ -2,7 +2,8 @@
 
 use super::run::{plan, table};
 use crate::claim::{Claim, Meanwhile};
-use crate::exit::{Exit, Fail};
+use crate::exit::{self, Exit, Fail};
+use crate::gate::Gate;
 use crate::interrupt;
 use crate::measure::{self, End, Slot, Task, Told, Work};
 use crate::models::ModelStore;
@@ -169,17 +170,35 @@ impl<'a> Session<'a> {
         if self.args.dry_run {
             require_machine(&self.scenario)?;
             let shown = plan::Shown::new(&self.scenario, &self.store)?;
+            let mut recorder = plan::Recorder::new(&self.scenario);
+            self.require_models(&self.scenario, &shown.model_paths(), &mut recorder)?;
             print(&shown.commands(&self.worker)?)?;
             print(&more(&shown)?)?;
         }
         Ok(self.args.dry_run)
     }
 
-    /// Refuses cases that their model cannot do, in the order of the cases. Another worker knows its own limits.
-    fn require_models(&self, manifest: &Manifest) -> anyhow::Result<()> {
-        for case in manifest.cases.iter().filter(|_| self.args.worker.is_none()) {
-            let path = Path::new(&manifest.models[case.model].path);
-            check::model(&case.engine, path).map_err(|e| impossible(&case.name, e))?;
+    /// Refuses cases of `scenario` that their model, at the path of the same place, cannot do, in the order of the cases; not
+    /// those whose model is not there. Another worker knows its own limits.
+    ///
+    /// # Errors
+    /// Exit code 2, with the case and the option.
+    pub(super) fn require_models(
+        &self,
+        scenario: &Scenario,
+        paths: &[PathBuf],
+        recorder: &mut plan::Recorder<'_>,
+    ) -> anyhow::Result<()> {
+        let cases = scenario.cases.iter().zip(paths);
+        for (case, path) in cases.filter(|(_, path)| self.args.worker.is_none() && path.is_file()) {
+            let possible = check::model(&case.engine, path).and_then(|()| {
+                let n_prompt = recorder.n_prompt(case, path);
+                n_prompt.map_or(Ok(()), |n_prompt| {
+                    let needed = n_prompt as usize + case.n_gen as usize - 1;
+                    check::room(&case.engine, path, needed)
+                })
+            });
+            possible.map_err(|e| impossible(&case.name, e))?;
         }
         Ok(())
     }
@@ -192,18 +211,23 @@ impl<'a> Session<'a> {
     /// written, or another run began in it.
     pub(super) fn open(
         &mut self,
-        compare: impl FnOnce(&Manifest) -> anyhow::Result<Option<ComparisonPlan>>,
+        compare: impl FnOnce(&Self, &Manifest) -> anyhow::Result<Option<ComparisonPlan>>,
     ) -> anyhow::Result<(RunFolder, Run)> {
         require_machine(&self.scenario)?;
         let results_dir = &self.args.results_dir;
         let claim = self.claim.insert(self.args.others.claim(results_dir)?);
         let beside = claim.finding();
         let models = plan::models(&self.scenario, &self.store)?;
-        let mut manifest = plan::manifest(&self.scenario, &models, &self.worker, &self.store)?;
-        self.require_models(&manifest)?;
+        let mut recorder = plan::Recorder::new(&self.scenario);
+        let mut manifest = plan::manifest(&mut recorder, &models, &self.worker, &self.store)?;
+        let paths = manifest.cases.iter();
+        let paths: Vec<PathBuf> = paths
+            .map(|c| manifest.models[c.model].path.clone().into())
+            .collect();
+        self.require_models(&self.scenario, &paths, &mut recorder)?;
         let Some((folder, mut run)) = self.resumed.take() else {
             manifest.host.findings.extend(beside);
-            manifest.comparison = compare(&manifest)?;
+            manifest.comparison = compare(self, &manifest)?;
             let folder = RunFolder::create(results_dir, &manifest)?;
             self.works_in(&folder);
             return Ok((folder, Run::empty(manifest)));
@@ -217,6 +241,7 @@ impl<'a> Session<'a> {
             );
             return Err(Fail::usage(text));
         }
+        Gate::forget(folder.path())?;
         if beside.is_some() {
             run.manifest.host.findings.extend(beside);
             folder.write_manifest(&run.manifest)?;
@@ -319,12 +344,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// When the report cannot be written.
     pub(super) fn finish(&self, folder: &RunFolder, run: &Run, end: End) -> anyhow::Result<Exit> {
-        folder.write("results.csv", &export::results_csv(run)?)?;
-        folder.write("tokens.csv", &export::tokens_csv(run)?)?;
-        if !self.args.no_report {
-            let paths = report::write(folder.path())?;
-            print(&format!("\nreport: {}\n", paths.html.display()))?;
-        }
+        self.kept(folder, self.write(folder, run))?;
         let path = folder.path().display();
         if end == End::Interrupted {
             eprintln!(
@@ -353,6 +373,35 @@ impl<'a> Session<'a> {
             return Ok(Exit::Error);
         }
         Ok(Exit::Ok)
+    }
+
+    /// `result`, whose error says that what was measured is kept, and how to go on.
+    ///
+    /// # Errors
+    /// That of `result`.
+    pub(super) fn kept(
+        &self,
+        folder: &RunFolder,
+        result: anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        result.map_err(|e| {
+            let line = self.resume_line(folder);
+            let text = format!(
+                "{e:#}; what was measured is kept: make room, or mend what else is wrong, then go on with: {line}"
+            );
+            Fail::with(exit::of(&e), text)
+        })
+    }
+
+    /// Writes what is made of the records.
+    fn write(&self, folder: &RunFolder, run: &Run) -> anyhow::Result<()> {
+        folder.write("results.csv", &export::results_csv(run)?)?;
+        folder.write("tokens.csv", &export::tokens_csv(run)?)?;
+        if !self.args.no_report {
+            let paths = report::write(folder.path())?;
+            print(&format!("\nreport: {}\n", paths.html.display()))?;
+        }
+        Ok(())
     }
 
     /// The command line that goes on with a run, quoted for a POSIX shell.
@@ -387,6 +436,7 @@ pub(super) fn require_machine(scenario: &Scenario) -> anyhow::Result<()> {
 /// A case that the engine refuses; an option is an error of the user.
 fn impossible(case: &str, error: engine::Error) -> anyhow::Error {
     match error {
+        engine::Error::ContextFull { .. } => Fail::usage(format!("case \"{case}\": {error}")),
         engine::Error::Option { option, what } => {
             Fail::usage(format!("case \"{case}\": engine.{option}: {what}"))
         }

@@ -3,6 +3,7 @@
 use super::{PhaseResult, Rate, Row, TextCheck};
 use crate::counter;
 use crate::host::plural;
+use crate::record::above_peak;
 use crate::verdict::{Judged, Verdict};
 
 /// Verdict where there is none.
@@ -98,7 +99,10 @@ fn ceiling(rate: Rate, a: &Row, b: &Row, decode_bytes: Option<f64>) -> Option<St
     let side = |row: &Row| {
         let unit = rate.achieved_unit();
         let share = match row.of_peak_pct {
-            Some(pct) => format!("{pct:.0} % of the peak of the same rounds"),
+            Some(pct) => format!(
+                "{pct:.0} % of the peak of the same rounds{}",
+                above_peak(pct)
+            ),
             None => "the peak is unknown".into(),
         };
         Some(format!(

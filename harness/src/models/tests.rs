@@ -225,6 +225,14 @@ fn a_synthetic_model_is_made_once() {
     assert!(!store.find(&spec).expect("known").present);
     let first = store.ensure(&spec).expect("made");
     assert_eq!(first.name, "tiny-Q4_0-seed3");
+    let file = Path::new(&first.path).file_name().expect("a name");
+    let hash = file
+        .to_str()
+        .and_then(|name| name.strip_prefix("tiny-Q4_0-seed3-"));
+    assert!(
+        hash.is_some_and(|h| h.len() == "01234567.gguf".len()),
+        "{file:?}"
+    );
     let made = || std::fs::metadata(&first.path).and_then(|m| m.modified());
     let (before, again) = (made().expect("time"), store.ensure(&spec));
     assert_eq!(again.expect("there"), first);

@@ -1,7 +1,7 @@
 //! Peaks taken by probes in the rounds of a run, and shares of them.
 
 use super::rates::positive;
-use super::{Phase, Run, Sample};
+use super::{PassStats, Phase, Run, Sample};
 use engine::probe::{Reading, What};
 use serde::{Deserialize, Serialize};
 
@@ -83,14 +83,45 @@ impl Run {
 }
 
 impl Sample {
-    /// Operations a second in the matrix products while reading the prompt, in 1e9: two for each weight of the layers and
-    /// token, but for those behind the last layer's attention and of the output head, once. Attention, norms and quantisation
-    /// are left out.
+    /// Operations a second in the matrix products while reading the prompt, in 1e9: two for each product. Attention, norms and
+    /// quantisation are left out.
     pub fn prefill_gops(&self) -> Option<f64> {
+        let seconds = f64::from(self.n_prompt) / self.prefill_tok_s()?;
+        positive(self.prefill_operations()? / seconds / 1e9)
+    }
+
+    /// As they were counted, or else two for each weight of the layers and token, but for those behind the last layer's
+    /// attention and of the output head, once.
+    fn prefill_operations(&self) -> Option<f64> {
+        if let Some(counted) = counted(self.prefill) {
+            return Some(counted);
+        }
         let m = &self.model;
         let once = (m.head_params? + m.last_params.unwrap_or(0)) as f64;
         let often = (m.layer_params? - m.last_params.unwrap_or(0)) as f64;
-        let operations = 2.0 * (often * f64::from(self.n_prompt) + once);
-        positive(operations / (f64::from(self.n_prompt) / self.prefill_tok_s()?) / 1e9)
+        Some(2.0 * (often * f64::from(self.n_prompt) + once))
+    }
+
+    /// Operations in the matrix products of all passes over the tokens decoded: as they were counted, those of drafts among
+    /// them, or else two for each weight of the model.
+    pub fn decode_operations_per_token(&self) -> Option<f64> {
+        let tokens = self.n_out().checked_sub(1).filter(|&n| n > 0);
+        match counted(self.decode).zip(tokens) {
+            Some((counted, tokens)) => Some(counted / tokens as f64),
+            None => Some(2.0 * (self.model.layer_params? + self.model.head_params?) as f64),
+        }
+    }
+}
+
+/// Operations of a phase, two for each product that was counted.
+fn counted(stats: Option<PassStats>) -> Option<f64> {
+    positive(2.0 * stats?.products as f64)
+}
+
+/// What stands beside a share of a peak, in percent: more than all of it is possible, as the peak is what another loop reached.
+pub fn above_peak(percent: f64) -> &'static str {
+    match percent.round() > 100.0 {
+        true => ", above the probe",
+        false => "",
     }
 }

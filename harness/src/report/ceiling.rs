@@ -130,7 +130,7 @@ pub(super) fn places(run: &Run, groups: &[&Group<'_>]) -> Vec<Place> {
 }
 
 fn decode(run: &Run, group: &Group<'_>) -> Option<Place> {
-    let operations = |s: &Sample| Some(2.0 * (s.model.layer_params? + s.model.head_params?) as f64);
+    let operations = Sample::decode_operations_per_token;
     let gops = |s: &Sample| Some(operations(s)? * s.decode_tok_s()? / 1e9);
     let intensity = |s: &Sample| Some(operations(s)? / s.decode_bytes_per_token()?);
     Some(Place {

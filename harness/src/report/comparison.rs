@@ -57,7 +57,7 @@ fn runner(row: &Row, decides: bool, failed: bool) -> Vec<Cell> {
         Cell::shown(ratio_interval(interval), interval.map(|i| i.low)),
         Cell::number(row.mad),
         Cell::number(row.achieved),
-        Cell::number(row.of_peak_pct),
+        Cell::share(row.of_peak_pct),
         Cell::count(Some(row.values.len() as u64)),
     ];
     if failed {

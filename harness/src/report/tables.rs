@@ -15,7 +15,7 @@ pub(super) use time::{counters, history, simulated, stalls};
 use super::data::{Group, TokenTime};
 use super::format::{self, MISSING, count, decimal_bytes, maybe, median, percent};
 use crate::host::binary_bytes;
-use crate::record::{Phase, Run, Sample, Taint};
+use crate::record::{Phase, Run, Sample, Taint, above_peak};
 use crate::stats::Interval;
 
 /// Head of a column that holds the units of the one before.
@@ -50,6 +50,16 @@ impl Cell {
         Cell {
             text: maybe(x),
             sort: x,
+            marked: false,
+        }
+    }
+
+    /// A share of a peak, in percent.
+    pub(super) fn share(percent: Option<f64>) -> Cell {
+        let beside = percent.map_or("", above_peak);
+        Cell {
+            text: maybe(percent) + beside,
+            sort: percent,
             marked: false,
         }
     }
@@ -137,7 +147,7 @@ pub(super) fn cases(run: &Run, groups: &[&Group<'_>]) -> Table {
             of(group.ttft()),
             Cell::number(group.quantiles[2].ms),
             of(group.bandwidth()),
-            of(group.estimate(|s| run.bw_pct(s))),
+            Cell::share(group.estimate(|s| run.bw_pct(s)).map(|e| e.median)),
             Cell::bytes(group.peak_rss_bytes()),
             Cell::count(Some(group.tainted() as u64)),
             Cell::count(Some(group.failures as u64)),

@@ -5,7 +5,7 @@ use super::data::Group;
 use super::format::{interval, number};
 use crate::compare::TURNS;
 use crate::host::plural;
-use crate::record::{ENGINE, FailureKind, Run, Taint};
+use crate::record::{ENGINE, FailureKind, Run, Taint, above_peak};
 
 /// What came out, in a few sentences. `groups` are those of the engine.
 pub(super) fn summary(run: &Run, groups: &[&Group<'_>]) -> String {
@@ -28,10 +28,9 @@ fn one_case(run: &Run, group: &Group<'_>) -> String {
     let threads = threads.map_or_else(String::new, |n| {
         format!(" on {}", plural(n as usize, "thread"))
     });
-    let sparsity = group.case.engine.sparsity.as_ref();
-    let lossy = match sparsity.is_some_and(|s| s.is_lossy()) {
-        true => ", channels of small inputs left out (lossy),",
-        false => "",
+    let lossy = match group.case.engine.lossy_sparsity() {
+        Some(_) => ", channels of small inputs left out (lossy),",
+        None => "",
     };
     let mut text = format!(
         "{model}{lossy} decodes {} tokens a second{threads}",
@@ -48,12 +47,14 @@ fn one_case(run: &Run, group: &Group<'_>) -> String {
     };
     text += &match group.estimate(|s| run.bw_pct(s)) {
         Some(share) if ceiling::fits_cache(run, group) == Some(true) => format!(
-            ": {:.0} % of the read bandwidth of memory in the same rounds, but its weights fit into the cache.",
-            share.median
+            ": {:.0} % of the read bandwidth of memory in the same rounds{}, but its weights fit into the cache.",
+            share.median,
+            above_peak(share.median)
         ),
         Some(share) => format!(
-            ": {:.0} % of what this machine's memory gave in the same rounds.",
-            share.median
+            ": {:.0} % of what this machine's memory gave in the same rounds{}.",
+            share.median,
+            above_peak(share.median)
         ),
         None => ".".to_owned(),
     };
@@ -62,7 +63,8 @@ fn one_case(run: &Run, group: &Group<'_>) -> String {
     {
         let share = group.estimate(|s| run.prefill_pct(s));
         let share = share.map_or_else(String::new, |e| {
-            format!(", {:.0} % of the arithmetic peak", e.median)
+            let beside = above_peak(e.median);
+            format!(", {:.0} % of the arithmetic peak{beside}", e.median)
         });
         text += &format!(
             " A prompt of {} goes in at {} tokens a second{share}; the first token comes after {} ms.",

@@ -244,7 +244,7 @@ fn generate(
     })
 }
 
-/// Time and bytes of the target's passes and of those that drafted for them; the passes counted are the target's.
+/// Time, bytes and products of the target's passes and of those that drafted for them; the passes counted are the target's.
 fn with_drafts(target: Stats, speculator: &mut Speculator<'_>) -> Stats {
     let mut all = speculator.take_stats();
     all.add(&target);
@@ -382,6 +382,7 @@ fn pass_stats(stats: &Stats) -> PassStats {
         passes: stats.passes,
         stages: stats.stages,
         ledger: stats.ledger,
+        products: stats.products,
     }
 }
 

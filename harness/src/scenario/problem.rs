@@ -77,7 +77,7 @@ impl Problem {
 }
 
 /// What serde found and expected, in words.
-fn type_mismatch(message: &str) -> Option<(String, String)> {
+pub(super) fn type_mismatch(message: &str) -> Option<(String, String)> {
     let rest = message
         .strip_prefix("invalid type: ")
         .or_else(|| message.strip_prefix("invalid value: "))?;

@@ -396,6 +396,7 @@ fn passes(passes: u64, wall_ns: u64, tokens: u64, threads: u32) -> PassStats {
             kv_write_bytes: tokens * 23_040,
             activation_bytes: tokens * 7_100_000,
         },
+        products: 0,
     }
 }
 

@@ -6,7 +6,7 @@ use engine::gguf::types::TENSOR_TYPES;
 use engine::gguf::{Gguf, Tensor, Value};
 use engine::model::Config;
 use engine::options::Kernel;
-use engine::options::sparsity::{Method, Sparsity};
+use engine::options::sparsity::Method;
 use engine::quant::FormatInfo;
 use engine::quantize::{Planned, Recipe, plan};
 use engine::sparsity::strip_format;
@@ -51,8 +51,8 @@ pub(crate) fn run(args: &InfoArgs) -> Result<()> {
     let gguf = Gguf::open(path)?;
     let options = args.set.iter().try_fold(Options::default(), open::set)?;
     let planned = plan(&gguf, &Recipe::from_options(&options, &gguf)?)?;
-    let lossy = options.sparsity.as_ref().is_some_and(Sparsity::is_lossy);
-    if let (true, Ok(config)) = (lossy, Config::from_gguf(&gguf)) {
+    let lossy = options.lossy_sparsity();
+    if let (Some(_), Ok(config)) = (lossy, Config::from_gguf(&gguf)) {
         config.check_sparsity()?;
     }
     let mut out = io::BufWriter::new(io::stdout().lock());
@@ -61,9 +61,9 @@ pub(crate) fn run(args: &InfoArgs) -> Result<()> {
             Kernel::Lut => kernels(&gguf, &planned, &mut out),
             Kernel::Dot => Ok(()),
         })
-        .and_then(|()| match &options.sparsity {
-            Some(wanted) if wanted.is_lossy() => sparsity(wanted.method, &planned, &mut out),
-            _ => Ok(()),
+        .and_then(|()| match lossy {
+            Some(wanted) => sparsity(wanted.method, &planned, &mut out),
+            None => Ok(()),
         })
         .and_then(|()| out.flush())
         .map_err(text::stdout_error)

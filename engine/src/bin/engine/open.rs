@@ -3,12 +3,17 @@
 use clap::Args;
 use engine::model::Model;
 use engine::options::{Affinity, Isa};
+use engine::pool::Pool;
+use engine::quality;
 use engine::sample::SamplerOptions;
+use engine::session::Session;
+use engine::tokenizer::Tokenizer;
 use engine::{Error, Options, Result};
-use indicatif::ProgressStyle;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::de::{IntoDeserializer, value::Error as ValueError};
 use std::io::Write;
-use std::path::Path;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 
 /// Longest text file read, in bytes.
 const TEXT_BYTES_MAX: u64 = 1 << 30;
@@ -76,6 +81,105 @@ impl SamplingArgs {
             min_p: self.min_p,
             seed: self.seed,
         }
+    }
+}
+
+/// A text that is read in windows, as flags.
+#[derive(Debug, Args)]
+pub(crate) struct WindowArgs {
+    /// Text file, UTF-8.
+    #[arg(short, long, value_name = "TEXT")]
+    pub(crate) file: PathBuf,
+    /// Tokens of a window.
+    #[arg(short, long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(4..))]
+    pub(crate) ctx: u32,
+    /// Windows to read; all that the text fills when not given.
+    #[arg(long, value_name = "N")]
+    chunks: Option<NonZeroUsize>,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+impl WindowArgs {
+    /// Opens the text, and the model that reads it. `change` may add to the options of the command line.
+    ///
+    /// # Errors
+    /// When a file cannot be read, the model cannot be run so, or the text does not fill a window.
+    pub(crate) fn open(
+        &self,
+        model: &Path,
+        change: impl FnOnce(Options) -> Options,
+    ) -> Result<Windows> {
+        let text = read_text(&self.file)?;
+        let ctx = self.ctx as usize;
+        let options = change(self.engine.options(ctx)?);
+        let pool = Pool::new(&options)?;
+        let model = Model::load(model, &pool, &options)?;
+        let tokenizer = Tokenizer::from_gguf(model.gguf())?;
+        let mut all = quality::windows(&tokenizer, &text, ctx)?;
+        all.truncate(self.chunks.unwrap_or(NonZeroUsize::MAX).get());
+        Ok(Windows {
+            text,
+            options,
+            pool,
+            model,
+            all,
+        })
+    }
+}
+
+/// The windows of a text, and the model that reads them.
+pub(crate) struct Windows {
+    /// The whole text.
+    pub(crate) text: String,
+    options: Options,
+    pool: Pool,
+    /// The model.
+    pub(crate) model: Model,
+    all: Vec<Vec<u32>>,
+}
+
+impl Windows {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// A session over the model.
+    ///
+    /// # Errors
+    /// When the cache cannot be had.
+    pub(crate) fn session(&self) -> Result<Session<'_>> {
+        Session::new(&self.model, &self.pool, &self.options)
+    }
+
+    /// Gives each window to `read`, and shows how far it is with what `read` says of it.
+    ///
+    /// # Errors
+    /// That of `read`.
+    pub(crate) fn each(&self, mut read: impl FnMut(&[u32]) -> Result<String>) -> Result<()> {
+        let bar = ProgressBar::new(self.all.len() as u64).with_style(style(
+            ProgressStyle::default_bar(),
+            "{bar:40} {pos}/{len} windows  {msg}{eta} left",
+        ));
+        for window in &self.all {
+            bar.set_message(read(window)?);
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    /// Has `session` read each window from an empty cache.
+    ///
+    /// # Errors
+    /// When a pass fails.
+    pub(crate) fn prefill(&self, session: &mut Session<'_>) -> Result<()> {
+        self.each(|window| {
+            session.truncate(0);
+            session.prefill(window)?;
+            Ok(String::new())
+        })
     }
 }
 

@@ -17,6 +17,7 @@ use engine::tokenizer::Tokenizer;
 use engine::{Options, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// Formats that are tried: about 2, 3, 4, 5, 6 and 8 bits.
 const FORMATS: &str = "Q2_K,Q3_K,IQ4_XS,Q4_K,Q5_K,Q6_K,Q8_0";
@@ -133,7 +134,7 @@ struct Lab<'a> {
     options: Options,
     importance: Option<Importance>,
     pool: Pool,
-    gguf: Gguf,
+    gguf: Rc<Gguf>,
     windows: Vec<Vec<u32>>,
     base: Vec<Prediction>,
     bar: ProgressBar,
@@ -155,7 +156,7 @@ impl<'a> Lab<'a> {
         let text = open::read_text(&args.file)?;
         let options = args.engine.options(args.ctx as usize)?;
         let pool = Pool::new(&options)?;
-        let gguf = Gguf::open(&args.model)?;
+        let gguf = Rc::new(Gguf::open(&args.model)?);
         let tokenizer = Tokenizer::from_gguf(&gguf)?;
         let windows = quality::windows(&tokenizer, &text, args.ctx as usize)?;
         let windows = quality::spread(windows, args.chunks.max(1));
@@ -178,7 +179,7 @@ impl<'a> Lab<'a> {
     /// Measures every group in every format.
     fn plan(&mut self, formats: &[&'static FormatInfo]) -> Result<Mixed> {
         self.measure(None, Vec::new())?;
-        let (args, gguf) = (self.args, Gguf::open(&self.args.model)?);
+        let (args, gguf) = (self.args, Rc::clone(&self.gguf));
         let counted = self.base.len() as f64;
         let mut kld = |group: &Group, rules: Vec<Rule>| {
             self.bar

@@ -294,7 +294,7 @@ pub(super) fn second(
 }
 
 /// The scenario as the second engine gets it.
-fn changed(scenario: &Scenario, set: &[String]) -> anyhow::Result<Scenario> {
+pub(super) fn changed(scenario: &Scenario, set: &[String]) -> anyhow::Result<Scenario> {
     let overrides = [&scenario.overrides[..], set].concat();
     let other = scenario::parse(&scenario.text, &scenario.path, &overrides)?;
     match other.cases.len() == scenario.cases.len() {

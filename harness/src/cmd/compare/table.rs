@@ -3,6 +3,7 @@
 use crate::cmd::run::new_table;
 use crate::cmd::run::table::{align_numbers, wrapped};
 use crate::compare::{CaseResult, Comparison, PhaseResult, Row};
+use crate::record::above_peak;
 use crate::verdict::Verdict;
 use anstyle::{AnsiColor, Style};
 use std::fmt::Write as _;
@@ -75,7 +76,9 @@ fn cells(row: &Row, best: bool) -> [String; 6] {
     let number = |value: Option<f64>, digits| {
         value.map_or(UNKNOWN.to_owned(), |v: f64| format!("{v:.digits$}"))
     };
-    let share = row.of_peak_pct.map(|pct| format!("{pct:.0} %"));
+    let share = row
+        .of_peak_pct
+        .map(|pct| format!("{pct:.0} %{}", above_peak(pct)));
     let mark = if best { BEST } else { "" };
     [
         // What is in brackets is a line of its own.

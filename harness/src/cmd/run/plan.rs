@@ -95,12 +95,12 @@ pub(in crate::cmd) fn models(
 
 /// The manifest of a run that starts now.
 pub(in crate::cmd) fn manifest(
-    scenario: &Scenario,
+    recorder: &mut Recorder<'_>,
     models: &[(ModelSpec, ModelRecord)],
     worker: &Program,
     store: &ModelStore,
 ) -> anyhow::Result<Manifest> {
-    let mut recorder = Recorder::new(scenario);
+    let scenario = recorder.scenario;
     let cases = scenario.cases.iter().enumerate().map(|(index, case)| {
         let model = models.iter().position(|(spec, _)| *spec == case.model);
         let model = model.context("a case without its model")?;

@@ -2,12 +2,12 @@
 
 use crate::counter;
 use crate::quality;
-use crate::record::{CaseRecord, ENGINE, RepeatCommand, Run, Sample};
+use crate::record::{CaseRecord, ENGINE, RepeatCommand, Run, Sample, above_peak};
 use crate::simulate;
 use crate::stats;
 use crate::summary::{Summary, summaries};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{CellAlignment, ContentArrangement, Table};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table};
 use engine::quality::Figures;
 use std::fmt::Write as _;
 
@@ -98,7 +98,7 @@ fn of_peak(run: &Run, summary: &Summary<'_>) -> String {
     let share = summary.median(|s| run.bw_pct(s));
     let peak = summary.median(|s| run.peak_gb_s(s));
     match share.zip(peak) {
-        Some((share, peak)) => format!("{share:.0} % of {peak:.2}"),
+        Some((share, peak)) => format!("{share:.0} % of {peak:.2}{}", above_peak(share)),
         None => UNKNOWN.into(),
     }
 }
@@ -198,8 +198,8 @@ pub(in crate::cmd) fn cases(cases: &[CaseRecord], models: &[String]) -> String {
         let threads = case.engine.threads;
         table.add_row([
             case.index.to_string(),
-            case.name.clone(),
-            models[case.index as usize].clone(),
+            case.name.replace(' ', "\n"),
+            models[case.index as usize].replace(" (", "\n("),
             prompt,
             case.n_gen.to_string(),
             if threads == 0 {
@@ -215,6 +215,10 @@ pub(in crate::cmd) fn cases(cases: &[CaseRecord], models: &[String]) -> String {
                 case.engine.ctx.to_string()
             },
         ]);
+    }
+    // Names stay whole, so that they can be copied.
+    for column in table.column_iter_mut().skip(1).take(2) {
+        column.set_constraint(ColumnConstraint::ContentWidth);
     }
     table.to_string()
 }

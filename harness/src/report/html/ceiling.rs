@@ -6,6 +6,7 @@ use super::super::{tables, words};
 use super::Page;
 use super::common::{figure, key, swatch, table};
 use crate::host::HostFacts;
+use crate::record::above_peak;
 use maud::{Markup, html};
 
 pub(super) fn section(page: &Page<'_>) -> anyhow::Result<Markup> {
@@ -42,6 +43,12 @@ pub(super) fn section(page: &Page<'_>) -> anyhow::Result<Markup> {
             p { "No probe was taken in the rounds that count, so nothing can be held against a peak." }
         }
         @if !places.is_empty() { (table(&tables::shares(&places))) }
+        @if places.iter().filter_map(|p| p.share.as_ref()).any(|s| !above_peak(s.median).is_empty()) {
+            p.quiet {
+                "Above the probe: a peak is what another loop reached in the same round, on the same threads. "
+                "A share above 100 % says that what was read lay in a cache in part, or that the machine was slower while the probe ran."
+            }
+        }
         (table(&tables::bytes(&page.own)))
         p.quiet {
             "Bytes are counted where they are read. The achieved rate is weights and KV cache over the time of decoding; activations stay in the caches."

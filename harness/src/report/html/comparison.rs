@@ -7,6 +7,7 @@ use super::super::plots::{Role, Shape};
 use super::common::{capital, figure, key, swatch, table};
 use crate::compare::{Comparison, PhaseResult, Rate, Row, TextCheck};
 use crate::host::plural;
+use crate::record::above_peak;
 use crate::verdict::{Judged, Verdict};
 use maud::{Markup, html};
 
@@ -103,7 +104,7 @@ fn why(phase: &PhaseResult, against: &Row) -> Option<String> {
     let side = |row: &Row| {
         let reached = format!("{} {unit}", number(row.achieved?));
         Some(match row.of_peak_pct {
-            Some(pct) => format!("{pct:.0} % of the {what} ({reached})"),
+            Some(pct) => format!("{pct:.0} % of the {what}{} ({reached})", above_peak(pct)),
             None => reached,
         })
     };

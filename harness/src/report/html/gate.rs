@@ -36,13 +36,12 @@ pub(super) fn section(gate: &Gate) -> Markup {
 fn rows(gate: &Gate) -> Table {
     let columns = [
         "metric",
-        "state",
+        "state, and why",
         "change",
         "interval of the change",
         "counts from",
         "baseline",
         "this run",
-        "why",
     ];
     let several = gate.rows.iter().any(|row| row.case != gate.rows[0].case);
     let or_missing = |text: String| match text.as_str() {
@@ -52,17 +51,24 @@ fn rows(gate: &Gate) -> Table {
     let rows = gate.rows.iter().map(|row| {
         vec![
             Cell::text(name(row, several)),
-            Cell::text(row.state.name()),
+            Cell::text(state(row)),
             or_missing(row.change()),
             or_missing(row.interval()),
             or_missing(row.threshold()),
             Cell::number(row.baseline),
             Cell::number(row.found),
-            or_missing(row.reason.clone().unwrap_or_default()),
         ]
     });
     let caption = "A timed change counts if its interval excludes none and it is larger than \"counts from\"; counts do not scatter";
     tables::table(caption, &columns, rows.collect())
+}
+
+/// The state, with the reason where there is one.
+fn state(row: &Row) -> String {
+    match &row.reason {
+        Some(reason) => format!("{}: {reason}", row.state.name()),
+        None => row.state.name().into(),
+    }
 }
 
 /// What a row is of, with the unit.

@@ -18,7 +18,7 @@ pub(super) fn section(page: &Page<'_>) -> anyhow::Result<Option<Markup>> {
     let several = page.own.len() > 1;
     Ok(Some(html! {
         p.quiet {
-            "All runs of this scenario on this machine that lie beside this one, whatever their program and settings. "
+            "All runs of this scenario on this machine that lie beside this one, whatever their program; those with other settings apart. "
             "This machine's drift is in it: two versions are best compared side by side, with " code { "harness compare" } "."
         }
         p.quiet {
@@ -27,9 +27,10 @@ pub(super) fn section(page: &Page<'_>) -> anyhow::Result<Option<Markup>> {
         }
         @for series in all {
             @if several {
-                details.case { summary { (series.case) ": " (title(series)) } (one(page, series)?) }
+                details.case { summary { (series.case) ": " (title(series)) } (settings(series)) (one(page, series)?) }
             } @else {
                 h3 { (capital(title(series))) }
+                (settings(series))
                 (one(page, series)?)
             }
         }
@@ -38,6 +39,11 @@ pub(super) fn section(page: &Page<'_>) -> anyhow::Result<Option<Markup>> {
 
 fn title(series: &Series) -> &'static str {
     Metric::by_name(series.metric).map_or(series.metric, |metric| metric.title)
+}
+
+/// What tells a series from others of the same case.
+fn settings(series: &Series) -> Markup {
+    html! { @if !series.apart.is_empty() { p.quiet { "With " (series.apart) "." } } }
 }
 
 fn one(page: &Page<'_>, series: &Series) -> anyhow::Result<Markup> {

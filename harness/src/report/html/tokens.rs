@@ -83,8 +83,7 @@ pub(super) fn time(page: &Page<'_>) -> anyhow::Result<Markup> {
         @match plot {
             Some(plot) => (figure(&plot, html! {
                 (stage_legend())
-                "Threads averaged. " code { "wait" } " is time at barriers, waiting for other threads; "
-                code { "outside" } " is time of a token that no stage claims."
+                "Threads averaged."
             }, &[tables::stages(&rows)])),
             None => p { "The stage clock was off, or nothing was measured." }
         }
@@ -94,8 +93,8 @@ pub(super) fn time(page: &Page<'_>) -> anyhow::Result<Markup> {
 fn stage_legend() -> Markup {
     html! {
         span.legend {
-            @for stage in Stage::ALL { span { (swatch(Role::Stage(stage))) (stage.name()) } }
-            span { (swatch(Role::Outside)) "outside" }
+            @for stage in Stage::ALL { span { (swatch(Role::Stage(stage))) (stage.name()) ": " (stage.meaning()) } }
+            span { (swatch(Role::Outside)) "outside: time of a token that no stage claims" }
         }
     }
 }

@@ -4,6 +4,7 @@ use super::super::ceiling::{Other, Place, Roof, WorkingSets};
 use super::super::format::{decimal_bytes, interval, number};
 use super::{Axes, Mark, Plot, Role, Shape, tick_power};
 use crate::host::{binary_bytes, plural};
+use crate::record::above_peak;
 use std::ops::Range;
 
 /// Colour of other programs.
@@ -156,16 +157,19 @@ fn place_name(place: &Place, alone: bool, compared: bool) -> String {
         (true, false) => String::new(),
     };
     let share = place.share.as_ref();
-    let share = share.map_or_else(String::new, |s| format!(": {:.0} %", s.median));
+    let share = share.map_or_else(String::new, |s| {
+        format!(": {:.0} %{}", s.median, above_peak(s.median))
+    });
     format!("{who}{}{share}", place.phase)
 }
 
 fn place_mark(place: &Place) -> Mark {
     let share = match &place.share {
         Some(share) => format!(
-            "{} % of the peak of its rounds ({} %)",
+            "{} % of the peak of its rounds ({} %){}",
             number(share.median),
-            interval(share.interval)
+            interval(share.interval),
+            above_peak(share.median)
         ),
         None => "the peak is unknown".to_owned(),
     };
@@ -202,14 +206,17 @@ fn other_marks(other: &Other, marks: &mut Vec<Mark>) {
             other.phase,
             number(other.gops),
             share.map_or_else(String::new, |pct| format!(
-                ", {} % of the peak of its rounds",
-                number(pct)
+                ", {} % of the peak of its rounds{}",
+                number(pct),
+                above_peak(pct)
             ))
         ),
     });
     if other.decides {
         let program = other.title.split(" (").next().unwrap_or(&other.title);
-        let share = share.map_or_else(String::new, |pct| format!(": {pct:.0} %"));
+        let share = share.map_or_else(String::new, |pct| {
+            format!(": {pct:.0} %{}", above_peak(pct))
+        });
         marks.push(Mark::Name {
             x,
             y,

@@ -1,7 +1,7 @@
 //! A metric over all runs.
 
 use super::super::format::number;
-use super::{Axes, Mark, Plot, Role, Shape, padded, tick_whole};
+use super::{Axes, Mark, Plot, Role, Shape, tick_whole};
 use crate::history::Series;
 use crate::metric::Metric;
 use crate::stats;
@@ -33,7 +33,10 @@ pub(in super::super) fn history(
     for (i, point) in points.iter().enumerate() {
         let x = (i + 1) as f64;
         marks.push(Mark::Line {
-            points: vec![(x, point.median - point.mad), (x, point.median + point.mad)],
+            points: vec![
+                (x, (point.median - point.mad).max(0.0)),
+                (x, point.median + point.mad),
+            ],
             role: Role::Muted,
             width: 1,
         });
@@ -61,11 +64,8 @@ pub(in super::super) fn history(
             ),
         });
     }
-    let middle = stats::median(&medians).unwrap_or(0.0);
-    let ends = points
-        .iter()
-        .flat_map(|p| [p.median - p.mad, p.median + p.mad]);
-    let y = padded(ends, middle);
+    let ends = points.iter().map(|p| p.median + p.mad);
+    let y = 0.0..1.08 * ends.fold(0.0, f64::max);
     for found in &series.changes {
         let x = found.at as f64 + 0.5;
         marks.push(Mark::Line {

@@ -25,7 +25,7 @@ pub(in super::super) fn shares(places: &[Place]) -> Table {
             Cell::number(Some(place.achieved.median)),
             Cell::text(place.unit),
             Cell::number(place.peak),
-            Cell::number(share.map(|e| e.median)),
+            Cell::share(share.map(|e| e.median)),
             Cell::between(share.and_then(|e| e.interval)),
             Cell::number(Some(place.ops_per_byte)),
         ]
