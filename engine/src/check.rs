@@ -222,7 +222,11 @@ mod tests {
                 "speculation.draft_model",
                 "cannot open \"no.gguf\"",
             ),
-            (draft_model(dir.path()), "speculation.draft_model", "cannot"),
+            (
+                draft_model(dir.path()),
+                "speculation.draft_model",
+                "is a folder",
+            ),
             (
                 draft_model(&other),
                 "speculation.draft_model",

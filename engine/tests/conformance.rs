@@ -381,7 +381,7 @@ fn products_looked_up_have_the_bits_of_multiplied_ones() {
 #[test]
 fn the_tables_hold_the_sums_of_all_choices() {
     let codes: Vec<i8> = (0..64)
-        .map(|i| [127, -127, 3, -128, 0, 90, -1, 127][i % 8] - (i / 8) as i8 / 2)
+        .map(|i| [127_i8, -127, 3, -128, 0, 90, -1, 127][i % 8].saturating_sub((i / 8) as i8 / 2))
         .collect();
     for isa in simd::available() {
         let kernels = kernel::kernels(&options(isa)).expect("available");

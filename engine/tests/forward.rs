@@ -250,7 +250,8 @@ fn what_was_looked_up_is_booked() {
     assert!(by_tables.activation_bytes > by_products.activation_bytes);
     assert_eq!(by_tables.lookup_bytes, by_tables.weight_bytes);
     let prompt = ledger(Kernel::Lut, "Q4_0", &many).expect("runs");
-    assert_eq!(prompt.lookup_bytes, 0);
+    // Only what the last token goes through alone, behind the last layer's keys and values.
+    assert!((1..by_tables.lookup_bytes).contains(&prompt.lookup_bytes));
     let why = ledger(Kernel::Lut, "Q8_0", &one)
         .expect_err("eight bits")
         .to_string();
