@@ -65,8 +65,8 @@ pub struct Series {
     pub changes: Vec<ChangePoint>,
 }
 
-/// The histories of all cases of a scenario, one for each metric and set of settings, among the run folders directly in `results`, on the machine with that
-/// fingerprint. Folders that are no run, or of another schema, are passed over.
+/// The histories of all cases of a scenario, one for each metric and set of settings, among the run folders directly in
+/// `results`, on the machine with that fingerprint. Folders that are no run, or of another schema, are passed over.
 ///
 /// # Errors
 /// When the folder cannot be read.

@@ -273,33 +273,32 @@ fn runs_beside_a_run_are_its_history() {
         }
         run.write(&results.join(format!("strict-{day}")));
     }
-    let paths = harness::report::write(&results.join("strict-21")).expect("a report");
-    let page = fs::read_to_string(paths.html).expect("readable");
-    check_page(&page);
-    for text in [
+    let page_with = |texts: &[&str]| {
+        let paths = harness::report::write(&results.join("strict-21")).expect("a report");
+        let page = fs::read_to_string(paths.html).expect("readable");
+        check_page(&page);
+        for text in texts {
+            assert!(page.contains(text), "\"{text}\" is missing");
+        }
+        page
+    };
+    let page = page_with(&[
         "decode rate of 12 runs in tok/s",
         "prefill rate of 12 runs in tok/s",
         "2025-03-10 09:26 UTC, 702fd6d0c: median 1",
         "-20.0 %",
-    ] {
-        assert!(page.contains(text), "\"{text}\" is missing");
-    }
+    ]);
     assert!(!page.contains("With engine."));
     for day in 22..25 {
         run.manifest.created_at = format!("2025-03-{day}T09:26:53Z");
         run.manifest.cases[0].engine.batch = 64;
         run.write(&results.join(format!("strict-{day}")));
     }
-    let paths = harness::report::write(&results.join("strict-21")).expect("a report");
-    let page = fs::read_to_string(paths.html).expect("readable");
-    check_page(&page);
-    for text in [
+    page_with(&[
         "decode rate of 12 runs in tok/s",
         "decode rate of 3 runs in tok/s",
         "With engine.batch=64.",
-    ] {
-        assert!(page.contains(text), "\"{text}\" is missing");
-    }
+    ]);
 }
 
 #[test]
