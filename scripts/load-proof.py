@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Time from the start of a program to its first token, and its peak memory, beside llama.cpp's, in alternation.
 
-Usage: scripts/load-proof.py MODEL LLAMA_COMPLETION [--engine PROGRAM] [--pairs N] [--threads N]
+Usage: scripts/load-proof.py MODEL LLAMA_COMPLETION [--engine PROGRAM] [--packed-cache FOLDER] [--pairs N] [--threads N]
 
 MODEL is a GGUF file; LLAMA_COMPLETION the program of that name (`harness reference status` shows where it is). Each pair is
 one start of either program that reads one prompt of a few tokens, writes one token and ends, with the same threads and
-context; every other pair in the other order, the file in the page cache and a start of each before. Time is the wall clock from start to end, peak
-memory what the kernel says of the process (mapped file pages in memory count). The ratio is the Hodges-Lehmann estimate of
-the pairs' log-ratios with the 95 % interval of the signed-rank test.
+context; every other pair in the other order. With --packed-cache there is a third one, the engine with its packed weights in that
+folder. Before each timed start of a program stands one that is not, so that what it reads is in the page cache. Time is the wall
+clock from start to end, peak memory what the kernel says of the process (mapped file pages in memory count). The ratio is the
+Hodges-Lehmann estimate of the pairs' log-ratios with the 95 % interval of the signed-rank test.
 """
 import argparse
 import math
@@ -41,20 +42,21 @@ def main():
     parser.add_argument("model", type=pathlib.Path)
     parser.add_argument("llama")
     parser.add_argument("--engine", default="target/release/engine")
+    parser.add_argument("--packed-cache", type=pathlib.Path)
     parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     args = parser.parse_args()
     common = ["-m", str(args.model), "-p", PROMPT, "-n", "1", "-t", str(args.threads)]
     ours = [args.engine, "run", *common, "--ctx", str(CTX)]
     theirs = [args.llama, *common, "-c", str(CTX), "-no-cnv", "--no-warmup", "--temp", "0"]
-    with args.model.open("rb") as file:
-        while file.read(1 << 24):
-            pass
-    start(ours), start(theirs)
-    results = {"engine": [], "llama.cpp": []}
+    programs = {"engine": ours, "llama.cpp": theirs}
+    if args.packed_cache:
+        programs["engine, weights kept"] = [*ours, "--set", f"packed_cache={args.packed_cache}"]
+        start(programs["engine, weights kept"])
+    results = {name: [] for name in programs}
     for pair in range(args.pairs):
-        order = [("engine", ours), ("llama.cpp", theirs)]
-        for name, command in order[:: -1 if pair % 2 else 1]:
+        for name, command in list(programs.items())[:: -1 if pair % 2 else 1]:
+            start(command)
             results[name].append(start(command))
         print(f"{pair + 1}: " + ", ".join(f"{name} {r[-1][0]:.2f} s" for name, r in results.items()), file=sys.stderr)
     size = args.model.stat().st_size
@@ -62,9 +64,11 @@ def main():
         peak = max(bytes for _, bytes in runs)
         print(f"{name}: median {statistics.median(s for s, _ in runs):.2f} s, peak memory {peak / 1e9:.2f} GB, "
               f"{peak / size:.3f} times the file's {size / 1e9:.2f} GB")
-    pairs = zip(results["llama.cpp"], results["engine"])
-    ratio, low, high = estimate([math.log(theirs[0] / ours[0]) for theirs, ours in pairs])
-    print(f"{args.threads} threads, {args.pairs} pairs: llama.cpp takes {ratio:.2f} times as long (95 % interval {low:.2f} to {high:.2f})")
+    llama_cpp = results.pop("llama.cpp")
+    for name, runs in results.items():
+        ratio, low, high = estimate([math.log(theirs[0] / ours[0]) for theirs, ours in zip(llama_cpp, runs)])
+        print(f"{args.threads} threads, {args.pairs} pairs: llama.cpp takes {ratio:.2f} times as long as {name} "
+              f"(95 % interval {low:.2f} to {high:.2f})")
 
 
 if __name__ == "__main__":

@@ -54,6 +54,9 @@ pub struct Options {
     pub quant_imatrix: PathBuf,
     /// Asks the kernel for huge pages under the weights.
     pub huge_pages: bool,
+    /// Folder in which the weights are kept as they were packed, to be mapped the next time the model is loaded so; empty for
+    /// none. They take about as much room as the model's file.
+    pub packed_cache: PathBuf,
     /// Whether four panels of weights are read in turn, a group of each, for one and two tokens and, without
     /// AVX-512, for five to eight; else one after the other. `auto`: not on Intel's CPUs, whose own prefetch keeps up with one.
     pub side_by_side: SideBySide,
@@ -95,6 +98,7 @@ impl Default for Options {
             quant_plan: PathBuf::new(),
             quant_imatrix: PathBuf::new(),
             huge_pages: true,
+            packed_cache: PathBuf::new(),
             side_by_side: SideBySide::Auto,
             prefetch_bytes: 2880,
             head_prefetch_bytes: 1024,
@@ -143,6 +147,7 @@ impl Options {
             ctx: _,
             batch: _,
             huge_pages: _,
+            packed_cache: _,
             side_by_side: _,
             prefetch_bytes: _,
             head_prefetch_bytes: _,
@@ -255,6 +260,7 @@ mod tests {
             isa: Isa::Scalar,
             kernel: Kernel::Lut,
             batch: 3,
+            packed_cache: "folder".into(),
             stage_clock: false,
             quant: "Native".into(),
             quant_plan: "plan.toml".into(),

@@ -224,6 +224,9 @@ pub struct Sample {
     pub model: ModelFacts,
     /// Bytes the KV cache can hold.
     pub kv_capacity_bytes: Option<u64>,
+    /// How the weights came into memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<engine::model::Placed>,
     /// What the operating system says about the child.
     pub usage: Usage,
     /// Generated token ids.
@@ -593,6 +596,7 @@ pub(crate) mod tests {
             isa: Some("avx2".into()),
             model: ModelFacts::default(),
             kv_capacity_bytes: None,
+            weights: None,
             usage: Usage::default(),
             output_sha256: tokens_sha256(&output_ids),
             output_ids,

@@ -163,6 +163,9 @@ pub struct Outcome {
     pub model: ModelFacts,
     /// Bytes the KV cache can hold.
     pub kv_capacity_bytes: Option<u64>,
+    /// How the weights came into memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<::engine::model::Placed>,
     /// Memory on huge pages.
     pub huge_pages_bytes: Option<u64>,
     /// Page faults and switches during the timed part.

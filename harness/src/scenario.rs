@@ -408,8 +408,12 @@ fn engine(mut read: engine::Options, folder: &Path) -> engine::Options {
     let sparsity = read.sparsity.as_mut().map(|s| &mut s.thresholds);
     let draft = read.speculation.as_mut();
     let draft = draft.and_then(|s| s.draft_model.as_mut());
-    let plan = [&mut read.quant_plan, &mut read.quant_imatrix];
-    for path in plan.into_iter().chain(sparsity).chain(draft) {
+    let own = [
+        &mut read.quant_plan,
+        &mut read.quant_imatrix,
+        &mut read.packed_cache,
+    ];
+    for path in own.into_iter().chain(sparsity).chain(draft) {
         if !path.as_os_str().is_empty() {
             *path = folder.join(&path);
         }

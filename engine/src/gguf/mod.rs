@@ -15,7 +15,7 @@ mod tests;
 pub use value::{Array, Kind, Value};
 
 use crate::error::{Error, Result};
-use crate::mmap::FileMap;
+use crate::mmap::{FileId, FileMap};
 use parse::Index;
 use std::path::{Path, PathBuf};
 
@@ -248,6 +248,15 @@ impl Gguf {
             let start = tensor.offset as usize;
             map.drop_pages(start..start + tensor.bytes as usize);
         }
+    }
+
+    /// Which files the model is in; `None` for one that is not in files, or no longer where they were.
+    pub(crate) fn file_ids(&self) -> Option<Vec<FileId>> {
+        let id = |part: &Source| match part {
+            Source::File(map) => map.id(),
+            Source::Memory(_) => None,
+        };
+        self.parts.iter().map(id).collect()
     }
 
     fn typed<'a, T>(

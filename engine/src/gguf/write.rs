@@ -129,6 +129,15 @@ pub(crate) fn create(
             "it exists already: remove it, or choose another name",
         ));
     }
+    replace(out, bytes, fill)
+}
+
+/// As [`create`], in place of the file that may be there already; whoever has that one mapped keeps it as it was.
+pub(crate) fn replace(
+    out: &Path,
+    bytes: u64,
+    fill: impl FnOnce(&File) -> std::io::Result<()>,
+) -> Result<()> {
     // First the file: what an interrupted run left behind makes room.
     let part = Part::create(out)?;
     require_space(out, bytes)?;

@@ -7,6 +7,8 @@ mod config;
 mod experts;
 mod forward;
 mod observe;
+mod pack;
+mod packed;
 mod sparse;
 mod weights;
 
@@ -14,5 +16,6 @@ pub use arch::{Arch, RopeStyle, Windows};
 pub(crate) use buffers::{Buffers, HEAD_TOKENS};
 pub use config::{Config, Experts, LayerConfig, Rope};
 pub(crate) use forward::{Pass, Wanted};
+pub use packed::Placed;
 pub use weights::Model;
 pub(crate) use weights::check_kernel;

@@ -1,25 +1,23 @@
-//! Loading: checks every tensor, and packs the matrices into panels in one arena, each thread its own share.
+//! Loading: checks every tensor, and finds the matrices their places in one arena.
 
 use super::config::{Config, Experts, missing};
+use super::packed::Placed;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::kernel::{self, Kernels};
 use crate::matrix::{Matrix, row};
-use crate::mmap::Anon;
+use crate::mmap::{Anon, Arena};
 use crate::options::{Isa, Kernel, Options};
 use crate::pool::Pool;
 use crate::quant::{FORMATS, FormatInfo};
 use crate::quantize::{self, Planned, Recipe};
-use crate::simd::LANES;
 use crate::sparsity::Sparse;
 use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Name of the embedding, which also makes the logits where the file has no other matrix for that.
-const EMBEDDING: &str = "token_embd.weight";
+pub(super) const EMBEDDING: &str = "token_embd.weight";
 
 /// Matrices and norms of one layer.
 #[derive(Debug)]
@@ -47,20 +45,21 @@ pub(crate) struct Layer {
 pub struct Model {
     pub(crate) config: Config,
     pub(crate) kernels: Box<dyn Kernels>,
-    pub(crate) arena: Anon,
+    pub(crate) arena: Arena,
+    placed: Placed,
     pub(crate) layers: Vec<Layer>,
     pub(crate) output_norm: Vec<f32>,
     pub(crate) head: Matrix,
     /// Divisors of the rotary frequencies, `[dims / 2]`, for short and for long contexts, empty for none; for layers that
     /// see all positions, and for those with a window.
     pub(crate) rope_factors: [[Vec<f32>; 2]; 2],
-    gguf: Gguf,
+    pub(super) gguf: Gguf,
     /// The tensors of the file, and what they became.
-    tensors: Vec<Planned>,
+    pub(super) tensors: Vec<Planned>,
     /// Format of the embedding.
     embedding_format: &'static FormatInfo,
     /// The embedding where it is not as in the file, else empty.
-    embedding: Vec<u8>,
+    pub(super) embedding: Vec<u8>,
     /// Matrices by channels, some of which are left out.
     pub(crate) sparse: Option<Sparse>,
 }
@@ -132,15 +131,11 @@ impl Model {
         loader.refuse_unused()?;
 
         let (sources, arena_bytes) = (loader.sources, loader.arena_bytes);
-        let arena = Anon::zeroed(arena_bytes, options.huge_pages).map_err(|e| {
-            Error::Model(format!(
-                "{arena_bytes} bytes for the weights are not to be had ({e}): close other programs or use a smaller model"
-            ))
-        })?;
         let mut model = Model {
             config,
             kernels,
-            arena,
+            arena: Arena::Memory(Anon::zeroed(0, false).expect("nothing")),
+            placed: Placed::Packed,
             layers,
             output_norm,
             head,
@@ -152,7 +147,7 @@ impl Model {
             sparse: None,
         };
         model.encode_embedding(embedding, pool)?;
-        model.pack(&sources, pool)?;
+        (model.arena, model.placed) = model.place(&sources, arena_bytes, pool, options)?;
         model.sparse = model.load_sparse(&sources, pool, options)?;
         Ok(model)
     }
@@ -212,6 +207,11 @@ impl Model {
         all.map(|m| m.bytes() as u64).sum()
     }
 
+    /// How the weights came into memory.
+    pub fn placed(&self) -> &Placed {
+        &self.placed
+    }
+
     /// Bytes of the weights that are backed by huge pages; `None` where the system does not say.
     pub fn huge_page_bytes(&self) -> Option<u64> {
         self.arena.huge_bytes()
@@ -242,104 +242,6 @@ impl Model {
             })
             .chain([&self.head])
     }
-
-    /// Encodes the embedding, if it is not to stay as it is in the file.
-    fn encode_embedding(&mut self, index: usize, pool: &Pool) -> Result<()> {
-        let planned = &self.tensors[index];
-        let Some(encode) = &planned.encode else {
-            return Ok(());
-        };
-        let data = self.gguf.data(&planned.from);
-        let row_bytes = encode.to.row_bytes(self.config.n_embd);
-        let mut encoded = vec![0; self.config.n_vocab * row_bytes];
-        let parts = split(&mut encoded, self.config.n_vocab, row_bytes, pool.threads());
-        let finite = AtomicBool::new(true);
-        pool.run(&|ctx| {
-            let mut part = parts[ctx.index].lock().expect("one thread each");
-            let rows = part.0..part.0 + part.1.len() / row_bytes;
-            if !encode.rows(data, rows, part.1) {
-                finite.store(false, Relaxed);
-            }
-        });
-        if !finite.into_inner() {
-            return Err(planned.not_finite());
-        }
-        self.gguf.drop_pages(&planned.from);
-        self.embedding = encoded;
-        Ok(())
-    }
-
-    /// Packs every matrix from the file into the arena: each thread the panels it will multiply.
-    fn pack(&mut self, sources: &[Source], pool: &Pool) -> Result<()> {
-        let mut rest = std::mem::replace(&mut self.arena, Anon::zeroed(0, false).expect("nothing"));
-        let mut tail = rest.bytes_mut();
-        for (matrix, source) in self.matrices().zip(sources) {
-            let (panels, after) = tail.split_at_mut(matrix.bytes());
-            tail = after;
-            let planned = &self.tensors[source.tensor];
-            let parts = split(
-                panels,
-                matrix.panels(),
-                matrix.panel_bytes(),
-                pool.threads(),
-            );
-            let finite = AtomicBool::new(true);
-            pool.run(&|ctx| {
-                let mut part = parts[ctx.index].lock().expect("one thread each");
-                let first = part.0;
-                for (i, panel) in part.1.chunks_exact_mut(matrix.panel_bytes()).enumerate() {
-                    if !self.pack_panel(matrix, planned, source.first_row, first + i, panel) {
-                        finite.store(false, Relaxed);
-                    }
-                }
-            });
-            if !finite.into_inner() {
-                return Err(planned.not_finite());
-            }
-            self.gguf.drop_pages(&planned.from);
-        }
-        self.arena = rest;
-        Ok(())
-    }
-
-    /// Packs panel `p` of a matrix whose rows begin at `first_row` of the tensor `planned`, encoded first if they are to be;
-    /// rows past the end are zeros. Whether all values that were encoded are finite.
-    fn pack_panel(
-        &self,
-        matrix: &Matrix,
-        planned: &Planned,
-        first_row: usize,
-        p: usize,
-        panel: &mut [u8],
-    ) -> bool {
-        let row_bytes = matrix.format.row_bytes(matrix.cols);
-        let n = LANES.min(matrix.rows - p * LANES);
-        let first = first_row + p * LANES;
-        let file = self.gguf.data(&planned.from);
-        let mut encoded = Vec::new();
-        let mut finite = true;
-        let rows = match &planned.encode {
-            Some(_) if planned.from.name == EMBEDDING && !self.embedding.is_empty() => {
-                &self.embedding[first * row_bytes..]
-            }
-            Some(encode) => {
-                encoded.resize(n * row_bytes, 0);
-                finite = encode.rows(file, first..first + n, &mut encoded);
-                &encoded
-            }
-            None => &file[first * row_bytes..],
-        };
-        let zeros = vec![0; if n < LANES { row_bytes } else { 0 }];
-        let rows = std::array::from_fn(|r| match r < n {
-            true => &rows[r * row_bytes..][..row_bytes],
-            false => &zeros[..],
-        });
-        self.kernels.pack(matrix.format.id, rows, panel);
-        if matrix.lookup {
-            self.kernels.rearrange(matrix.format.id, Kernel::Lut, panel);
-        }
-        finite
-    }
 }
 
 /// Refuses to look products up where none of the matrices, in `formats`, has codes for it.
@@ -364,18 +266,6 @@ pub(crate) fn check_kernel(
             Vec::from_iter(can).join(", ")
         ),
     })
-}
-
-/// The `n` pieces of `all`, of `bytes` each, in contiguous shares for `threads`, each with the number of its first one.
-fn split(all: &mut [u8], n: usize, bytes: usize, threads: usize) -> Vec<Mutex<(usize, &mut [u8])>> {
-    let mut left = all;
-    let mut part = |i: usize| {
-        let (first, end) = (n * i / threads, n * (i + 1) / threads);
-        let (part, others) = std::mem::take(&mut left).split_at_mut((end - first) * bytes);
-        left = others;
-        Mutex::new((first, part))
-    };
-    (0..threads).map(&mut part).collect()
 }
 
 impl Loader<'_> {

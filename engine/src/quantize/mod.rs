@@ -214,7 +214,7 @@ pub(crate) struct Encode {
     /// Rows of one expert.
     per_expert: usize,
     /// Mean squares of what the columns are multiplied with, `[experts][columns]`; empty for unknown.
-    importance: Vec<f32>,
+    pub(crate) importance: Vec<f32>,
 }
 
 impl Encode {

@@ -17,6 +17,7 @@ use super::format::{self, MISSING, count, decimal_bytes, maybe, median, percent}
 use crate::host::binary_bytes;
 use crate::record::{Phase, Run, Sample, Taint, above_peak};
 use crate::stats::Interval;
+use std::collections::BTreeSet;
 
 /// Head of a column that holds the units of the one before.
 pub(super) const UNIT: &str = "unit";
@@ -380,6 +381,7 @@ pub(super) fn memory(groups: &[&Group<'_>]) -> Table {
         "weights in file",
         "KV cache room",
         "load ms",
+        "weights were",
         "minor faults",
         "major faults",
     ];
@@ -394,6 +396,7 @@ pub(super) fn memory(groups: &[&Group<'_>]) -> Table {
             Cell::bytes(most(&|s| s.model.weight_bytes)),
             Cell::bytes(most(&|s| s.kv_capacity_bytes)),
             Cell::shown(median(load.as_ref()), load.map(|e| e.median)),
+            Cell::text(placed(&group.counted)),
             Cell::count(most(&|s| s.usage.minor_faults)),
             Cell::count(most(&|s| s.usage.major_faults)),
         ]
@@ -403,6 +406,16 @@ pub(super) fn memory(groups: &[&Group<'_>]) -> Table {
         &columns,
         rows.collect(),
     )
+}
+
+/// How the weights came into memory, in all ways that they did.
+fn placed(samples: &[&Sample]) -> String {
+    let ways = samples.iter().filter_map(|s| s.weights.as_ref());
+    let ways: BTreeSet<String> = ways.map(ToString::to_string).collect();
+    match ways.is_empty() {
+        true => MISSING.to_owned(),
+        false => Vec::from_iter(ways).join("; "),
+    }
 }
 
 /// Repetitions that something disturbed; `None` if none was.

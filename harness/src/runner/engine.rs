@@ -73,6 +73,7 @@ pub fn work(job: &Job, tell: &mut dyn FnMut(&Answer)) -> Result<()> {
         isa: Some(model.isa().to_string()),
         model: model_facts(&model),
         kv_capacity_bytes: Some(session.kv_bytes()),
+        weights: Some(model.placed().clone()),
         huge_pages_bytes: model.huge_page_bytes(),
         timed: run.timed,
         counters: run.counters,

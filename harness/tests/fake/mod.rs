@@ -208,6 +208,7 @@ impl FakeRun {
                 float_weights: Some(false),
             },
             kv_capacity_bytes: Some(11_796_480),
+            weights: None,
             usage: Usage {
                 peak_rss_bytes: Some(243_000_000 + u64::from(index) * 9_000_000),
                 huge_pages_bytes: Some(90 << 20),

@@ -114,7 +114,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     for &threads in &args.threads {
         let options = args.tuning.options(threads, longest)?;
         let pool = Pool::new(&options)?;
-        let model = Model::load(&args.model, &pool, &options)?;
+        let model = open::load(&args.model, &pool, &options)?;
         let mut session = Session::new(&model, &pool, &options)?;
         let mut filled = 0;
         for test in &tests {

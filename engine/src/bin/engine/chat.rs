@@ -4,7 +4,6 @@ use crate::open;
 use clap::Args;
 use engine::chat::ChatTemplate;
 use engine::conversation::Conversation;
-use engine::model::Model;
 use engine::pool::Pool;
 use engine::sample::Sampler;
 use engine::session::Session;
@@ -57,7 +56,7 @@ pub(crate) fn run(args: &ChatArgs) -> Result<()> {
     }
     let mut sampler = Sampler::new(args.sampling.options())?;
     let pool = Pool::new(&options)?;
-    let model = Model::load(&args.model, &pool, &options)?;
+    let model = open::load(&args.model, &pool, &options)?;
     let tokenizer = Tokenizer::from_gguf(model.gguf())?;
     let template = ChatTemplate::from_gguf(model.gguf(), &tokenizer)?;
     let mut session = Session::new(&model, &pool, &options)?;

@@ -1,7 +1,7 @@
 //! What several subcommands share: the engine's options as flags, reading texts, writing to standard output.
 
 use clap::Args;
-use engine::model::Model;
+use engine::model::{Model, Placed};
 use engine::options::{Affinity, Isa};
 use engine::pool::Pool;
 use engine::quality;
@@ -114,7 +114,7 @@ impl WindowArgs {
         let ctx = self.ctx as usize;
         let options = change(self.engine.options(ctx)?);
         let pool = Pool::new(&options)?;
-        let model = Model::load(model, &pool, &options)?;
+        let model = load(model, &pool, &options)?;
         let tokenizer = Tokenizer::from_gguf(model.gguf())?;
         let mut all = quality::windows(&tokenizer, &text, ctx)?;
         all.truncate(self.chunks.unwrap_or(NonZeroUsize::MAX).get());
@@ -180,6 +180,25 @@ impl Windows {
             session.prefill(window)?;
             Ok(String::new())
         })
+    }
+}
+
+/// Loads a model; where its weights are to be kept, standard error is told what came of it.
+///
+/// # Errors
+/// As [`Model::load`].
+pub(crate) fn load(path: &Path, pool: &Pool, options: &Options) -> Result<Model> {
+    let model = Model::load(path, pool, options)?;
+    tell_placed(&model);
+    Ok(model)
+}
+
+/// Tells standard error what came of keeping the weights of a model, if they are to be kept.
+pub(crate) fn tell_placed(model: &Model) {
+    match model.placed() {
+        Placed::Packed => {}
+        placed @ Placed::NotKept(_) => eprintln!("warning: weights {placed}"),
+        placed => eprintln!("weights {placed}"),
     }
 }
 

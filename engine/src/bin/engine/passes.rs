@@ -3,7 +3,6 @@
 
 use crate::open;
 use clap::Args;
-use engine::model::Model;
 use engine::pool::Pool;
 use engine::session::Session;
 use engine::stage::Tick;
@@ -44,7 +43,7 @@ pub(crate) fn run(args: &PassesArgs) -> Result<()> {
     let depth = args.n_depth.max(1);
     let options = args.engine.options(depth + longest)?;
     let pool = Pool::new(&options)?;
-    let model = Model::load(&args.model, &pool, &options)?;
+    let model = open::load(&args.model, &pool, &options)?;
     let mut session = Session::new(&model, &pool, &options)?;
     session.prefill(&open::arbitrary_tokens(&model, depth))?;
     let tokens = open::arbitrary_tokens(&model, *longest);

@@ -154,7 +154,11 @@ struct Outcome {
 impl<'a> Lab<'a> {
     fn open(args: &'a PlanArgs, importance: Option<Importance>) -> Result<Lab<'a>> {
         let text = open::read_text(&args.file)?;
-        let options = args.engine.options(args.ctx as usize)?;
+        let options = Options {
+            // Each of the many choices of formats would be kept.
+            packed_cache: PathBuf::new(),
+            ..args.engine.options(args.ctx as usize)?
+        };
         let pool = Pool::new(&options)?;
         let gguf = Rc::new(Gguf::open(&args.model)?);
         let tokenizer = Tokenizer::from_gguf(&gguf)?;

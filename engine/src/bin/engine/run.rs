@@ -64,7 +64,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     };
     let pool_options = args.engine.options(0)?;
     let pool = Pool::new(&pool_options)?;
-    let model = Model::load(&args.model, &pool, &pool_options)?;
+    let model = open::load(&args.model, &pool, &pool_options)?;
     let tokenizer = Tokenizer::from_gguf(model.gguf())?;
     let mut tokens = encode(args, &model, &tokenizer, &prompt)?;
     let needed = tokens.len().saturating_add(args.n_gen);
@@ -90,6 +90,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
         .filter(|&id| args.ignore_eos && tokenizer.is_eog(id))
         .collect();
     let draft = load_draft(&model, &pool, &options)?;
+    draft.iter().for_each(open::tell_placed);
     let mut speculator = speculator(
         &model,
         draft.as_ref(),

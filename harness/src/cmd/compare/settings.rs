@@ -175,11 +175,15 @@ fn llama_cpp(scenario: &Scenario) -> Vec<Setting> {
         word.as_str().unwrap_or("auto").to_owned()
     });
     let huge = common(scenario, |case| {
-        match case.engine.huge_pages {
-            true => "panels, packed while loading, on huge pages where the system gives them",
-            false => "panels, packed while loading, on small pages",
-        }
-        .into()
+        let packed = match case.engine.packed_cache.as_os_str().is_empty() {
+            true => "packed while loading",
+            false => "packed by an earlier load and mapped",
+        };
+        let pages = match case.engine.huge_pages {
+            true => "on huge pages where the system gives them",
+            false => "on small pages",
+        };
+        format!("panels, {packed}, {pages}")
     });
     vec![
         setting(

@@ -1,0 +1,222 @@
+//! Weights kept on disk as they were packed: the next load that would pack them so maps the file instead.
+//!
+//! A file is known by all that decides its bytes: the model's files as they are now, and what became of each tensor. Whether
+//! this program would still pack them so is seen from a panel of each tensor, which is packed anew and compared; so a file of
+//! other encoders or another order of codes is not taken either. What does not suit is packed and replaced. The rest of the
+//! bytes is not read for it: that would take as long as packing.
+//!
+//! Pages of the file belong to the system's page cache. They lie where the program that wrote them, or the first that read
+//! them, was running, and not, as packed ones do, with the thread that multiplies them.
+
+use super::Model;
+use super::weights::Source;
+use crate::error::{Error, Result};
+use crate::gguf::write;
+use crate::mmap::{Arena, FileId, FileMap, HUGE_PAGE_BYTES};
+use crate::options::Options;
+use crate::pool::Pool;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::HashSet;
+use std::fmt;
+use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// What such a file begins with. Its number rises when anything about the file but its panels changes.
+const MAGIC: &[u8] = b"tokenlab packed weights 1\n";
+
+/// Where the panels begin in the file, so that they can lie on huge pages.
+const START: usize = HUGE_PAGE_BYTES;
+
+/// Bytes written at a time: the page cache takes whole huge pages then, where the file system has them.
+const CHUNK_BYTES: usize = 4 * HUGE_PAGE_BYTES;
+
+/// Letters of the model's name in that of the file.
+const STEM_MAX: usize = 100;
+
+/// How the weights of a model came into memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Placed {
+    /// They were packed.
+    Packed,
+    /// They were packed, and kept in a file for the next time.
+    Kept,
+    /// They were packed, and could not be kept, for this reason.
+    NotKept(String),
+    /// They were mapped from a file, as an earlier load had packed them.
+    Mapped,
+}
+
+impl fmt::Display for Placed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Placed::Packed => f.write_str("packed"),
+            Placed::Kept => f.write_str("packed, and kept for the next time"),
+            Placed::NotKept(why) => write!(f, "packed, and not kept: {why}"),
+            Placed::Mapped => f.write_str("mapped, as an earlier load packed them"),
+        }
+    }
+}
+
+/// The file in which the weights of a model are kept.
+struct Kept {
+    path: PathBuf,
+    /// All bytes before the panels that are not zero.
+    head: Vec<u8>,
+    arena_bytes: usize,
+}
+
+impl Kept {
+    /// The file in `folder` for the matrices of `model`, which came from `files`.
+    fn new(
+        folder: &Path,
+        model: &Model,
+        files: &[FileId],
+        sources: &[Source],
+        arena_bytes: usize,
+    ) -> Kept {
+        // Hashed first what names the file, so that a model that was changed replaces its own.
+        let mut hash = Sha256::new();
+        for file in files {
+            hash.update(file.path.as_os_str().as_bytes());
+            hash.update([0]);
+        }
+        for (matrix, source) in model.matrices().zip(sources) {
+            let from = &model.tensors[source.tensor].from;
+            let format = matrix.format.name;
+            let what = (&from.name, from.format_id, source.first_row, format);
+            hash.update(format!("{what:?}"));
+            let shape = (matrix.rows, matrix.cols, matrix.offset, matrix.lookup);
+            hash.update(format!("{shape:?}"));
+        }
+        for encode in model.tensors.iter().filter_map(|t| t.encode.as_ref()) {
+            hash.update((encode.importance.len() as u64).to_le_bytes());
+            encode
+                .importance
+                .iter()
+                .for_each(|value| hash.update(value.to_le_bytes()));
+        }
+        let name = hash.clone().finalize();
+        let name: String = name[..8].iter().map(|b| format!("{b:02x}")).collect();
+        let stem = model.gguf.path().file_stem().unwrap_or_default();
+        let stem: String = stem.to_string_lossy().chars().take(STEM_MAX).collect();
+        hash.update(format!("{files:?}"));
+        let mut head = MAGIC.to_vec();
+        head.extend(hash.finalize());
+        head.extend((arena_bytes as u64).to_le_bytes());
+        Kept {
+            path: folder.join(format!("{stem}-{name}.packed")),
+            head,
+            arena_bytes,
+        }
+    }
+
+    /// The file, mapped; `None` where there is none, or another one.
+    fn open(&self, huge_pages: bool) -> Option<FileMap> {
+        let file = FileMap::open(&self.path).ok()?;
+        let found = file.bytes();
+        if found.len() != START + self.arena_bytes || !found.starts_with(&self.head) {
+            return None;
+        }
+        file.advise(huge_pages);
+        Some(file)
+    }
+
+    /// Writes the file, in place of one that may be there.
+    ///
+    /// # Errors
+    /// As [`write::replace`]. Nothing is left behind then.
+    fn write(&self, arena: &[u8]) -> Result<()> {
+        write::replace(&self.path, (START + arena.len()) as u64, |mut file| {
+            file.write_all(&self.head)?;
+            file.seek(SeekFrom::Start(START as u64))?;
+            let mut chunks = arena.chunks(CHUNK_BYTES);
+            chunks.try_for_each(|chunk| file.write_all(chunk))
+        })
+    }
+}
+
+impl Model {
+    /// The packed matrices, in an arena of so many bytes: mapped where they were kept, else packed, and kept if they are to be.
+    /// That they cannot be kept is no error: the model runs as well.
+    ///
+    /// # Errors
+    /// As [`Model::pack`]; and when the folder for it is not there and cannot be made, as it never will keep anything.
+    pub(super) fn place(
+        &self,
+        sources: &[Source],
+        arena_bytes: usize,
+        pool: &Pool,
+        options: &Options,
+    ) -> Result<(Arena, Placed)> {
+        let (folder, huge_pages) = (&options.packed_cache, options.huge_pages);
+        let pack = || {
+            let arena = self.pack(sources, arena_bytes, pool, huge_pages);
+            arena.map(Arena::Memory)
+        };
+        if folder.as_os_str().is_empty() {
+            return Ok((pack()?, Placed::Packed));
+        }
+        std::fs::create_dir_all(folder).map_err(|e| Error::Option {
+            option: "packed_cache",
+            what: format!(
+                "the folder \"{}\" cannot be made ({e}): name one that can be written",
+                folder.display()
+            ),
+        })?;
+        let Some(files) = self.gguf.file_ids() else {
+            let why = "the model is not in a file that it could be known by".into();
+            return Ok((pack()?, Placed::NotKept(why)));
+        };
+        let kept = Kept::new(folder, self, &files, sources, arena_bytes);
+        if let Some(file) = kept.open(huge_pages) {
+            self.fetch(&file, pool);
+            let arena = Arena::File(file, START);
+            if self.would_pack(&arena, sources, pool) {
+                return Ok((arena, Placed::Mapped));
+            }
+        }
+        let arena = pack()?;
+        let placed = match kept.write(arena.bytes()) {
+            Ok(()) => Placed::Kept,
+            Err(error) => Placed::NotKept(error.to_string()),
+        };
+        Ok((arena, placed))
+    }
+
+    /// Brings the panels that lie in `file` into this process: each thread those it will multiply.
+    fn fetch(&self, file: &FileMap, pool: &Pool) {
+        pool.run(&|ctx| {
+            for matrix in self.matrices() {
+                let panels = matrix.panels_bytes(ctx.share(matrix.panels()));
+                file.fetch_pages(START + panels.start..START + panels.end);
+            }
+        });
+    }
+
+    /// Whether `arena` is what this program would pack, as far as a panel of each tensor shows.
+    fn would_pack(&self, arena: &Arena, sources: &[Source], pool: &Pool) -> bool {
+        let mut seen = HashSet::new();
+        let all = self.matrices().zip(sources);
+        let one_each: Vec<_> = all.filter(|(_, s)| seen.insert(s.tensor)).collect();
+        let same = AtomicBool::new(true);
+        pool.run(&|ctx| {
+            let own = one_each.iter().enumerate().skip(ctx.index);
+            for (i, (matrix, source)) in own.step_by(ctx.threads) {
+                let (planned, p) = (&self.tensors[source.tensor], i % matrix.panels());
+                let mut panel = vec![0; matrix.panel_bytes()];
+                let finite = self.pack_panel(matrix, planned, source.first_row, p, &mut panel);
+                if !finite || panel != arena.bytes()[matrix.panels_bytes(p..p + 1)] {
+                    same.store(false, Relaxed);
+                }
+            }
+        });
+        same.into_inner()
+    }
+}
+
+#[cfg(test)]
+mod tests;
