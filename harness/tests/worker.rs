@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests start the program itself")]
 
 use engine::Options;
+use engine::model::Placed;
 use engine::synth::{self, Shape};
 use harness::counter::Request;
 use harness::record::{Part, Phase, Run, Source, tokens_sha256};
@@ -85,6 +86,23 @@ fn outcome(job: &Job) -> Outcome {
         }
         other => panic!("expected started, loaded, done; found {other:?}"),
     }
+}
+
+#[test]
+fn an_outcome_says_how_the_weights_came_into_memory() {
+    let (dir, path) = model(256);
+    let mut job = job(&path);
+    let packed = outcome(&job);
+    job.engine.packed_cache = dir.path().join("packed");
+    let kept = outcome(&job);
+    let mapped = outcome(&job);
+    let ways = [&packed, &kept, &mapped].map(|o| o.weights.clone());
+    assert_eq!(
+        ways,
+        [Placed::Packed, Placed::Kept, Placed::Mapped].map(Some)
+    );
+    assert_eq!(packed.output_ids, kept.output_ids);
+    assert_eq!(packed.output_ids, mapped.output_ids);
 }
 
 #[test]
