@@ -6,9 +6,12 @@ Usage: scripts/load-proof.py MODEL LLAMA_COMPLETION [--engine PROGRAM] [--packed
 MODEL is a GGUF file; LLAMA_COMPLETION the program of that name (`harness reference status` shows where it is). Each pair is
 one start of either program that reads one prompt of a few tokens, writes one token and ends, with the same threads and
 context; every other pair in the other order. With --packed-cache there is a third one, the engine with its packed weights in that
-folder. Before each timed start of a program stands one that is not, so that what it reads is in the page cache. Time is the wall
-clock from start to end, peak memory what the kernel says of the process (mapped file pages in memory count). The ratio is the
-Hodges-Lehmann estimate of the pairs' log-ratios with the 95 % interval of the signed-rank test.
+folder.
+
+Before each timed start of a program stands one that is not, so that what it reads is in the page cache; what others read is
+taken out of it first, since memory may not hold it all. Time is the wall clock from start to end, peak memory what the kernel
+says of the process (mapped file pages in memory count). The ratio is the Hodges-Lehmann estimate of the pairs' log-ratios with
+the 95 % interval of the signed-rank test.
 """
 import argparse
 import math
@@ -37,6 +40,13 @@ def start(command):
     return seconds, usage.ru_maxrss * 1024
 
 
+def forget(files):
+    """Takes files out of the page cache."""
+    for path in files:
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("model", type=pathlib.Path)
@@ -50,12 +60,17 @@ def main():
     ours = [args.engine, "run", *common, "--ctx", str(CTX)]
     theirs = [args.llama, *common, "-c", str(CTX), "-no-cnv", "--no-warmup", "--temp", "0"]
     programs = {"engine": ours, "llama.cpp": theirs}
+    reads = dict.fromkeys(programs, {args.model})
     if args.packed_cache:
-        programs["engine, weights kept"] = [*ours, "--set", f"packed_cache={args.packed_cache}"]
-        start(programs["engine, weights kept"])
+        kept = "engine, weights kept"
+        programs[kept] = [*ours, "--set", f"packed_cache={args.packed_cache}"]
+        start(programs[kept])
+        reads[kept] = set(args.packed_cache.iterdir())
+    files = set().union(*reads.values())
     results = {name: [] for name in programs}
     for pair in range(args.pairs):
         for name, command in list(programs.items())[:: -1 if pair % 2 else 1]:
+            forget(files - reads[name])
             start(command)
             results[name].append(start(command))
         print(f"{pair + 1}: " + ", ".join(f"{name} {r[-1][0]:.2f} s" for name, r in results.items()), file=sys.stderr)
