@@ -1,14 +1,16 @@
 //! A sequence being processed: its KV cache, its position, and the passes that extend it.
 
+mod parts;
+
+pub use parts::Parts;
+pub(crate) use parts::{check_vocabulary, require_top_bits, skipped};
+
 use crate::error::{Error, Result};
-use crate::kernel::Bits;
 use crate::kv::Kv;
 use crate::matrix::Matrix;
 use crate::model::{Buffers, HEAD_TOKENS, Model, Pass, Wanted};
 use crate::options::Options;
-use crate::options::speculation::refused;
 use crate::pool::Pool;
-use crate::quant::{FORMATS, FormatInfo};
 use crate::quantize::Observer;
 use crate::sparsity::{LayerCount, Magnitudes, Site, SiteCount, Telemetry};
 use crate::stage::{Ledger, Listener, Stage, StageClock, StageTimes};
@@ -46,17 +48,15 @@ pub struct Session<'a> {
     kv: Kv,
     buffers: Buffers,
     batch: usize,
-    /// Of each layer.
-    skipped: Vec<bool>,
-    bits: Bits,
-    /// The output's matrix, or the first rows of it.
-    head: Matrix,
+    parts: Parts,
     position: usize,
     stats: Stats,
     observer: Option<Observer>,
     magnitudes: Option<Magnitudes>,
     /// What took part at the sites of sparsity, `[layers][sites]`.
     counts: Vec<SiteCount>,
+    /// Whether passes are drafts, of which [`Session::counts`] holds nothing.
+    drafting: bool,
 }
 
 impl<'a> Session<'a> {
@@ -77,15 +77,36 @@ impl<'a> Session<'a> {
             kv,
             buffers,
             batch,
-            skipped: vec![false; c.n_layers()],
-            bits: Bits::All,
-            head: model.head.clone(),
+            parts: Parts::all(model),
             position: 0,
             stats: Stats::default(),
             observer: None,
             magnitudes: None,
             counts: Vec::new(),
+            drafting: false,
         })
+    }
+
+    /// Uses `parts` of the model from now on.
+    pub fn set_parts(&mut self, parts: Parts) {
+        self.parts = parts;
+    }
+
+    /// Does `what` with `parts` of the model only, then forgets the tokens that it appended. Gives what came of it, and time
+    /// and bytes of its passes, which are not among the session's own.
+    pub fn draft<R>(
+        &mut self,
+        parts: &mut Parts,
+        what: impl FnOnce(&mut Session<'a>) -> R,
+    ) -> (R, Stats) {
+        let (position, own) = (self.position, self.take_stats());
+        std::mem::swap(&mut self.parts, parts);
+        self.drafting = true;
+        let result = what(self);
+        self.drafting = false;
+        std::mem::swap(&mut self.parts, parts);
+        self.truncate(position);
+        (result, std::mem::replace(&mut self.stats, own))
     }
 
     /// Tokens in the sequence.
@@ -108,7 +129,7 @@ impl<'a> Session<'a> {
         self.kv.bytes() as u64
     }
 
-    /// Appends `tokens`, in batches, and gives the logits after the last one, `[n_vocab]`. Several tokens are computed
+    /// Appends `tokens`, in batches, and gives the logits after the last one, `[n_vocab]`, or as many as [`Parts`] want. Several tokens are computed
     /// densely, one alone with the sparsity that the model was loaded with.
     ///
     /// # Errors
@@ -133,7 +154,7 @@ impl<'a> Session<'a> {
         };
         self.head(&tokens[tokens.len() - 1 - row..], row..row + 1);
         self.collect();
-        Ok(&self.buffers.logits.values_mut()[..self.model.config().n_vocab])
+        Ok(&self.buffers.logits.values_mut()[..self.parts.head.rows])
     }
 
     /// Appends one token and gives the logits after it, `[n_vocab]`.
@@ -184,43 +205,10 @@ impl<'a> Session<'a> {
     pub fn sample<R>(&mut self, choose: impl FnOnce(&mut [f32]) -> R) -> R {
         let mut clock = StageClock::new(true, self.buffers.listener);
         clock.start();
-        let choice = choose(&mut self.buffers.logits.values_mut()[..self.model.config().n_vocab]);
+        let choice = choose(&mut self.buffers.logits.values_mut()[..self.parts.head.rows]);
         clock.lap(Stage::Sample);
         self.stats.stages.add(&clock.times);
         choice
-    }
-
-    /// Leaves out `layers` from now on, counted from 0.
-    ///
-    /// # Errors
-    /// When one is not there, or none would be left.
-    pub fn skip_layers(&mut self, layers: &[usize]) -> Result<()> {
-        self.skipped = skipped(layers, self.skipped.len())?;
-        Ok(())
-    }
-
-    /// Reads only the top bits of the matrices' codes from now on, in passes of up to four tokens.
-    ///
-    /// # Errors
-    /// When no matrix is of a format whose codes have enough bits.
-    pub fn read_top_bits(&mut self) -> Result<()> {
-        require_top_bits(self.model.matrices().map(|m| m.format))?;
-        self.bits = Bits::Top;
-        Ok(())
-    }
-
-    /// Computes only the logits of the first `tokens` of the vocabulary from now on; the others are minus infinity.
-    ///
-    /// # Errors
-    /// When there are none, or more than the vocabulary has.
-    pub fn limit_vocabulary(&mut self, tokens: usize) -> Result<()> {
-        let n_vocab = self.n_vocab();
-        check_vocabulary(tokens, n_vocab)?;
-        self.head.rows = tokens;
-        for logits in self.buffers.logits.values_mut().chunks_exact_mut(n_vocab) {
-            logits[tokens..].fill(f32::NEG_INFINITY);
-        }
-        Ok(())
     }
 
     /// Has `listener` hear of the stages from now on, on every thread.
@@ -324,14 +312,14 @@ impl<'a> Session<'a> {
 
     /// Multiplications of the layers' weights in a pass over `n` tokens.
     fn products(&self, n: usize, wanted: Wanted) -> u64 {
-        let last = self.skipped.iter().rposition(|&skipped| !skipped);
+        let last = self.parts.skipped.iter().rposition(|&skipped| !skipped);
         let behind = match wanted {
             Wanted::All => n,
             Wanted::Last => 1,
             Wanted::None => 0,
         };
         let layers = self.model.layers.iter().enumerate();
-        let layers = layers.filter(|(l, _)| !self.skipped[*l]);
+        let layers = layers.filter(|(l, _)| !self.parts.skipped[*l]);
         let used = self
             .model
             .config()
@@ -351,7 +339,7 @@ impl<'a> Session<'a> {
 
     /// Logits of some tokens of the batch just passed.
     fn head(&mut self, batch: &[u32], outputs: std::ops::Range<usize>) {
-        self.stats.products += (outputs.len() * self.head.weights()) as u64;
+        self.stats.products += (outputs.len() * self.parts.head.weights()) as u64;
         let pass = self.at(batch, self.position - batch.len());
         self.pool.run(&|ctx| pass.head(ctx, outputs.clone()));
     }
@@ -363,9 +351,9 @@ impl<'a> Session<'a> {
             buffers: &self.buffers,
             tokens,
             start,
-            skipped: &self.skipped,
-            bits: self.bits,
-            head: &self.head,
+            skipped: &self.parts.skipped,
+            bits: self.parts.bits,
+            head: &self.parts.head,
             first_step: self.buffers.next_steps(self.model),
             observer: None,
             magnitudes: None,
@@ -386,65 +374,12 @@ impl<'a> Session<'a> {
         let counts = self.buffers.sparse.counts.values_mut();
         self.counts.resize(counts.len(), SiteCount::default());
         for (all, count) in self.counts.iter_mut().zip(counts) {
-            all.add(&std::mem::take(count));
+            let count = std::mem::take(count);
+            if !self.drafting {
+                all.add(&count);
+            }
         }
         times.ns.iter_mut().for_each(|ns| *ns /= threads);
         self.stats.stages.add(&times);
-    }
-}
-
-/// Refuses to draft from `tokens` of a vocabulary of `n_vocab`.
-///
-/// # Errors
-/// When there are none, or not as many.
-pub(crate) fn check_vocabulary(tokens: usize, n_vocab: usize) -> Result<()> {
-    match (1..=n_vocab).contains(&tokens) {
-        true => Ok(()),
-        false => Err(refused(
-            "speculation.draft_vocab",
-            format!(
-                "{tokens} is not within 1 to the {n_vocab} tokens of the vocabulary; 0 is for all"
-            ),
-        )),
-    }
-}
-
-/// Refuses a model whose matrices, in these formats, have no codes to leave bits out of.
-pub(crate) fn require_top_bits(
-    mut formats: impl Iterator<Item = &'static FormatInfo>,
-) -> Result<()> {
-    let has_top = |format: &FormatInfo| format.top_bytes < format.block_bytes;
-    if formats.any(has_top) {
-        return Ok(());
-    }
-    let names = FORMATS.iter().filter(|f| has_top(f)).map(|f| f.name);
-    let names: Vec<&str> = names.collect();
-    let what = format!(
-        "no matrix of the model has codes to leave bits out of: \"top\" takes one of {}, for instance by engine.quant",
-        names.join(", ")
-    );
-    Err(refused("speculation.draft_quant", what))
-}
-
-/// Which of `n` layers are skipped.
-///
-/// # Errors
-/// When one is not there, or none is left.
-pub(crate) fn skipped(layers: &[usize], n: usize) -> Result<Vec<bool>> {
-    if let Some(layer) = layers.iter().find(|&&layer| layer >= n) {
-        let what = format!(
-            "layer {layer} cannot be skipped: the model has layers 0 to {}",
-            n - 1
-        );
-        return Err(refused("speculation.skip_layers", what));
-    }
-    let mut skipped = vec![false; n];
-    layers.iter().for_each(|&layer| skipped[layer] = true);
-    match skipped.iter().all(|&skipped| skipped) {
-        true => Err(refused(
-            "speculation.skip_layers",
-            "all layers are to be skipped: leave at least one".into(),
-        )),
-        false => Ok(skipped),
     }
 }

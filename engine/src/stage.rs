@@ -154,6 +154,13 @@ impl Tick {
     }
 }
 
+/// CPU time of the calling thread in nanoseconds. Unlike [`Tick`], it does not count time in which the thread stood still,
+/// because the process was stopped or another one had its CPU.
+pub fn thread_cpu_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
 /// Hears where stages end: what was done since it last heard belongs to the stage named, or to none.
 pub type Listener = fn(Option<Stage>);
 

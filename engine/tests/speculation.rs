@@ -6,8 +6,10 @@ use engine::options::speculation::{DraftTokens, Method, Speculation};
 use engine::options::{Affinity, AffinityPolicy, Isa, Options};
 use engine::pool::Pool;
 use engine::sample::{Sampler, SamplerOptions, argmax};
-use engine::session::Session;
-use engine::speculate::{Draft, Drafter, ModelDrafter, Speculator, Telemetry, speculator};
+use engine::session::{Parts, Session};
+use engine::speculate::{
+    Draft, Drafter, ModelDrafter, SelfDrafter, Speculator, Telemetry, speculator,
+};
 use engine::synth::{Shape, in_memory};
 use engine::{Result, simd};
 use std::path::Path;
@@ -90,11 +92,13 @@ struct Scripted {
 }
 
 impl Drafter for Scripted {
-    fn begin(&mut self, _prompt: &[u32]) -> Result<()> {
-        Ok(())
-    }
-
-    fn propose(&mut self, context: &[u32], max: usize, draft: &mut Draft) -> Result<()> {
+    fn propose(
+        &mut self,
+        _target: &mut Session<'_>,
+        context: &[u32],
+        max: usize,
+        draft: &mut Draft,
+    ) -> Result<()> {
         for (i, token) in self.tokens.iter().enumerate().skip(context.len()).take(max) {
             let flip = u32::from(i % self.wrong == 0);
             draft.push_certain(token ^ flip);
@@ -207,14 +211,20 @@ fn a_model_accepts_all_of_its_own_draft() {
     let options = options(2, Isa::Auto);
     let pool = Pool::new(&options).expect("pool");
     let model = model("Q4_0", &pool, &options);
-    for temp in [0.0, 0.8] {
+    for (temp, own_cache) in [(0.0, true), (0.8, true), (0.0, false), (0.8, false)] {
         let sampler_options = SamplerOptions {
             temp,
             ..SamplerOptions::default()
         };
         let session = || Session::new(&model, &pool, &options).expect("session");
-        let drafter = ModelDrafter::new(session(), sampler_options, &[]).expect("fits");
-        let mut speculator = Speculator::new(vec![Box::new(drafter)], DraftTokens::Fixed(3));
+        let drafter: Box<dyn Drafter> = match own_cache {
+            true => Box::new(ModelDrafter::new(session(), sampler_options, &[]).expect("fits")),
+            false => {
+                let parts = Parts::all(&model);
+                Box::new(SelfDrafter::new(parts, sampler_options, &[]).expect("in range"))
+            }
+        };
+        let mut speculator = Speculator::new(vec![drafter], DraftTokens::Fixed(3));
         let mut session = session();
         let mut tokens = prompt();
         speculator.begin(&tokens).expect("fits");
@@ -280,24 +290,31 @@ fn a_limited_vocabulary_changes_no_logit_within_and_leaves_the_rest_unread() {
     let model = model("Q8_0", &pool, &options);
     let decode = |limit: Option<usize>| {
         let mut session = Session::new(&model, &pool, &options).expect("session");
+        let mut parts = Parts::all(&model);
         if let Some(tokens) = limit {
-            session.limit_vocabulary(tokens).expect("within it");
+            parts.limit_vocabulary(tokens).expect("within it");
         }
+        session.set_parts(parts);
         let logits = session.decode(1).expect("fits").to_vec();
         (logits, session.take_stats().ledger.weight_bytes)
     };
     let (all, all_bytes) = decode(None);
     for tokens in [1, 77, 256, all.len()] {
         let (some, bytes) = decode(Some(tokens));
-        assert_eq!(some[..tokens], all[..tokens], "{tokens}");
-        assert!(some[tokens..].iter().all(|&l| l == f32::NEG_INFINITY));
+        assert_eq!(some, all[..tokens], "{tokens}");
         assert_eq!(bytes == all_bytes, tokens == all.len(), "{tokens}");
     }
-    let mut session = Session::new(&model, &pool, &options).expect("session");
+    let mut parts = Parts::all(&model);
     for tokens in [0, all.len() + 1] {
-        let refused = session.limit_vocabulary(tokens).expect_err("not within it");
+        let refused = parts.limit_vocabulary(tokens).expect_err("not within it");
         assert!(refused.to_string().contains("draft_vocab"), "{refused}");
     }
+}
+
+fn top_bits(model: &Model) -> Parts {
+    let mut parts = Parts::all(model);
+    parts.read_top_bits(model).expect("eight bits");
+    parts
 }
 
 #[test]
@@ -308,7 +325,7 @@ fn drafts_of_top_bits_are_mostly_kept_and_read_half_of_the_weights() {
     let bytes = |top: bool| {
         let mut session = Session::new(&target, &pool, &options).expect("session");
         if top {
-            session.read_top_bits().expect("eight bits");
+            session.set_parts(top_bits(&target));
         }
         session.decode(1).expect("fits");
         session.take_stats().ledger.weight_bytes
@@ -318,17 +335,15 @@ fn drafts_of_top_bits_are_mostly_kept_and_read_half_of_the_weights() {
         bytes(false) * 18,
         "16 of 32 bytes of codes"
     );
-    let mut session = Session::new(&target, &pool, &options).expect("session");
-    session.read_top_bits().expect("eight bits");
-    let drafter = ModelDrafter::new(session, SamplerOptions::default(), &[]).expect("fits");
+    let parts = top_bits(&target);
+    let drafter = SelfDrafter::new(parts, SamplerOptions::default(), &[]).expect("in range");
     let mut speculator = Speculator::new(vec![Box::new(drafter)], DraftTokens::Fixed(3));
     let (got, telemetry) = speculative(&mut speculator, &target, &pool, &options);
     assert_eq!(got, plain(&target, &pool, &options));
     assert!(telemetry.accepted * 4 > telemetry.drafted, "{telemetry:?}");
     let four = model("Q4_0", &pool, &options);
-    let mut session = Session::new(&four, &pool, &options).expect("session");
-    let refused = session
-        .read_top_bits()
+    let refused = Parts::all(&four)
+        .read_top_bits(&four)
         .expect_err("four bits are all there are");
     assert!(refused.to_string().contains("Q8_0"), "{refused}");
 }

@@ -30,12 +30,6 @@ pub fn monotonic_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// CPU time of the calling thread.
-pub fn thread_cpu_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
-}
-
 /// Now as RFC 3339 in UTC, to the millisecond: `2026-01-31T12:00:00.000Z`.
 pub fn timestamp() -> String {
     format!("{:.3}", jiff::Timestamp::now())

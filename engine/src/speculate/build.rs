@@ -1,6 +1,6 @@
 //! From options to drafters.
 
-use super::{Drafter, ModelDrafter, PromptLookup, Speculator, Suffixes};
+use super::{Drafter, ModelDrafter, PromptLookup, SelfDrafter, Speculator, Suffixes};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::model::{Config, Model};
@@ -9,7 +9,7 @@ use crate::options::speculation::{DraftTokens, LONGEST_MATCH, Method, Speculatio
 use crate::pool::Pool;
 use crate::quantize::{Recipe, plan, product_formats};
 use crate::sample::SamplerOptions;
-use crate::session::{Session, check_vocabulary, require_top_bits, skipped};
+use crate::session::{Parts, Session, check_vocabulary, require_top_bits, skipped};
 use crate::tokenizer::Tokenizer;
 use std::path::Path;
 
@@ -161,23 +161,23 @@ pub fn speculator<'a>(
     };
     wanted.check()?;
     let model = || -> Result<Box<dyn Drafter + 'a>> {
-        let (skips, top) = (
-            wanted.method == Method::LayerSkip,
-            wanted.drafts_with_top_bits(),
-        );
-        let drafting = match draft {
-            Some(draft) if !skips && !top => draft,
-            _ => target,
-        };
-        let mut session = Session::new(drafting, pool, options)?;
+        let skips = wanted.method == Method::LayerSkip;
+        let top = wanted.drafts_with_top_bits();
+        let drafting = draft.filter(|_| !skips && !top);
+        let mut parts = Parts::all(drafting.unwrap_or(target));
         if skips {
-            session.skip_layers(&wanted.skip_layers)?;
+            parts.skip_layers(&wanted.skip_layers)?;
         } else if top {
-            session.read_top_bits()?;
+            parts.read_top_bits(target)?;
         }
         if wanted.draft_vocab > 0 {
-            session.limit_vocabulary(wanted.draft_vocab)?;
+            parts.limit_vocabulary(wanted.draft_vocab)?;
         }
+        let Some(drafting) = drafting else {
+            return Ok(Box::new(SelfDrafter::new(parts, sampler, never)?));
+        };
+        let mut session = Session::new(drafting, pool, options)?;
+        session.set_parts(parts);
         let drafter = ModelDrafter::new(session, sampler, never)?;
         Ok(Box::new(drafter))
     };

@@ -1,173 +1,200 @@
 //! How many tokens to draft.
 
+#[cfg(test)]
+mod tests;
+
 use crate::options::speculation::DraftTokens;
 
 /// Longest draft that `auto` asks for.
 const AUTO_MAX: usize = 16;
 
-/// Share of the time that `auto` may lose against plain decoding.
+/// Share of the time that `auto` may lose against plain decoding, besides one token.
 const LOSS_MAX: f64 = 0.01;
 
-/// Weight of the last draft in the running averages.
-const NEWEST: f64 = 0.1;
+/// What was won before and may be lost again, in plain tokens.
+const STAKE_MAX: f64 = 4.0;
 
-/// Acceptance that is taken for granted before anything was drafted, and approached again while nothing is.
-const GUESSED_ACCEPTANCE: f64 = 0.7;
+/// How much faster drafts must promise to be than plain decoding.
+const GAIN_MIN: f64 = 0.02;
 
-/// How fast, with each plain token.
-const FORGOTTEN: f64 = 0.01;
+/// Weight of the last time in an average, where the one before is a pass ago; older ones are left behind as fast, but none
+/// weighs more than the second figure.
+const NEWEST: (f64, f64) = (0.1, 0.3);
+
+/// Acceptance that is taken for granted before anything was drafted, and as many drafted tokens as it weighs.
+const GUESSED_ACCEPTANCE: (f64, f64) = (0.7, 2.0);
+
+/// How much of what drafts came to is forgotten with each drafted token, and with each plain one.
+const FORGOTTEN: (f64, f64) = (0.02, 0.01);
 
 /// What each further token is taken to add to a pass of one before any such pass was timed.
 const GUESSED_SLOPE: f64 = 0.05;
 
 /// Chooses lengths. `auto` takes the length `k` with the most tokens in a unit of time, `(1 - a^(k + 1)) / (1 - a)` in `k c +
 /// v(k + 1)` (Leviathan et al. 2023), from the acceptance `a`, the draft's time `c` and the passes' times `v` met so far; none
-/// while it is behind plain decoding by more than [`LOSS_MAX`] of the time and a token.
+/// while, if all of it failed, it would be behind plain decoding by more than [`LOSS_MAX`] of the time and a token. What a
+/// plain pass takes is measured again where that costs no more than [`LOSS_MAX`].
 #[derive(Debug, Clone)]
 pub(super) struct Length {
     wanted: DraftTokens,
-    acceptance: f64,
-    draft_ns: f64,
-    /// Of passes of each number of tokens, from one on; 0 where there was none.
-    pass_ns: [f64; AUTO_MAX + 1],
+    /// Passes so far.
+    passes: u64,
+    /// Drafted tokens kept and looked at, lately.
+    kept: f64,
+    looked_at: f64,
+    /// Time of a drafted token.
+    draft: Average,
+    /// Time in which a drafter reads a token that it missed.
+    read: Average,
+    /// Of passes of each number of tokens, from one on.
+    pass: [Average; AUTO_MAX + 1],
+    since_plain_ns: f64,
     lost_ns: f64,
     total_ns: f64,
+}
+
+/// A time as it was lately.
+#[derive(Debug, Clone, Copy, Default)]
+struct Average {
+    ns: Option<f64>,
+    /// When it was taken last, in passes.
+    at: u64,
+}
+
+impl Average {
+    fn add(&mut self, ns: f64, now: u64) {
+        let (weight, most) = NEWEST;
+        let old = (1.0 - weight).powi((now - self.at) as i32);
+        let weight = (1.0 - old).clamp(weight, most);
+        self.ns = Some(self.ns.map_or(ns, |before| before + weight * (ns - before)));
+        self.at = now;
+    }
 }
 
 impl Length {
     pub(super) fn new(wanted: DraftTokens) -> Length {
         Length {
             wanted,
-            acceptance: GUESSED_ACCEPTANCE,
-            draft_ns: 0.0,
-            pass_ns: [0.0; AUTO_MAX + 1],
+            passes: 0,
+            kept: 0.0,
+            looked_at: 0.0,
+            draft: Average::default(),
+            read: Average::default(),
+            pass: [Average::default(); AUTO_MAX + 1],
+            since_plain_ns: 0.0,
             lost_ns: 0.0,
             total_ns: 0.0,
         }
     }
 
-    /// Tokens to draft next.
-    pub(super) fn next(&self) -> usize {
-        let DraftTokens::Fixed(n) = self.wanted else {
-            return self.best();
-        };
-        n
+    /// Tokens to draft next, by a drafter that must first read `behind` tokens that it missed.
+    pub(super) fn next(&self, behind: usize) -> usize {
+        match self.wanted {
+            DraftTokens::Fixed(n) => n,
+            DraftTokens::Auto => self.best(behind).0,
+        }
     }
 
-    fn best(&self) -> usize {
-        let plain_ns = self.pass_ns[0];
+    /// Whether a plain pass is due, so that drafts are held against what it takes now.
+    pub(super) fn wants_plain(&self) -> bool {
+        let (length, speed_up) = self.best(0);
+        let lost_ns = self.plain_ns() * (1.0 - 1.0 / speed_up);
+        self.wanted == DraftTokens::Auto && length > 0 && lost_ns <= LOSS_MAX * self.since_plain_ns
+    }
+
+    /// The best length, and how much faster than plain decoding it promises to be.
+    fn best(&self, behind: usize) -> (usize, f64) {
+        let plain_ns = self.plain_ns();
         if plain_ns == 0.0 {
-            return 0;
+            return (0, 1.0);
         }
-        let allowance_ns = LOSS_MAX * self.total_ns + plain_ns - self.lost_ns;
-        let rate = |k: usize| {
-            let tokens: f64 = (0..=k).map(|i| self.acceptance.powi(i as i32)).sum();
-            tokens / self.cost_ns(k)
-        };
+        let read_ns = behind as f64 * self.read.ns.unwrap_or(0.0);
+        let allowed_ns = LOSS_MAX * self.total_ns + plain_ns - self.lost_ns - read_ns;
         // A first draft shows what one costs; a long one that fails would be paid for over hundreds of tokens.
-        let longest = if self.draft_ns == 0.0 { 1 } else { AUTO_MAX };
-        (0..=longest)
-            .take_while(|&k| k == 0 || self.cost_ns(k) - plain_ns <= allowance_ns)
-            .max_by(|&a, &b| rate(a).total_cmp(&rate(b)).then(b.cmp(&a)))
-            .unwrap_or(0)
+        let longest = self.draft.ns.map_or(1, |_| AUTO_MAX);
+        let acceptance = self.acceptance();
+        let mut best = (0, 1.0_f64);
+        let (mut tokens, mut likely) = (1.0, 1.0);
+        for k in 1..=longest {
+            likely *= acceptance;
+            tokens += likely;
+            let cost_ns = self.cost_ns(k);
+            if cost_ns - plain_ns > allowed_ns {
+                break;
+            }
+            let speed_up = tokens * plain_ns / cost_ns;
+            if speed_up > best.1.max(1.0 + GAIN_MIN) {
+                best = (k, speed_up);
+            }
+        }
+        best
+    }
+
+    fn acceptance(&self) -> f64 {
+        let (guessed, weight) = GUESSED_ACCEPTANCE;
+        (guessed * weight + self.kept) / (weight + self.looked_at)
+    }
+
+    /// Time of a pass over one token; 0 before the first.
+    fn plain_ns(&self) -> f64 {
+        self.pass[0].ns.unwrap_or(0.0)
     }
 
     /// Time to draft and verify `k` tokens; that of passes never made is drawn on from the nearest shorter one.
     fn cost_ns(&self, k: usize) -> f64 {
-        let (n, ns) = (0..=k)
-            .rev()
-            .map(|n| (n, self.pass_ns[n]))
-            .find(|&(n, ns)| ns > 0.0 || n == 0)
-            .unwrap_or((0, 0.0));
-        k as f64 * self.draft_ns + ns + (k - n) as f64 * GUESSED_SLOPE * self.pass_ns[0]
+        let known = (0..=k).rev().find_map(|n| Some((n, self.pass[n].ns?)));
+        let (n, ns) = known.unwrap_or((0, 0.0));
+        let draft_ns = self.draft.ns.unwrap_or(0.0);
+        k as f64 * draft_ns + ns + (k - n) as f64 * GUESSED_SLOPE * self.plain_ns()
     }
 
-    /// A pass of one token took `verify_ns`.
-    pub(super) fn plain(&mut self, verify_ns: u64) {
-        average(&mut self.pass_ns[0], verify_ns as f64);
-        self.total_ns += verify_ns as f64;
-        self.acceptance += FORGOTTEN * (GUESSED_ACCEPTANCE - self.acceptance);
+    /// The drafter has read `tokens` of a prompt.
+    pub(super) fn read(&mut self, tokens: usize, read_ns: u64) {
+        self.read
+            .add(read_ns as f64 / tokens.max(1) as f64, self.passes);
     }
 
-    /// Of `drafted` tokens, at least one, `kept` were kept.
-    pub(super) fn drafted(&mut self, drafted: usize, kept: usize, draft_ns: u64, verify_ns: u64) {
-        let seen = drafted.min(kept + 1);
-        for i in 0..seen {
-            let accepted = f64::from(u8::from(i < kept));
-            self.acceptance += NEWEST * (accepted - self.acceptance);
+    /// A pass of one token took `verify_ns`; before it a guess was sought in vain for `draft_ns`.
+    pub(super) fn plain(&mut self, draft_ns: u64, verify_ns: u64) {
+        self.passes += 1;
+        self.pass[0].add(verify_ns as f64, self.passes);
+        self.since_plain_ns = 0.0;
+        self.lost_ns += draft_ns as f64;
+        self.total_ns += (draft_ns + verify_ns) as f64;
+        self.forget(FORGOTTEN.1);
+    }
+
+    /// Of `drafted` tokens, at least one, `kept` were kept; the drafter had missed `behind` before.
+    pub(super) fn drafted(
+        &mut self,
+        (drafted, kept): (usize, usize),
+        behind: usize,
+        draft_ns: u64,
+        verify_ns: u64,
+    ) {
+        self.passes += 1;
+        for i in 0..drafted.min(kept + 1) {
+            self.forget(FORGOTTEN.0);
+            self.kept += f64::from(u8::from(i < kept));
+            self.looked_at += 1.0;
         }
-        average(&mut self.draft_ns, draft_ns as f64 / drafted as f64);
-        if let Some(pass_ns) = self.pass_ns.get_mut(drafted) {
-            average(pass_ns, verify_ns as f64);
+        let read_ns = behind as f64 * self.read.ns.unwrap_or(0.0);
+        let one_ns = (draft_ns as f64 - read_ns).max(0.0) / drafted as f64;
+        self.draft.add(one_ns, self.passes);
+        if let Some(pass) = self.pass.get_mut(drafted) {
+            pass.add(verify_ns as f64, self.passes);
         }
         let took_ns = (draft_ns + verify_ns) as f64;
+        self.since_plain_ns += took_ns;
         self.total_ns += took_ns;
-        self.lost_ns += took_ns - (kept + 1) as f64 * self.pass_ns[0];
-        // What was won is not staked again: a text that stops repeating itself costs no more than one that never did.
-        self.lost_ns = self.lost_ns.max(0.0);
-    }
-}
-
-/// Moves a running average towards `value`; the first value is taken as it is.
-fn average(average: &mut f64, value: f64) {
-    *average = match *average == 0.0 {
-        true => value,
-        false => *average + NEWEST * (value - *average),
-    };
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Tokens after `time_ns`, and the time that plain decoding takes for as many, where a pass of `n` takes `1000 v(n)`, a
-    /// drafted token `c_ns`, and drafts are kept as far as `kept` says.
-    fn run(c_ns: u64, v: impl Fn(usize) -> f64, mut kept: impl FnMut(usize) -> usize) -> f64 {
-        let mut length = Length::new(DraftTokens::Auto);
-        let (mut took, mut tokens) = (0, 0);
-        while tokens < 2000 {
-            let k = length.next();
-            let verify_ns = (1e6 * v(k + 1)) as u64;
-            if k == 0 {
-                length.plain(verify_ns);
-                tokens += 1;
-            } else {
-                let kept = kept(k).min(k);
-                length.drafted(k, kept, k as u64 * c_ns, verify_ns);
-                tokens += kept + 1;
-                took += k as u64 * c_ns;
-            }
-            took += verify_ns;
-        }
-        tokens as f64 * 1e6 / took as f64
+        // Little of what was won is staked again: a text that stops repeating itself costs hardly more than one that never
+        // did.
+        self.lost_ns += took_ns - (kept + 1) as f64 * self.plain_ns();
+        self.lost_ns = self.lost_ns.max(-STAKE_MAX * self.plain_ns());
     }
 
-    #[test]
-    fn drafts_that_are_never_kept_cost_at_most_two_percent() {
-        for c_ns in [0, 100_000, 300_000, 900_000] {
-            let speed_up = run(c_ns, |n| 1.0 + 0.2 * (n - 1) as f64, |_| 0);
-            assert!(speed_up > 0.98, "{c_ns} {speed_up}");
-        }
-    }
-
-    #[test]
-    fn drafts_that_are_always_kept_are_long() {
-        let speed_up = run(1000, |n| 1.0 + 0.02 * (n - 1) as f64, |k| k);
-        assert!(speed_up > 8.0, "{speed_up}");
-    }
-
-    #[test]
-    fn the_length_comes_near_the_best_fixed_one() {
-        let mut seed = 7_u64;
-        let mut below = move |p: f64| {
-            seed = seed
-                .wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407);
-            ((seed >> 33) as f64 / (1_u64 << 31) as f64) < p
-        };
-        let kept = move |k: usize| (0..k).take_while(|_| below(0.8)).count();
-        let speed_up = run(150_000, |n| 1.0 + 0.1 * (n - 1) as f64, kept);
-        // By the formula the best is 1.55, with four tokens.
-        assert!(speed_up > 1.4, "{speed_up}");
+    fn forget(&mut self, share: f64) {
+        self.kept *= 1.0 - share;
+        self.looked_at *= 1.0 - share;
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Draft, Drafter};
 use crate::error::Result;
+use crate::session::Session;
 use std::collections::HashMap;
 
 /// Proposes what followed the last tokens where they last stood before (Saxena 2023, prompt lookup decoding): of the
@@ -17,26 +18,35 @@ impl PromptLookup {
     pub fn new(shortest: usize, longest: usize) -> PromptLookup {
         PromptLookup { shortest, longest }
     }
+
+    /// What followed the ending of `context`; nothing where it does not stand earlier.
+    pub(super) fn find<'c>(&self, context: &'c [u32]) -> &'c [u32] {
+        let longest = self.longest.min(context.len().saturating_sub(1));
+        let found = (self.shortest..=longest).rev().find_map(|len| {
+            let ending = &context[context.len() - len..];
+            let mut before = context[..context.len() - 1].windows(len);
+            before.rposition(|w| w == ending).map(|at| at + len)
+        });
+        found.map_or(&[], |end| &context[end..])
+    }
+}
+
+/// Proposes the first tokens of `next`, at most `max`.
+fn copy(next: &[u32], max: usize, draft: &mut Draft) {
+    next.iter()
+        .take(max)
+        .for_each(|&token| draft.push_certain(token));
 }
 
 impl Drafter for PromptLookup {
-    fn begin(&mut self, _prompt: &[u32]) -> Result<()> {
-        Ok(())
-    }
-
-    fn propose(&mut self, context: &[u32], max: usize, draft: &mut Draft) -> Result<()> {
-        let longest = self.longest.min(context.len().saturating_sub(1));
-        for len in (self.shortest..=longest).rev() {
-            let ending = &context[context.len() - len..];
-            let before = &context[..context.len() - 1];
-            if let Some(at) = before.windows(len).rposition(|w| w == ending) {
-                let next = &context[at + len..];
-                next.iter()
-                    .take(max)
-                    .for_each(|&token| draft.push_certain(token));
-                return Ok(());
-            }
-        }
+    fn propose(
+        &mut self,
+        _target: &mut Session<'_>,
+        context: &[u32],
+        max: usize,
+        draft: &mut Draft,
+    ) -> Result<()> {
+        copy(self.find(context), max, draft);
         Ok(())
     }
 }
@@ -152,6 +162,16 @@ impl Suffixes {
             .iter()
             .for_each(|&token| self.push(token));
     }
+
+    /// What followed the longest ending of `context` that stands earlier; nothing where none does.
+    pub(super) fn find<'c>(&mut self, context: &'c [u32]) -> &'c [u32] {
+        self.follow(context);
+        let (state, len) = self.found;
+        match len >= self.shortest.max(1) {
+            true => &context[self.states[state].end..],
+            false => &[],
+        }
+    }
 }
 
 impl Drafter for Suffixes {
@@ -160,15 +180,14 @@ impl Drafter for Suffixes {
         Ok(())
     }
 
-    fn propose(&mut self, context: &[u32], max: usize, draft: &mut Draft) -> Result<()> {
-        self.follow(context);
-        let (state, len) = self.found;
-        if len >= self.shortest.max(1) {
-            let next = &context[self.states[state].end..];
-            next.iter()
-                .take(max)
-                .for_each(|&token| draft.push_certain(token));
-        }
+    fn propose(
+        &mut self,
+        _target: &mut Session<'_>,
+        context: &[u32],
+        max: usize,
+        draft: &mut Draft,
+    ) -> Result<()> {
+        copy(self.find(context), max, draft);
         Ok(())
     }
 }

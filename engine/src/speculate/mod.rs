@@ -15,13 +15,13 @@ mod tests;
 
 pub use build::{check, load_draft, speculator};
 pub use lookup::{PromptLookup, Suffixes};
-pub use model::ModelDrafter;
+pub use model::{ModelDrafter, SelfDrafter};
 
 use crate::error::Result;
 use crate::options::speculation::DraftTokens;
 use crate::sample::Distribution;
 use crate::session::{Session, Stats};
-use crate::stage::Tick;
+use crate::stage::thread_cpu_ns;
 use length::Length;
 use serde::{Deserialize, Serialize};
 
@@ -76,18 +76,34 @@ impl Draft {
 
 /// A way to guess what comes next.
 pub trait Drafter {
-    /// Reads the prompt; its time is part of the time to the first token.
+    /// Reads the prompt, where it has to; the time is part of that to the first token.
     ///
     /// # Errors
     /// When the drafter has no room for it.
-    fn begin(&mut self, prompt: &[u32]) -> Result<()>;
+    fn begin(&mut self, prompt: &[u32]) -> Result<()> {
+        let _ = prompt;
+        Ok(())
+    }
 
-    /// Proposes at most `max` tokens to follow `context`, which has grown or lost its end since the last call; none where it
-    /// has no guess.
+    /// Tokens of `context` that it has missed and must read first, about; the last two, which are always new to it where a draft
+    /// was kept whole, do not count.
+    fn behind(&self, context: &[u32]) -> usize {
+        let _ = context;
+        0
+    }
+
+    /// Proposes at most `max` tokens, at least one, to follow `context`, which has grown or lost its end since the last call;
+    /// none where it has no guess. `target` holds all of `context` but its last token, and does so again afterwards.
     ///
     /// # Errors
     /// When a model behind it cannot go on.
-    fn propose(&mut self, context: &[u32], max: usize, draft: &mut Draft) -> Result<()>;
+    fn propose(
+        &mut self,
+        target: &mut Session<'_>,
+        context: &[u32],
+        max: usize,
+        draft: &mut Draft,
+    ) -> Result<()>;
 
     /// Time and bytes of its passes since they were last taken.
     fn take_stats(&mut self) -> Stats {
@@ -108,9 +124,10 @@ pub struct Telemetry {
     pub accepted: u64,
     /// Of each position in a draft: tokens that the target came to look at, and those kept.
     pub by_position: Vec<[u64; 2]>,
-    /// Time of the drafters.
+    /// Time of the drafters: CPU time of the thread that drives them, which works with the others or spins while it waits for
+    /// them, so that time in which the process stood still is not in it.
     pub draft_ns: u64,
-    /// Time of the target, the choice of tokens included.
+    /// Time of the target, the choice of tokens included; CPU time likewise.
     pub verify_ns: u64,
     /// Of passes of each number of tokens, from one on: how many, and their time.
     pub passes_ns: Vec<[u64; 2]>,
@@ -189,9 +206,12 @@ impl<'a> Speculator<'a> {
     /// # Errors
     /// When one has no room for it.
     pub fn begin(&mut self, prompt: &[u32]) -> Result<()> {
-        self.stages
-            .iter_mut()
-            .try_for_each(|s| s.drafter.begin(prompt))
+        for stage in &mut self.stages {
+            let start_ns = thread_cpu_ns();
+            stage.drafter.begin(prompt)?;
+            stage.length.read(prompt.len(), thread_cpu_ns() - start_ns);
+        }
+        Ok(())
     }
 
     /// One pass of `target`, which holds all of `context` but its last token; appends between one and `room` tokens to
@@ -216,16 +236,15 @@ impl<'a> Speculator<'a> {
             held + 1 == context.len() && room > 0,
             "one token is pending"
         );
-        let start = Tick::now();
+        let start_ns = thread_cpu_ns();
         let most = (room - 1).min(target.capacity().saturating_sub(held + 1));
-        let asked = self.propose(context, most)?;
-        let draft_ns = Tick::now().ns_since(start);
+        let asked = self.propose(target, context, most)?;
+        let drafted_ns = thread_cpu_ns();
         self.pass.clear();
         self.pass.push(context[held]);
         self.pass.extend(self.draft.tokens());
 
         let mut chosen = Ok(true);
-        let start = Tick::now();
         let draft = &self.draft;
         target.score(&self.pass, 0, |i, logits| {
             if matches!(chosen, Ok(true)) {
@@ -236,7 +255,8 @@ impl<'a> Speculator<'a> {
                 });
             }
         })?;
-        let verify_ns = Tick::now().ns_since(start);
+        let draft_ns = drafted_ns - start_ns;
+        let verify_ns = thread_cpu_ns() - drafted_ns;
         let tokens = context.len() - held - 1;
         target.truncate(held + tokens);
         chosen?;
@@ -247,29 +267,40 @@ impl<'a> Speculator<'a> {
             .count();
         self.telemetry
             .count(drafted, kept, tokens, draft_ns, verify_ns);
-        for (i, stage) in self.stages.iter_mut().enumerate() {
-            match asked {
-                Some(asked) if i == asked => {
-                    stage.length.drafted(drafted, kept, draft_ns, verify_ns)
-                }
-                Some(_) => {}
-                None => stage.length.plain(verify_ns),
+        match asked {
+            Some((i, behind)) => {
+                let length = &mut self.stages[i].length;
+                length.drafted((drafted, kept), behind, draft_ns, verify_ns);
+            }
+            None => {
+                let stages = self.stages.iter_mut();
+                stages.for_each(|stage| stage.length.plain(draft_ns, verify_ns));
             }
         }
         Ok(tokens)
     }
 
-    /// Fills the draft with at most `most` tokens; which drafter had a guess.
-    fn propose(&mut self, context: &[u32], most: usize) -> Result<Option<usize>> {
+    /// Fills the draft with at most `most` tokens; which drafter had a guess, and how many tokens it had missed before.
+    fn propose(
+        &mut self,
+        target: &mut Session<'_>,
+        context: &[u32],
+        most: usize,
+    ) -> Result<Option<(usize, usize)>> {
         self.draft.clear();
+        if self.stages.iter().any(|stage| stage.length.wants_plain()) {
+            return Ok(None);
+        }
         for (i, stage) in self.stages.iter_mut().enumerate() {
-            let max = stage.length.next().min(most);
+            let behind = stage.drafter.behind(context);
+            let max = stage.length.next(behind).min(most);
             if max > 0 {
-                stage.drafter.propose(context, max, &mut self.draft)?;
+                let draft = &mut self.draft;
+                stage.drafter.propose(target, context, max, draft)?;
                 debug_assert!(self.draft.tokens.len() <= max, "no more than asked for");
             }
             if !self.draft.tokens.is_empty() {
-                return Ok(Some(i));
+                return Ok(Some((i, behind)));
             }
         }
         Ok(None)

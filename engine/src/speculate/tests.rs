@@ -1,23 +1,17 @@
 use super::*;
 use crate::rng::Rng;
 
-fn found(context: &[u32], drafter: &mut dyn Drafter, max: usize) -> Vec<u32> {
-    let mut draft = Draft::default();
-    drafter.propose(context, max, &mut draft).unwrap();
-    draft.tokens().to_vec()
-}
-
 #[test]
 fn what_followed_before_is_found() {
     let context = [1, 2, 3, 4, 5, 9, 9, 2, 3];
-    assert_eq!(found(&context, &mut PromptLookup::new(2, 8), 3), [4, 5, 9]);
-    assert_eq!(found(&context, &mut Suffixes::new(2), 3), [4, 5, 9]);
-    assert_eq!(found(&context, &mut PromptLookup::new(3, 8), 3), []);
-    assert_eq!(found(&context, &mut Suffixes::new(3), 3), []);
-    assert_eq!(found(&[7], &mut PromptLookup::new(1, 8), 3), []);
-    assert_eq!(found(&[7], &mut Suffixes::new(1), 3), []);
+    assert_eq!(PromptLookup::new(2, 8).find(&context)[..3], [4, 5, 9]);
+    assert_eq!(Suffixes::new(2).find(&context)[..3], [4, 5, 9]);
+    assert_eq!(PromptLookup::new(3, 8).find(&context), []);
+    assert_eq!(Suffixes::new(3).find(&context), []);
+    assert_eq!(PromptLookup::new(1, 8).find(&[7]), []);
+    assert_eq!(Suffixes::new(1).find(&[7]), []);
     // An ending that overlaps its own repetition.
-    assert_eq!(found(&[4, 4, 4], &mut Suffixes::new(2), 2), [4]);
+    assert_eq!(Suffixes::new(2).find(&[4, 4, 4]), [4]);
 }
 
 /// The automaton finds the longest ending that stands earlier, as a search by hand does, for texts that grow and are cut.
@@ -38,7 +32,7 @@ fn suffixes_are_the_longest() {
                 .position(|w| w == ending)
                 .map(|at| at + len)
         });
-        let expect = longest.map_or(&[][..], |at| &text[at..text.len().min(at + 4)]);
-        assert_eq!(found(&text, &mut drafter, 4), expect, "{text:?}");
+        let expect = longest.map_or(&[][..], |at| &text[at..]);
+        assert_eq!(drafter.find(&text), expect, "{text:?}");
     }
 }

@@ -16,7 +16,7 @@ use ::engine::sample::{Distribution, Sampler};
 use ::engine::session::{Session, Stats};
 use ::engine::sparsity;
 use ::engine::speculate::{Speculator, Telemetry, load_draft, speculator};
-use ::engine::stage::Tick;
+use ::engine::stage::{Tick, thread_cpu_ns};
 use ::engine::tokenizer::{EncodeOptions, Tokenizer};
 use ::engine::{Error, Result};
 use std::path::Path;
@@ -303,16 +303,16 @@ impl Waste {
     fn start(job: &Job) -> Waste {
         Waste {
             percent: job.slow_down_percent,
-            before_ns: clock::thread_cpu_ns(),
+            before_ns: thread_cpu_ns(),
         }
     }
 
     fn after_token(&mut self) {
         if self.percent > 0.0 {
-            let now_ns = clock::thread_cpu_ns();
+            let now_ns = thread_cpu_ns();
             let waste = now_ns.saturating_sub(self.before_ns) as f64 * self.percent / 100.0;
             self.before_ns = now_ns + waste as u64;
-            while clock::thread_cpu_ns() < self.before_ns {
+            while thread_cpu_ns() < self.before_ns {
                 std::hint::spin_loop();
             }
         }
