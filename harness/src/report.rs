@@ -3,6 +3,7 @@
 mod ceiling;
 mod comparison;
 mod data;
+mod figures;
 mod format;
 mod html;
 mod markdown;
@@ -21,6 +22,7 @@ use crate::history::{self, Series};
 use crate::metric::Metric;
 use crate::probe::Stored;
 use crate::record::{Run, write_whole};
+use anyhow::Context as _;
 use std::path::{Path, PathBuf};
 
 /// Where the reports of a run lie.
@@ -59,6 +61,25 @@ impl Around {
             gate: Gate::stored(run_dir),
         }
     }
+}
+
+/// Writes plots of a run as SVG files `SCENARIO-WHAT.svg` into `folder`, which is made if need be: rates, quality, and what drafts
+/// and sparsity were worth, as far as the run has them. Gives their paths.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_plots(run_dir: &Path, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let run = Run::read(run_dir)?;
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("cannot make the folder \"{}\"", folder.display()))?;
+    let mut paths = Vec::new();
+    for (what, plot) in figures::all(&run)? {
+        let name = format!("{}-{what}.svg", run.manifest.scenario.name);
+        let path = folder.join(name);
+        write_whole(&path, plot.file()?.as_bytes())?;
+        paths.push(path);
+    }
+    Ok(paths)
 }
 
 /// Reads a run folder and writes `report.html` and `report.md` into it.

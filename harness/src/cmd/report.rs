@@ -10,6 +10,9 @@ use std::path::PathBuf;
 pub struct Args {
     /// Folder of the run.
     run_dir: PathBuf,
+    /// Writes plots as SVG files into this folder too, for texts about the run.
+    #[arg(long, value_name = "FOLDER")]
+    plots: Option<PathBuf>,
 }
 
 /// Writes the reports and prints their paths to stdout.
@@ -18,5 +21,10 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let mut out = anstream::stdout();
     writeln!(out, "{}", paths.html.display())?;
     writeln!(out, "{}", paths.markdown.display())?;
+    if let Some(folder) = &args.plots {
+        for path in report::write_plots(&args.run_dir, folder)? {
+            writeln!(out, "{}", path.display())?;
+        }
+    }
     Ok(Exit::Ok)
 }

@@ -166,6 +166,19 @@ fn without_sections(label: &str) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
+/// The swept keys that `wanted` wants, without their sections, with their values.
+pub(super) fn short_words(case: &CaseRecord, wanted: impl Fn(&str) -> bool) -> String {
+    let swept = case.swept.iter().filter(|(key, _)| wanted(key));
+    let words = swept.map(|(key, value)| {
+        let short = key.rsplit('.').next().unwrap_or(key);
+        match value.as_str() {
+            Some(text) => format!("{short}={text}"),
+            None => format!("{short}={value}"),
+        }
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
 /// p50, p90 and p99 of all gaps; intervals are over repetitions.
 fn quantiles(gaps: &[Vec<f64>]) -> Vec<Quantile> {
     let pooled = gaps.concat();
@@ -229,6 +242,15 @@ impl Group<'_> {
     /// Decode rate in tokens a second.
     pub(super) fn decode(&self) -> Option<Estimate> {
         self.estimate(Sample::decode_tok_s)
+    }
+
+    /// Decode rate over that of `base`, of each round that both have.
+    pub(super) fn ratios(&self, base: &Group<'_>) -> Vec<f64> {
+        let pairs = self.counted.iter().filter_map(|s| {
+            let same = base.counted.iter().find(|b| b.round == s.round)?;
+            Some(s.decode_tok_s()? / same.decode_tok_s()?)
+        });
+        pairs.collect()
     }
 
     /// Prompt rate in tokens a second.

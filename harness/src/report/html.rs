@@ -25,7 +25,10 @@ use crate::host::binary_bytes;
 use crate::record::{ENGINE, Run};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-const STYLE: &str = include_str!("html/style.css");
+/// Everything's look; the first value of a variable is that of light pages.
+pub(super) const STYLE: &str = include_str!("html/style.css");
+/// The look of what lies over and under the marks of a plot.
+pub(super) const MARKS: &str = include_str!("html/marks.css");
 const SORT: &str = include_str!("html/sort.js");
 const PLOTS: &str = include_str!("html/plots.js");
 /// What the page may do: use its own style and script, and nothing from anywhere else.
@@ -107,7 +110,7 @@ fn head(title: &str) -> Markup {
             meta name="color-scheme" content="light dark";
             title { (title) " · Tokenlab" }
             link rel="icon" href="data:,";
-            style { (PreEscaped(STYLE)) }
+            style { (PreEscaped(MARKS)) (PreEscaped(STYLE)) }
         }
     }
 }

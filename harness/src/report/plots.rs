@@ -6,11 +6,13 @@
 
 mod ceiling;
 mod comparison;
+mod file;
 mod history;
 mod latency;
 mod overlay;
 mod quality;
 mod rates;
+mod rows;
 mod sparsity;
 mod speculation;
 mod stages;
@@ -24,8 +26,9 @@ pub(super) use quality::{
     KLD_MIN, over_bytes as quality_over_bytes, over_rate as quality_over_rate,
 };
 pub(super) use rates::{Kind, rounds, strips};
-pub(super) use sparsity::active_by_layer;
-pub(super) use speculation::{acceptance, pass_costs};
+pub(super) use rows::{BY_BYTES, BY_FORMULA, SpeedUp, speed_ups};
+pub(super) use sparsity::{active_by_layer, break_even};
+pub(super) use speculation::{acceptance, kept, pass_costs};
 pub(super) use stages::stages;
 pub(super) use sweep::sweep;
 
@@ -79,7 +82,7 @@ pub(super) enum Role {
 
 impl Role {
     /// Series that have a colour of their own.
-    pub(super) const SERIES: u8 = 6;
+    pub(super) const SERIES: u8 = 8;
 
     fn all() -> impl Iterator<Item = Role> {
         let plain = [
@@ -225,6 +228,50 @@ pub(super) struct Plot {
     wide: String,
     narrow: String,
     label: String,
+    /// What the marks of a colour are; empty where that goes without saying.
+    pub legend: Vec<Key>,
+}
+
+/// An entry of a legend: marks as they are drawn, and what they are.
+#[derive(Debug, Clone)]
+pub(super) struct Key {
+    pub role: Role,
+    pub shape: Shape,
+    pub hollow: bool,
+    pub name: String,
+}
+
+impl Key {
+    /// The fields of series, in the order of their names; none for a single one.
+    pub(super) fn series<'a>(names: impl Iterator<Item = &'a str>) -> Vec<Key> {
+        let keys = names.enumerate().map(|(i, name)| Key {
+            role: Role::Series(i as u8),
+            shape: Shape::Square,
+            hollow: false,
+            name: name.to_owned(),
+        });
+        let keys: Vec<Key> = keys.collect();
+        if keys.len() > 1 { keys } else { vec![] }
+    }
+
+    /// The mark alone, in a field of 14 pixels, as SVG elements.
+    pub(super) fn drawn(&self) -> String {
+        let colour = format!("var(--{})", self.role.name());
+        let style = match self.hollow {
+            false => format!("fill=\"{colour}\""),
+            true => format!("fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\""),
+        };
+        match self.shape {
+            Shape::Dot => format!("<circle cx=\"7\" cy=\"7\" r=\"5\" {style}/>"),
+            Shape::Square => {
+                format!("<rect x=\"1\" y=\"1\" width=\"12\" height=\"12\" rx=\"2\" {style}/>")
+            }
+            Shape::Cross => {
+                format!("<path d=\"M3 3 11 11M11 3 3 11\" stroke=\"{colour}\" stroke-width=\"2\"/>")
+            }
+            Shape::Triangle => format!("<path d=\"M7 2 12.5 12h-11z\" {style}/>"),
+        }
+    }
 }
 
 impl Plot {
@@ -234,6 +281,7 @@ impl Plot {
             wide: svg(axes, marks, WIDE_PX)?,
             narrow: svg(axes, marks, NARROW_PX)?,
             label: label.to_owned(),
+            legend: vec![],
         })
     }
 }

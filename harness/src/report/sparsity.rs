@@ -1,11 +1,15 @@
 //! What sparsity came to in each case: one row of the report, from the records of its repetitions.
 
 use super::data::Group;
-use engine::sparsity::Telemetry;
+use super::plots::SpeedUp;
+use crate::record::active_share;
+use engine::sparsity::{SiteCount, Telemetry};
 
 /// A case that left something out.
 pub(super) struct Thinned<'a> {
     pub group: &'a Group<'a>,
+    /// The dense case.
+    dense: Option<&'a Group<'a>>,
     /// Of all repetitions that count.
     pub telemetry: Telemetry,
     /// Weights read and left out for a decoded token, in bytes.
@@ -30,6 +34,7 @@ pub(super) fn thinned<'a>(groups: &[&'a Group<'a>]) -> Vec<Thinned<'a>> {
         let bytes = group.decode_bytes()?;
         (!sites.is_empty()).then(|| Thinned {
             group,
+            dense: dense.copied(),
             telemetry: Telemetry { sites },
             read: bytes.weights,
             skipped: bytes.skipped,
@@ -38,4 +43,23 @@ pub(super) fn thinned<'a>(groups: &[&'a Group<'a>]) -> Vec<Thinned<'a>> {
         })
     };
     groups.iter().filter_map(|group| of_group(group)).collect()
+}
+
+impl<'a> Thinned<'a> {
+    /// Share of the channels that took part, over all sites.
+    pub(super) fn active(&self) -> f64 {
+        let mut all = SiteCount::default();
+        self.telemetry.sites.iter().for_each(|s| all.add(&s.count));
+        active_share(&all).unwrap_or(1.0)
+    }
+
+    /// As a row of a plot; `None` without a dense case.
+    pub(super) fn speed_up(&self) -> Option<SpeedUp<'a>> {
+        Some(SpeedUp {
+            name: &self.group.short,
+            measured: self.measured?,
+            rounds: self.group.ratios(self.dense?),
+            expected: self.by_bytes,
+        })
+    }
 }

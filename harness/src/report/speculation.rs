@@ -1,27 +1,34 @@
 //! What speculation came to in each case: one row of the report, from the records of its repetitions.
 
-use super::data::Group;
+use super::data::{Group, short_words};
+use super::plots::SpeedUp;
 use crate::record::{Terms, acceptance_by_position, pass_costs, plain_pass_ns};
 use crate::stats;
+use engine::options::speculation::Method;
 use engine::speculate::Telemetry;
 
-/// A case with drafts.
+/// What the keys of drafts begin with.
+const SPECULATION: &str = "engine.speculation.";
+
+/// A case that may draft.
 pub(super) struct Drafted<'a> {
     pub group: &'a Group<'a>,
+    /// The case that drafts nothing, with the same settings otherwise.
+    plain: Option<&'a Group<'a>>,
     /// Of all repetitions that count, added up.
     pub telemetry: Telemetry,
     /// Acceptance at each position.
     pub by_position: Vec<f64>,
-    /// Time of the passes over each number of tokens, in passes over one; empty where those are unknown.
-    pub pass_costs: Vec<(usize, f64)>,
+    /// Time of a pass over one token.
+    plain_ns: Option<f64>,
     /// The formula's terms.
     pub terms: Option<Terms>,
     /// Decode rate over that of the case without drafts.
     pub measured: Option<f64>,
 }
 
-/// The cases that drafted something. A pass over one token takes what it took where nothing is drafted: in the case without
-/// drafts, or in the case's own passes without.
+/// The cases that could draft something. A pass over one token takes what it took in the case of the same settings that drafts
+/// nothing, or where there is none in the case's own passes without a draft.
 pub(super) fn drafted<'a>(groups: &[&'a Group<'a>]) -> Vec<Drafted<'a>> {
     let telemetry = |group: &Group<'_>| {
         let all = group.counted.iter().filter_map(|s| s.speculation.as_ref());
@@ -30,30 +37,93 @@ pub(super) fn drafted<'a>(groups: &[&'a Group<'a>]) -> Vec<Drafted<'a>> {
             sum
         })
     };
-    let all: Vec<(&Group<'_>, Telemetry)> = groups.iter().map(|g| (*g, telemetry(g))).collect();
-    let plain = all
-        .iter()
-        .find(|(group, t)| t.drafted == 0 && !group.counted.is_empty());
-    let plain_rate = plain.and_then(|(group, _)| Some(group.decode()?.median));
-    let drafting = all.iter().filter(|(_, t)| t.drafted > 0);
+    let drafts = |group: &Group<'_>| {
+        let wanted = group.case.engine.speculation.as_ref();
+        wanted.is_some_and(|s| s.method != Method::None)
+    };
+    let plain_of = |one: &Group<'_>| {
+        let same =
+            |g: &&&'a Group<'a>| !drafts(g) && !g.counted.is_empty() && target(g) == target(one);
+        groups.iter().find(same).copied()
+    };
+    let drafting = groups.iter().copied().filter(|group| drafts(group));
+    let drafting = drafting.filter(|group| !group.counted.is_empty());
     drafting
-        .map(|(group, t)| {
-            let plain_ns = plain_rate
-                .map(|rate| 1e9 / rate)
-                .or_else(|| plain_pass_ns(t));
+        .map(|group| {
+            let (plain, t) = (plain_of(group), telemetry(group));
+            let plain_ns = plain
+                .and_then(|plain| plain_pass_ns(&telemetry(plain)))
+                .or_else(|| plain_pass_ns(&t));
+            let rates =
+                plain.and_then(|plain| Some((group.decode()?.median, plain.decode()?.median)));
             Drafted {
                 group,
-                by_position: acceptance_by_position(t),
-                pass_costs: plain_ns.map_or_else(Vec::new, |ns| pass_costs(t, ns)),
-                terms: plain_ns.and_then(|ns| Terms::of(t, ns)),
-                measured: plain_rate.and_then(|rate| Some(group.decode()?.median / rate)),
-                telemetry: t.clone(),
+                plain,
+                by_position: acceptance_by_position(&t),
+                plain_ns,
+                terms: plain_ns.and_then(|ns| Terms::of(&t, ns)),
+                measured: rates.map(|(rate, plain)| rate / plain),
+                telemetry: t,
             }
         })
         .collect()
 }
 
-impl Drafted<'_> {
+/// Swept keys that say what the target is and what it reads; drafts do not change what a pass of it takes.
+fn target(group: &Group<'_>) -> Vec<(String, serde_json::Value)> {
+    let keys = group.case.swept.iter();
+    let keys = keys.filter(|(key, _)| !key.starts_with(SPECULATION));
+    keys.map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}
+
+/// What a pass over several tokens takes on one target.
+pub(super) struct Costs {
+    /// The swept keys that make the target; empty if there are none.
+    pub name: String,
+    /// Tokens of a pass, and its time in passes over one.
+    pub points: Vec<(usize, f64)>,
+}
+
+/// Costs of the passes of all cases that share a target, whatever the prompt; empty where those are unknown.
+pub(super) fn costs_by_target(all: &[Drafted<'_>]) -> Vec<Costs> {
+    let mut targets: Vec<(String, Telemetry, f64)> = Vec::new();
+    for one in all {
+        let Some(plain_ns) = one.plain_ns else {
+            continue;
+        };
+        let name = short_words(one.group.case, |key| {
+            !key.starts_with(SPECULATION) && !key.starts_with("prompt.")
+        });
+        match targets.iter_mut().find(|(n, ..)| *n == name) {
+            Some((_, t, _)) => t.add(&one.telemetry),
+            None => targets.push((name, one.telemetry.clone(), plain_ns)),
+        }
+    }
+    let costs = targets.into_iter().map(|(name, t, plain_ns)| Costs {
+        name,
+        points: pass_costs(&t, plain_ns),
+    });
+    costs.collect()
+}
+
+impl<'a> Drafted<'a> {
+    /// As a row of a plot; `None` without a case that drafts nothing.
+    pub(super) fn speed_up(&self) -> Option<SpeedUp<'a>> {
+        Some(SpeedUp {
+            name: &self.group.short,
+            measured: self.measured?,
+            rounds: self.group.ratios(self.plain?),
+            expected: self.terms.map(|terms| terms.speed_up()),
+        })
+    }
+
+    /// Drafted tokens that the model came to look at, and those of them that it kept.
+    pub(super) fn looked_at(&self) -> (u64, u64) {
+        let positions = self.telemetry.by_position.iter();
+        positions.fold((0, 0), |(seen, kept), p| (seen + p[0], kept + p[1]))
+    }
+
     /// Share of the decode time that went into drafting.
     pub(super) fn draft_share(&self) -> f64 {
         let t = &self.telemetry;

@@ -1,7 +1,7 @@
 //! Parts that all sections are made of.
 
 use super::super::format::MISSING;
-use super::super::plots::{Plot, Role, Shape, text_px};
+use super::super::plots::{Key, Plot, Role, Shape, text_px};
 use super::super::tables::{Cell, Table, UNIT};
 use maud::{Markup, PreEscaped, html};
 
@@ -10,7 +10,10 @@ pub(super) fn figure(plot: &Plot, caption: Markup, data: &[Table]) -> Markup {
     html! {
         figure {
             (maud::Render::render(plot))
-            figcaption { (caption) }
+            figcaption {
+                (caption)
+                @if !plot.legend.is_empty() { " " (legend(&plot.legend)) }
+            }
             @for table_behind in data {
                 details { summary { "Data" } (table(table_behind)) }
             }
@@ -25,25 +28,24 @@ pub(super) fn swatch(role: Role) -> Markup {
 
 /// A point as plots draw it.
 pub(super) fn key(role: Role, shape: Shape, hollow: bool) -> Markup {
-    let style = match hollow {
-        false => format!("fill=\"var(--{})\"", role.name()),
-        true => format!(
-            "fill=\"none\" stroke=\"var(--{})\" stroke-width=\"2\"",
-            role.name()
-        ),
-    };
-    let drawn = match shape {
-        Shape::Dot => format!("<circle cx=\"7\" cy=\"7\" r=\"5\" {style}/>"),
-        Shape::Square => {
-            format!("<rect x=\"1\" y=\"1\" width=\"12\" height=\"12\" rx=\"2\" {style}/>")
+    drawn(&Key {
+        role,
+        shape,
+        hollow,
+        name: String::new(),
+    })
+}
+
+fn drawn(key: &Key) -> Markup {
+    html! { (PreEscaped(format!("<svg viewBox=\"0 0 14 14\" aria-hidden=\"true\">{}</svg>", key.drawn()))) }
+}
+
+fn legend(keys: &[Key]) -> Markup {
+    html! {
+        span.legend {
+            @for key in keys { span { (drawn(key)) (key.name) } }
         }
-        Shape::Cross => format!(
-            "<path d=\"M3 3 11 11M11 3 3 11\" stroke=\"var(--{})\" stroke-width=\"2\"/>",
-            role.name()
-        ),
-        Shape::Triangle => format!("<path d=\"M7 2 12.5 12h-11z\" {style}/>"),
-    };
-    html! { (PreEscaped(format!("<svg viewBox=\"0 0 14 14\" aria-hidden=\"true\">{drawn}</svg>"))) }
+    }
 }
 
 /// Characters from which on a cell's text breaks into lines.

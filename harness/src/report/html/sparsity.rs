@@ -1,9 +1,9 @@
 //! What leaving channels out was worth.
 
-use super::super::sparsity::thinned;
+use super::super::sparsity::{Thinned, thinned};
 use super::super::{plots, tables};
 use super::Page;
-use super::common::{figure, swatch, table};
+use super::common::{figure, table};
 use maud::{Markup, html};
 
 /// Nothing where nothing was left out.
@@ -12,6 +12,9 @@ pub(super) fn section(page: &Page<'_>) -> anyhow::Result<Option<Markup>> {
     if all.is_empty() {
         return Ok(None);
     }
+    let speed_ups: Vec<_> = all.iter().filter_map(Thinned::speed_up).collect();
+    let speed_ups = plots::speed_ups(&speed_ups, plots::BY_BYTES)?;
+    let break_even = plots::break_even(&all)?;
     let layers = plots::active_by_layer(&all)?;
     Ok(Some(html! {
         p {
@@ -20,14 +23,17 @@ pub(super) fn section(page: &Page<'_>) -> anyhow::Result<Option<Markup>> {
             "Speed-ups are those over the dense case, where there is one."
         }
         (table(&tables::sparsity(&all)))
-        h3 { "Channels that take part, by layer" }
-        (figure(&layers, html! {
-            "Over all sites of a layer. "
-            span.legend {
-                @for (i, one) in all.iter().enumerate() {
-                    span { (swatch(plots::Role::Series(i as u8))) (one.group.short) }
-                }
-            }
-        }, &[]))
+        @if let Some(speed_ups) = &speed_ups {
+            h3 { "Measured, and by bytes" }
+            (figure(speed_ups, html! { "How many times as fast as densely." }, &[]))
+        }
+        @if let Some(break_even) = &break_even {
+            h3 { "From which share on it pays" }
+            (figure(break_even, html! { "Above 1 it pays." }, &[]))
+        }
+        @if let Some(layers) = &layers {
+            h3 { "Channels that take part, by layer" }
+            (figure(layers, html! { "Over all sites of a layer." }, &[]))
+        }
     }))
 }

@@ -3,15 +3,18 @@
 use super::super::speculation::{Drafted, drafted};
 use super::super::{plots, tables};
 use super::Page;
-use super::common::{figure, swatch, table};
+use super::common::{figure, table};
 use maud::{Markup, html};
 
-/// Nothing where nothing was drafted.
+/// Nothing where nothing could be drafted.
 pub(super) fn section(page: &Page<'_>) -> anyhow::Result<Option<Markup>> {
     let all = drafted(&page.own);
     if all.is_empty() {
         return Ok(None);
     }
+    let speed_ups: Vec<_> = all.iter().filter_map(Drafted::speed_up).collect();
+    let speed_ups = plots::speed_ups(&speed_ups, plots::BY_FORMULA)?;
+    let kept = plots::kept(&all)?;
     let positions = plots::acceptance(&all)?;
     let costs = plots::pass_costs(&all)?;
     Ok(Some(html! {
@@ -20,25 +23,23 @@ pub(super) fn section(page: &Page<'_>) -> anyhow::Result<Option<Markup>> {
             "Speed-ups are those over the case without drafts, where there is one."
         }
         (table(&tables::speculation(&all)))
-        h3 { "Acceptance at each position of a draft" }
-        (figure(&positions, html! {
-            "Of the tokens that the model came to look at there, the share it kept. " (legend(&all))
-        }, &[]))
+        @if let Some(speed_ups) = &speed_ups {
+            h3 { "Measured and expected" }
+            (figure(speed_ups, html! { "How many times as fast as without drafts." }, &[]))
+        }
+        @if let Some(kept) = &kept {
+            h3 { "How often drafts are kept" }
+            (figure(kept, html! { "Of the tokens that the model came to look at, the share it kept." }, &[]))
+        }
+        @if let Some(positions) = &positions {
+            h3 { "Acceptance at each position of a draft" }
+            (figure(positions, html! { "Of the tokens that the model came to look at there, the share it kept." }, &[]))
+        }
         @if let Some(costs) = &costs {
             h3 { "A pass over several tokens" }
             (figure(costs, html! {
-                "Time of a pass over n tokens in passes over one, v(n). The lower, the longer drafts may be. " (legend(&all))
+                "Time of a pass over n tokens in passes over one, v(n). The lower, the longer drafts may be."
             }, &[]))
         }
     }))
-}
-
-fn legend(all: &[Drafted<'_>]) -> Markup {
-    html! {
-        span.legend {
-            @for (i, one) in all.iter().enumerate() {
-                span { (swatch(plots::Role::Series(i as u8))) (one.group.short) }
-            }
-        }
-    }
 }

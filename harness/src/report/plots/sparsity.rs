@@ -1,13 +1,66 @@
 //! What took part, layer by layer.
 
-use super::super::format::percent;
+use super::super::data::short_words;
+use super::super::format::{number, percent};
 use super::super::sparsity::Thinned;
 use super::speculation::draw;
-use super::{Axes, Plot, tick_whole};
+use super::{Axes, Plot, Role, tick_whole};
 use crate::record::by_layer;
 
-/// One line a case: the share of the channels that took part over the layer, from 0.
-pub(in super::super) fn active_by_layer(all: &[Thinned<'_>]) -> anyhow::Result<Plot> {
+/// What the keys that set the share begin with.
+const THRESHOLD: &str = "engine.sparsity.threshold";
+
+/// One line for each way: the speed-up over the share of the channels left out; `None` where none has two shares.
+pub(in super::super) fn break_even(all: &[Thinned<'_>]) -> anyhow::Result<Option<Plot>> {
+    let mut lines: Vec<(String, Vec<(f64, f64)>)> = Vec::new();
+    for one in all {
+        let Some(speed_up) = one.measured else {
+            continue;
+        };
+        let name = short_words(one.group.case, |key| !key.starts_with(THRESHOLD));
+        let point = (1.0 - one.active(), speed_up);
+        match lines.iter_mut().find(|(n, _)| *n == name) {
+            Some((_, points)) => points.push(point),
+            None => lines.push((name, vec![point])),
+        }
+    }
+    if lines.iter().all(|(_, points)| points.len() < 2) {
+        return Ok(None);
+    }
+    let most = lines
+        .iter()
+        .flat_map(|l| &l.1)
+        .map(|p| p.1)
+        .fold(1.0, f64::max);
+    for (_, points) in &mut lines {
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+    }
+    let (names, mut lines): (Vec<String>, Vec<_>) = lines.into_iter().unzip();
+    let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
+    names.push("as fast as dense");
+    lines.push(vec![(0.0, 1.0), (1.0, 1.0)]);
+    let axes = |_| Axes {
+        x_unit: "share of the channels left out".to_owned(),
+        y_unit: "times as fast as dense".to_owned(),
+        height: 300,
+        ..Axes::over(0.0..1.0, 0.0..most * 1.1)
+    };
+    draw(
+        "Speed-up over the share left out",
+        &names,
+        lines,
+        axes,
+        |x, y| format!("{} left out: {} times", percent(x), number(y)),
+    )
+    .map(Some)
+}
+
+/// One line a case: the share of the channels that took part over the layer, from 0; `None` where there are more cases than
+/// colours.
+pub(in super::super) fn active_by_layer(all: &[Thinned<'_>]) -> anyhow::Result<Option<Plot>> {
+    if all.len() > usize::from(Role::SERIES) {
+        return Ok(None);
+    }
     let names: Vec<&str> = all.iter().map(|one| one.group.short.as_str()).collect();
     let line = |one: &Thinned<'_>| {
         let shares = by_layer(&one.telemetry).into_iter();
@@ -15,7 +68,7 @@ pub(in super::super) fn active_by_layer(all: &[Thinned<'_>]) -> anyhow::Result<P
     };
     let axes = |last: f64| Axes {
         x_unit: "layer".to_owned(),
-        y_unit: "share".to_owned(),
+        y_unit: "share of the channels that take part".to_owned(),
         x_tick: tick_whole,
         height: 260,
         ..Axes::over(-0.5..last + 0.5, 0.0..1.1)
@@ -27,4 +80,5 @@ pub(in super::super) fn active_by_layer(all: &[Thinned<'_>]) -> anyhow::Result<P
         axes,
         |x, y| format!("layer {x}: {}", percent(y)),
     )
+    .map(Some)
 }

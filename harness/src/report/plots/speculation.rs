@@ -1,51 +1,61 @@
-//! What drafts came to: acceptance by position, and the cost of passes over several tokens.
+//! What drafts came to: how often they are kept, and the cost of passes over several tokens.
 
-use super::super::format::{number, percent};
-use super::super::speculation::Drafted;
-use super::{Axes, Mark, Plot, Role, Shape, tick_whole};
+use super::super::data::short_words;
+use super::super::format::{count, number, percent};
+use super::super::speculation::{Drafted, costs_by_target};
+use super::rows::{self, Row};
+use super::{Axes, Key, Mark, Plot, Role, Shape, tick_whole};
 
-/// One line a case: acceptance over the position in a draft, from 1.
-pub(in super::super) fn acceptance(all: &[Drafted<'_>]) -> anyhow::Result<Plot> {
-    let lines = all.iter().map(|one| {
+/// One line a case: acceptance over the position in a draft, from 1; `None` where there are more cases than colours.
+pub(in super::super) fn acceptance(all: &[Drafted<'_>]) -> anyhow::Result<Option<Plot>> {
+    let drafted = || all.iter().filter(|one| !one.by_position.is_empty());
+    if !(1..=usize::from(Role::SERIES)).contains(&drafted().count()) {
+        return Ok(None);
+    }
+    let lines = drafted().map(|one| {
         let points = one.by_position.iter().enumerate();
         points.map(|(i, &a)| ((i + 1) as f64, a)).collect()
     });
+    let names: Vec<&str> = drafted().map(|one| one.group.short.as_str()).collect();
     let axes = |last: f64| Axes {
-        x_unit: "position".to_owned(),
-        y_unit: "share kept".to_owned(),
+        x_unit: "position in the draft".to_owned(),
+        y_unit: "share kept of the tokens looked at".to_owned(),
         x_tick: tick_whole,
         height: 260,
         ..Axes::over(0.5..last + 0.5, 0.0..1.1)
     };
     draw(
         "Acceptance by position in a draft",
-        &names(all),
+        &names,
         lines.collect(),
         axes,
         |x, y| format!("position {x}: {} kept", percent(y)),
     )
+    .map(Some)
 }
 
-/// One line a case: the time of a pass over the number of tokens; `None` where it is unknown.
+/// One line for each target: the time of a pass over the number of tokens; `None` where it is unknown.
 pub(in super::super) fn pass_costs(all: &[Drafted<'_>]) -> anyhow::Result<Option<Plot>> {
-    let lines: Vec<Vec<(f64, f64)>> = all
+    let costs = costs_by_target(all);
+    let names: Vec<&str> = costs.iter().map(|one| one.name.as_str()).collect();
+    let lines: Vec<Vec<(f64, f64)>> = costs
         .iter()
-        .map(|one| one.pass_costs.iter().map(|&(n, v)| (n as f64, v)).collect())
+        .map(|one| one.points.iter().map(|&(n, v)| (n as f64, v)).collect())
         .collect();
     let most = lines.iter().flatten().map(|p| p.1).fold(0.0, f64::max);
-    if most == 0.0 {
+    if most == 0.0 || lines.len() > usize::from(Role::SERIES) {
         return Ok(None);
     }
     let axes = |last: f64| Axes {
-        x_unit: "tokens".to_owned(),
-        y_unit: "passes of one".to_owned(),
+        x_unit: "tokens in the pass".to_owned(),
+        y_unit: "time, in passes over one token".to_owned(),
         x_tick: tick_whole,
         height: 260,
         ..Axes::over(0.5..last + 0.5, 0.0..most * 1.1)
     };
     draw(
         "Cost of a pass over several tokens",
-        &names(all),
+        &names,
         lines,
         axes,
         |x, y| format!("{x} tokens: {} passes of one", number(y)),
@@ -53,8 +63,73 @@ pub(in super::super) fn pass_costs(all: &[Drafted<'_>]) -> anyhow::Result<Option
     .map(Some)
 }
 
-fn names<'a>(all: &'a [Drafted<'_>]) -> Vec<&'a str> {
-    all.iter().map(|one| one.group.short.as_str()).collect()
+/// One row for each way to draft, with a point for each prompt: the share kept of the tokens looked at.
+pub(in super::super) fn kept(all: &[Drafted<'_>]) -> anyhow::Result<Option<Plot>> {
+    const PROMPT: &str = "prompt.text";
+    let swept = |one: &Drafted<'_>| one.group.case.swept.get(PROMPT).map(shown);
+    let mut prompts: Vec<Option<String>> = Vec::new();
+    let mut rows: Vec<(String, Row, [u64; 2])> = Vec::new();
+    for one in all {
+        let (seen, kept) = one.looked_at();
+        if seen == 0 {
+            continue;
+        }
+        let prompt = swept(one);
+        let at = prompts.iter().position(|p| *p == prompt);
+        let at = at.unwrap_or_else(|| {
+            prompts.push(prompt.clone());
+            prompts.len() - 1
+        });
+        let name = match &prompt {
+            Some(_) => short_words(one.group.case, |key| key != PROMPT),
+            None => one.group.short.clone(),
+        };
+        let row = rows.iter().position(|(n, ..)| *n == name);
+        let row = row.unwrap_or_else(|| {
+            let row = Row {
+                text: String::new(),
+                line: None,
+                specks: vec![],
+                points: vec![],
+            };
+            rows.push((name.clone(), row, [0, 0]));
+            rows.len() - 1
+        });
+        let share = kept as f64 / seen as f64;
+        let title = format!("{name}: {} of {} kept", percent(share), count(seen));
+        let point = (share, Shape::Dot, Role::Series(at as u8), false, title);
+        rows[row].1.points.push(point);
+        rows[row].2[0] += seen;
+        rows[row].2[1] += kept;
+    }
+    if rows.is_empty() || prompts.len() > usize::from(Role::SERIES) {
+        return Ok(None);
+    }
+    let rows = rows.into_iter().map(|(name, row, [seen, kept])| {
+        let share = kept as f64 / seen as f64;
+        Row {
+            text: format!("{name}: {} of {} kept", percent(share), count(seen)),
+            line: (prompts.len() > 1).then_some(share),
+            ..row
+        }
+    });
+    let axis = (0.0..1.02, "share kept of the drafted tokens looked at");
+    let mut plot = rows::draw(
+        "How often drafted tokens are kept",
+        axis,
+        None,
+        rows.collect(),
+    )?;
+    let names = prompts.iter().map(|p| p.as_deref().unwrap_or("the prompt"));
+    plot.legend = Key::series(names);
+    Ok(Some(plot))
+}
+
+/// The beginning of a prompt.
+fn shown(prompt: &serde_json::Value) -> String {
+    let text = prompt.as_str().unwrap_or_default();
+    let words: Vec<&str> = text.split_whitespace().take(4).collect();
+    format!("{} …", words.join(" "))
 }
 
 /// One line with dots for each of `names`.
@@ -85,5 +160,7 @@ pub(super) fn draw(
         });
         marks.extend(points);
     }
-    Plot::draw(label, &axes(last), &marks)
+    let mut plot = Plot::draw(label, &axes(last), &marks)?;
+    plot.legend = Key::series(names.iter().copied());
+    Ok(plot)
 }

@@ -4,7 +4,7 @@ use super::super::format::percent;
 use super::super::speculation::Drafted;
 use super::{Cell, Table, table};
 
-/// One row a case that drafted: what was drafted and kept, the formula's terms and what it expects, and what was measured.
+/// One row a case that may draft: what was drafted and kept, the formula's terms and what it expects, and what was measured.
 pub(in super::super) fn speculation(all: &[Drafted<'_>]) -> Table {
     let columns = [
         "case",
@@ -23,7 +23,7 @@ pub(in super::super) fn speculation(all: &[Drafted<'_>]) -> Table {
     let rows = all.iter().map(|one| {
         let t = &one.telemetry;
         let term = |of: fn(&crate::record::Terms) -> f64| Cell::number(one.terms.as_ref().map(of));
-        let kept = t.accepted as f64 / t.drafted as f64;
+        let kept = (t.drafted > 0).then(|| t.accepted as f64 / t.drafted as f64);
         let from = match one.terms.as_ref().map(|terms| terms.break_even()) {
             Some(None) => Cell::text("never"),
             from => Cell::number(from.flatten()),
@@ -31,7 +31,10 @@ pub(in super::super) fn speculation(all: &[Drafted<'_>]) -> Table {
         vec![
             Cell::text(&one.group.short),
             Cell::count(Some(t.drafted)),
-            Cell::shown(percent(kept), Some(kept)),
+            kept.map_or_else(
+                || Cell::number(None),
+                |kept| Cell::shown(percent(kept), Some(kept)),
+            ),
             Cell::number(one.tokens_per_pass()),
             term(|t| t.a),
             term(|t| t.k),

@@ -1,0 +1,43 @@
+//! The plots that texts about a run show.
+
+use super::data::{self, Group};
+use super::plots::{self, Plot};
+use super::sparsity::{Thinned, thinned};
+use super::speculation::{Drafted, drafted};
+use super::{quality, sweep};
+use crate::record::Run;
+
+/// What each plot shows, as a part of a file's name, and the plot, as far as the run has them.
+pub(super) fn all(run: &Run) -> anyhow::Result<Vec<(&'static str, Plot)>> {
+    let groups = data::groups(run);
+    let own: Vec<&Group<'_>> = data::own(&groups);
+    let quality = quality::points(run, &own);
+    let drafted = drafted(&own);
+    let drafts: Vec<_> = drafted.iter().filter_map(Drafted::speed_up).collect();
+    let thinned = thinned(&own);
+    let sparse: Vec<_> = thinned.iter().filter_map(Thinned::speed_up).collect();
+    let sweep = sweep::sweep(run, &own);
+    let plots = [
+        ("rates", plots::strips(&own)?),
+        ("sweep", sweep.map(|s| plots::sweep(&s)).transpose()?),
+        ("quality-by-bytes", plots::quality_over_bytes(&quality)?),
+        ("quality-by-speed", plots::quality_over_rate(&quality)?),
+        (
+            "drafts-speed-up",
+            plots::speed_ups(&drafts, plots::BY_FORMULA)?,
+        ),
+        ("drafts-kept", plots::kept(&drafted)?),
+        ("drafts-by-position", plots::acceptance(&drafted)?),
+        ("pass-costs", plots::pass_costs(&drafted)?),
+        (
+            "sparsity-speed-up",
+            plots::speed_ups(&sparse, plots::BY_BYTES)?,
+        ),
+        ("sparsity-break-even", plots::break_even(&thinned)?),
+        ("sparsity-by-layer", plots::active_by_layer(&thinned)?),
+    ];
+    let plots = plots.into_iter();
+    Ok(plots
+        .filter_map(|(what, plot)| Some((what, plot?)))
+        .collect())
+}

@@ -1,0 +1,147 @@
+//! One row a case: points on a common axis, with the case's name and value above them.
+
+use super::super::format::number;
+use super::{Axes, Key, Mark, Plot, ROW_PX, Role, Shape};
+use std::ops::Range;
+
+/// A row.
+pub(super) struct Row {
+    /// What stands above it.
+    pub text: String,
+    /// Where its middle is marked by a line.
+    pub line: Option<f64>,
+    /// Where small points lie.
+    pub specks: Vec<f64>,
+    /// Points: place, look, and what they tell.
+    pub points: Vec<(f64, Shape, Role, bool, String)>,
+}
+
+/// All rows from the first at the top on an axis with a unit; `at` is where a line goes through all of them.
+pub(super) fn draw(
+    label: &str,
+    (x, x_unit): (Range<f64>, &str),
+    at: Option<f64>,
+    rows: Vec<Row>,
+) -> anyhow::Result<Plot> {
+    let lowest = -(rows.len() as f64) + 0.4;
+    let mut marks: Vec<Mark> = at
+        .map(|at| Mark::Line {
+            points: vec![(at, lowest), (at, 0.6)],
+            role: Role::Muted,
+            width: 2,
+        })
+        .into_iter()
+        .collect();
+    let axes = Axes {
+        x_unit: x_unit.to_owned(),
+        y_ticks: false,
+        height: ROW_PX * rows.len() as u32 + 70,
+        ..Axes::over(x.clone(), lowest..0.6)
+    };
+    for (i, row) in rows.into_iter().enumerate() {
+        let y = -(i as f64);
+        if let Some(at) = row.line {
+            marks.push(Mark::Line {
+                points: vec![(at, y - 0.34), (at, y + 0.14)],
+                role: Role::Text,
+                width: 2,
+            });
+        }
+        if let Some((_, _, role, ..)) = row.points.first() {
+            marks.push(Mark::Specks {
+                points: row.specks.iter().map(|&x| (x, y - 0.1)).collect(),
+                role: *role,
+            });
+        }
+        let points = row.points.into_iter();
+        marks.extend(points.map(|(x, shape, role, hollow, title)| Mark::Point {
+            x,
+            y: y - 0.1,
+            shape,
+            role,
+            hollow,
+            title,
+        }));
+        marks.push(Mark::Label {
+            x: x.start,
+            y: y + 0.14,
+            text: row.text,
+            below: false,
+        });
+    }
+    Plot::draw(label, &axes, &marks)
+}
+
+/// What is expected of drafts: what the formula has it.
+pub(in super::super) const BY_FORMULA: &str = "by the formula";
+/// What is expected of sparsity: in proportion to the bytes that are read.
+pub(in super::super) const BY_BYTES: &str = "by the bytes read";
+
+/// How many times as fast as plain a case is.
+pub(in super::super) struct SpeedUp<'a> {
+    /// The case.
+    pub name: &'a str,
+    /// Of medians.
+    pub measured: f64,
+    /// Of each round.
+    pub rounds: Vec<f64>,
+    /// What was to be expected.
+    pub expected: Option<f64>,
+}
+
+/// Measured and expected speed-ups, one row a case; `expected` says by what. `None` without any.
+pub(in super::super) fn speed_ups(
+    all: &[SpeedUp<'_>],
+    expected: &str,
+) -> anyhow::Result<Option<Plot>> {
+    let values = || {
+        let each = all.iter().flat_map(|s| s.rounds.iter().chain(&s.expected));
+        each.copied().chain(all.iter().map(|s| s.measured))
+    };
+    if all.is_empty() {
+        return Ok(None);
+    }
+    let (low, high) = values().fold((1.0, 1.0), |(l, h): (f64, f64), x| (l.min(x), h.max(x)));
+    let pad = (high - low) * 0.06 + 0.02;
+    let rows = all.iter().map(|one| {
+        let mut points = Vec::new();
+        let mut text = format!("{}: {} times", one.name, number(one.measured));
+        if let Some(by) = one.expected {
+            text += &format!(", {expected} {}", number(by));
+            let title = format!("{}: {expected} {} times", one.name, number(by));
+            points.push((by, Shape::Square, Role::Series(1), true, title));
+        }
+        let title = format!("{}: measured {} times", one.name, number(one.measured));
+        points.push((one.measured, Shape::Dot, Role::Series(0), false, title));
+        // Specks take the colour of the first point.
+        points.rotate_right(1);
+        Row {
+            text,
+            line: None,
+            specks: one.rounds.clone(),
+            points,
+        }
+    });
+    let x = ((low - pad).max(0.0)..high + pad, "times as fast as without");
+    let mut plot = draw("Speed-up of each case", x, Some(1.0), rows.collect())?;
+    let key = |role, shape, hollow, name: &str| Key {
+        role,
+        shape,
+        hollow,
+        name: name.to_owned(),
+    };
+    plot.legend = vec![key(
+        Role::Series(0),
+        Shape::Dot,
+        false,
+        "measured (medians)",
+    )];
+    if all.iter().any(|s| s.rounds.len() > 1) {
+        plot.legend[0].name += "; specks: rounds";
+    }
+    if all.iter().any(|s| s.expected.is_some()) {
+        plot.legend
+            .push(key(Role::Series(1), Shape::Square, true, expected));
+    }
+    Ok(Some(plot))
+}
