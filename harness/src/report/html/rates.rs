@@ -2,11 +2,11 @@
 
 use super::super::data::Group;
 use super::super::format::{number, percent};
-use super::super::plots::{self, Kind, Role};
+use super::super::plots::{self, Role};
 use super::super::sweep::{self, Grid, Line, Sweep, THREADS};
 use super::super::tables::{self, Cell, Table};
 use super::Page;
-use super::common::{figure, key, swatch, table};
+use super::common::{figure, swatch, table};
 use crate::host::plural;
 use maud::{Markup, html};
 
@@ -22,31 +22,13 @@ pub(super) fn section(page: &Page<'_>) -> anyhow::Result<Markup> {
         @for grid in sweep::grids(&page.own) { (heat(&grid)) }
         @if let Some(plot) = plots::strips(&page.own)? {
             h3 { "Every repetition" }
-            (figure(&plot, html! { "Line: median; band: its interval. " (marks(&page.own)) }, &[]))
+            (figure(&plot, html! { "Line: median; band: its interval. " }, &[]))
         }
         (table(&tables::cases(page.run, &page.own)))
         @for group in &page.own {
             details.case { summary { (group.short) } (one(page, group)?) }
         }
     })
-}
-
-/// The marks that occur.
-fn marks(groups: &[&Group<'_>]) -> Markup {
-    let drawn = |kind: &Kind| {
-        let mut all = groups
-            .iter()
-            .flat_map(|g| g.all.iter().map(|s| Kind::of(g, s)));
-        all.any(|k| k == *kind)
-    };
-    html! {
-        span.legend {
-            @for kind in Kind::ALL.into_iter().filter(drawn) {
-                @let (shape, role, hollow) = kind.look();
-                span { (key(role, shape, hollow)) (kind.name()) }
-            }
-        }
-    }
 }
 
 fn one(page: &Page<'_>, group: &Group<'_>) -> anyhow::Result<Markup> {
@@ -56,7 +38,6 @@ fn one(page: &Page<'_>, group: &Group<'_>) -> anyhow::Result<Markup> {
             (figure(&plot, html! {
                 "Line: median; band: its interval. "
                 @if start > 0.0 { "The axis does not start at 0. " }
-                (marks(&[group]))
             }, &[tables::repetitions(group)]))
         } @else {
             p { "No repetition that counts gave a decode rate." }

@@ -2,7 +2,7 @@
 
 use super::super::data::{Estimate, Group};
 use super::super::format::number;
-use super::{Axes, Mark, Plot, ROW_PX, Role, Shape, padded, tick_whole};
+use super::{Axes, Key, Mark, Plot, ROW_PX, Role, Shape, padded, tick_whole};
 use crate::record::Sample;
 
 /// Decode rate of each repetition in the order in which they ran, each marked by its kind. Gives
@@ -50,7 +50,8 @@ pub(in super::super) fn rounds(group: &Group<'_>) -> anyhow::Result<Option<(Plot
         rates.len(),
         number(estimate.median)
     );
-    let plot = Plot::draw(&label, &axes, &marks)?;
+    let mut plot = Plot::draw(&label, &axes, &marks)?;
+    plot.legend = legend(&[group]);
     Ok(Some((plot, axes.y.start)))
 }
 
@@ -102,6 +103,26 @@ impl Kind {
             Kind::WarmUp => "warm-up, does not count",
         }
     }
+}
+
+/// The marks that occur.
+fn legend(groups: &[&Group<'_>]) -> Vec<Key> {
+    let drawn = |kind: &Kind| {
+        let mut all = groups
+            .iter()
+            .flat_map(|g| g.all.iter().map(|s| Kind::of(g, s)));
+        all.any(|k| k == *kind)
+    };
+    let keys = Kind::ALL.into_iter().filter(drawn).map(|kind| {
+        let (shape, role, hollow) = kind.look();
+        Key {
+            role,
+            shape,
+            hollow,
+            name: kind.name().to_owned(),
+        }
+    });
+    keys.collect()
 }
 
 /// One repetition as a point at `x`, or in row `row` of a plot with rows.
@@ -189,5 +210,7 @@ pub(in super::super) fn strips(groups: &[&Group<'_>]) -> anyhow::Result<Option<P
         "Decode rate of {} cases in tokens a second, one row each",
         shown.len()
     );
-    Plot::draw(&label, &axes, &marks).map(Some)
+    let mut plot = Plot::draw(&label, &axes, &marks)?;
+    plot.legend = legend(groups);
+    Ok(Some(plot))
 }

@@ -12,7 +12,7 @@ pub(super) struct Row {
     pub line: Option<f64>,
     /// Where small points lie.
     pub specks: Vec<f64>,
-    /// Points: place, look, and what they tell.
+    /// Points: place, look, and what they tell; the last lies on top, and specks have its colour.
     pub points: Vec<(f64, Shape, Role, bool, String)>,
 }
 
@@ -47,7 +47,7 @@ pub(super) fn draw(
                 width: 2,
             });
         }
-        if let Some((_, _, role, ..)) = row.points.first() {
+        if let Some((_, _, role, ..)) = row.points.last() {
             marks.push(Mark::Specks {
                 points: row.specks.iter().map(|&x| (x, y - 0.1)).collect(),
                 role: *role,
@@ -113,8 +113,6 @@ pub(in super::super) fn speed_ups(
         }
         let title = format!("{}: measured {} times", one.name, number(one.measured));
         points.push((one.measured, Shape::Dot, Role::Series(0), false, title));
-        // Specks take the colour of the first point.
-        points.rotate_right(1);
         Row {
             text,
             line: None,

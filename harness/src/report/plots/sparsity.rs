@@ -55,10 +55,10 @@ pub(in super::super) fn break_even(all: &[Thinned<'_>]) -> anyhow::Result<Option
     .map(Some)
 }
 
-/// One line a case: the share of the channels that took part over the layer, from 0; `None` where there are more cases than
-/// colours.
+/// One line a case: the share of the channels that took part over the layer, from 0; `None` without cases, or with
+/// more than colours.
 pub(in super::super) fn active_by_layer(all: &[Thinned<'_>]) -> anyhow::Result<Option<Plot>> {
-    if all.len() > usize::from(Role::SERIES) {
+    if !(1..=usize::from(Role::SERIES)).contains(&all.len()) {
         return Ok(None);
     }
     let names: Vec<&str> = all.iter().map(|one| one.group.short.as_str()).collect();
