@@ -57,7 +57,7 @@ pub(in super::super) fn rounds(group: &Group<'_>) -> anyhow::Result<Option<(Plot
 
 /// What a repetition is, as far as its mark says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) enum Kind {
+enum Kind {
     /// It counts, and nothing disturbed it.
     Counts,
     /// It counts, and something disturbed it.
@@ -70,11 +70,10 @@ pub(in super::super) enum Kind {
 
 impl Kind {
     /// All kinds, in the order of legends.
-    pub(in super::super) const ALL: [Kind; 4] =
-        [Kind::Counts, Kind::Disturbed, Kind::Replaced, Kind::WarmUp];
+    const ALL: [Kind; 4] = [Kind::Counts, Kind::Disturbed, Kind::Replaced, Kind::WarmUp];
 
     /// The kind of a repetition of `group`.
-    pub(in super::super) fn of(group: &Group<'_>, sample: &Sample) -> Kind {
+    fn of(group: &Group<'_>, sample: &Sample) -> Kind {
         let counts = group.counted.iter().any(|s| std::ptr::eq(*s, sample));
         match (sample.is_measured(), counts, sample.taint.is_empty()) {
             (false, _, _) => Kind::WarmUp,
@@ -85,7 +84,7 @@ impl Kind {
     }
 
     /// Shape, colour and whether it is hollow.
-    pub(in super::super) fn look(self) -> (Shape, Role, bool) {
+    fn look(self) -> (Shape, Role, bool) {
         match self {
             Kind::Counts => (Shape::Dot, Role::Accent, false),
             Kind::Disturbed => (Shape::Triangle, Role::Warn, false),
@@ -95,7 +94,7 @@ impl Kind {
     }
 
     /// In words.
-    pub(in super::super) fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Kind::Counts => "counts",
             Kind::Disturbed => "counts, though disturbed",
