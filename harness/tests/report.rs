@@ -425,3 +425,26 @@ fn formats_stand_by_quality_size_and_speed() {
         "{markdown}"
     );
 }
+
+#[test]
+fn plots_are_written_as_files_that_stand_alone() {
+    let (dir, ..) = report("plots", &FakeRun::matrix());
+    let folder = dir.join("plots");
+    let paths = harness::report::write_plots(&dir, &folder).expect("plots");
+    let names = paths.iter().filter_map(|path| path.file_name()?.to_str());
+    let ends = |what: &str| names.clone().filter(|name| name.ends_with(what)).count();
+    assert_eq!(
+        (ends("-rates.svg"), ends("-sweep.svg")),
+        (1, 1),
+        "{paths:?}"
+    );
+    for path in &paths {
+        let svg = fs::read_to_string(path).expect("readable");
+        assert!(svg.starts_with("<svg xmlns=") && svg.trim_end().ends_with("</svg>"));
+        assert!(
+            !svg.contains("var(--"),
+            "{}: a colour without a value",
+            path.display()
+        );
+    }
+}
