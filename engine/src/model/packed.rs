@@ -2,8 +2,8 @@
 //!
 //! A file is known by all that decides its bytes: the model's files as they are now, and what became of each tensor. Whether
 //! this program would still pack them so is seen from a panel of each tensor, which is packed anew and compared; so a file of
-//! other encoders or another order of codes is not taken either. What does not suit is packed and replaced. The rest of the
-//! bytes is not read for it: that would take as long as packing.
+//! other encoders or another order of codes is not taken either. Behind the head stands a checksum of each piece of the panels, which
+//! is held against the bytes as they are brought in. What does not suit is packed and replaced.
 //!
 //! Pages of the file belong to the system's page cache. They lie where the program that wrote them, or the first that read
 //! them, was running, and not, as packed ones do, with the thread that multiplies them.
@@ -25,12 +25,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// What such a file begins with. Its number rises when anything about the file but its panels changes.
-const MAGIC: &[u8] = b"tokenlab packed weights 1\n";
+const MAGIC: &[u8] = b"tokenlab packed weights 2\n";
 
-/// Where the panels begin in the file, so that they can lie on huge pages.
+/// Where the panels begin in the file, so that they can lie on huge pages. Checksums of four terabytes fit before it.
 const START: usize = HUGE_PAGE_BYTES;
 
-/// Bytes written at a time: the page cache takes whole huge pages then, where the file system has them.
+/// Bytes written at a time, and of a checksum: the page cache takes whole huge pages then, where the file system has them.
 const CHUNK_BYTES: usize = 4 * HUGE_PAGE_BYTES;
 
 /// Letters of the model's name in that of the file.
@@ -64,7 +64,7 @@ impl fmt::Display for Placed {
 /// The file in which the weights of a model are kept.
 struct Kept {
     path: PathBuf,
-    /// All bytes before the panels that are not zero.
+    /// What the file begins with; the checksums of the pieces follow, of four bytes each.
     head: Vec<u8>,
     arena_bytes: usize,
 }
@@ -125,6 +125,25 @@ impl Kept {
         Some(file)
     }
 
+    /// Brings the panels that lie in `file` into this process, each thread a part of them. Whether they are what was written.
+    fn fetch(&self, file: &FileMap, pool: &Pool) -> bool {
+        let whole = AtomicBool::new(true);
+        let (sums, _) = file.bytes()[self.head.len()..START].as_chunks::<4>();
+        let pieces = self.arena_bytes.div_ceil(CHUNK_BYTES);
+        pool.run(&|ctx| {
+            for piece in ctx.share(pieces) {
+                let start = START + piece * CHUNK_BYTES;
+                let range = start..file.bytes().len().min(start + CHUNK_BYTES);
+                file.fetch_pages(range.clone());
+                let sum = crc32fast::hash(&file.bytes()[range]).to_le_bytes();
+                if sums.get(piece) != Some(&sum) {
+                    whole.store(false, Relaxed);
+                }
+            }
+        });
+        whole.into_inner()
+    }
+
     /// Writes the file, in place of one that may be there.
     ///
     /// # Errors
@@ -133,8 +152,13 @@ impl Kept {
         write::replace(&self.path, (START + arena.len()) as u64, |mut file| {
             file.write_all(&self.head)?;
             file.seek(SeekFrom::Start(START as u64))?;
-            let mut chunks = arena.chunks(CHUNK_BYTES);
-            chunks.try_for_each(|chunk| file.write_all(chunk))
+            let mut sums = Vec::new();
+            for chunk in arena.chunks(CHUNK_BYTES) {
+                file.write_all(chunk)?;
+                sums.extend(crc32fast::hash(chunk).to_le_bytes());
+            }
+            file.seek(SeekFrom::Start(self.head.len() as u64))?;
+            file.write_all(&sums)
         })
     }
 }
@@ -172,8 +196,9 @@ impl Model {
             return Ok((pack()?, Placed::NotKept(why)));
         };
         let kept = Kept::new(folder, self, &files, sources, arena_bytes);
-        if let Some(file) = kept.open(huge_pages) {
-            self.fetch(&file, pool);
+        if let Some(file) = kept.open(huge_pages)
+            && kept.fetch(&file, pool)
+        {
             let arena = Arena::File(file, START);
             if self.would_pack(&arena, sources, pool) {
                 return Ok((arena, Placed::Mapped));
@@ -185,16 +210,6 @@ impl Model {
             Err(error) => Placed::NotKept(error.to_string()),
         };
         Ok((arena, placed))
-    }
-
-    /// Brings the panels that lie in `file` into this process: each thread those it will multiply.
-    fn fetch(&self, file: &FileMap, pool: &Pool) {
-        pool.run(&|ctx| {
-            for matrix in self.matrices() {
-                let panels = matrix.panels_bytes(ctx.share(matrix.panels()));
-                file.fetch_pages(START + panels.start..START + panels.end);
-            }
-        });
     }
 
     /// Whether `arena` is what this program would pack, as far as a panel of each tensor shows.

@@ -126,6 +126,12 @@ fn a_file_that_was_damaged_is_packed_anew() {
         flipped[at] ^= 1;
         check(&format!("byte {at} flipped"), &flipped);
     }
+    // Bytes of panels that are not packed anew to be compared.
+    for at in (START + 1..whole.len()).step_by((whole.len() - START) / 7) {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1;
+        check(&format!("byte {at} flipped"), &flipped);
+    }
     // A disk that lost what was written gives zeros.
     let mut lost = whole.clone();
     lost[START..].fill(0);
