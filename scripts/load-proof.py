@@ -65,6 +65,9 @@ def main():
         kept = "engine, weights kept"
         programs[kept] = [*ours, "--set", f"packed_cache={args.packed_cache}"]
         start(programs[kept])
+        told = subprocess.run(programs[kept], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace").stderr
+        if "weights mapped" not in told:
+            sys.exit(f"the engine takes no weights from \"{args.packed_cache}\": {told[-600:]}")
         reads[kept] = set(args.packed_cache.iterdir())
     files = set().union(*reads.values())
     results = {name: [] for name in programs}

@@ -65,7 +65,9 @@ def main():
     failed = 0
     print(HEADER)
     for scenario in args.scenarios or sorted(speed.glob("*.toml")):
+        before = None
         if not args.collect:
+            before = newest(args.results_dir, scenario.stem)
             command = [args.harness, "compare", "--llama-cpp", "--wait", "--rounds", str(args.rounds),
                        "--results-dir", args.results_dir, str(scenario)]
             code = subprocess.run(command, stdout=sys.stderr).returncode
@@ -73,6 +75,7 @@ def main():
                 print(f"{scenario}: exit code {code}", file=sys.stderr)
                 failed = 1
         run = newest(args.results_dir, scenario.stem)
+        run = None if run == before else run
         print(row(run) if run else f"| {scenario.stem} | | | not measured | | | | | |", flush=True)
     sys.exit(failed)
 
