@@ -129,8 +129,8 @@ impl<'a> Session<'a> {
         self.kv.bytes() as u64
     }
 
-    /// Appends `tokens`, in batches, and gives the logits after the last one, `[n_vocab]`, or as many as [`Parts`] want. Several tokens are computed
-    /// densely, one alone with the sparsity that the model was loaded with.
+    /// Appends `tokens`, in batches, and gives the logits after the last one, `[n_vocab]`, or as many as [`Parts`] want.
+    /// Several tokens are computed densely, one alone with the sparsity that the model was loaded with.
     ///
     /// # Errors
     /// When there are none, one is not in the vocabulary, or the context is full; the sequence is then unchanged.

@@ -63,8 +63,8 @@ struct State {
     end: usize,
 }
 
-/// Proposes what followed, in its first place, the longest ending of the text that stands earlier in it, found with a suffix automaton (Blumer et
-/// al. 1985; its use for drafts: Hu et al. 2024, SAM decoding). A token costs constant time on average.
+/// Proposes what followed, in its first place, the longest ending of the text that stands earlier in it, found with a suffix
+/// automaton (Blumer et al. 1985; its use for drafts: Hu et al. 2024, SAM decoding). A token costs constant time on average.
 #[derive(Debug, Clone)]
 pub struct Suffixes {
     shortest: usize,

@@ -177,7 +177,7 @@ fn llama_cpp(scenario: &Scenario) -> Vec<Setting> {
     let huge = common(scenario, |case| {
         let packed = match case.engine.packed_cache.as_os_str().is_empty() {
             true => "packed while loading",
-            false => "packed by an earlier load and mapped",
+            false => "mapped where an earlier load kept them, else packed",
         };
         let pages = match case.engine.huge_pages {
             true => "on huge pages where the system gives them",
