@@ -3,8 +3,9 @@
 
 Usage: scripts/speed-table.py [--harness PROGRAM] [--rounds N] [--results-dir DIR] [--collect] [SCENARIO...]
 
-Runs `harness compare --llama-cpp SCENARIO` for one scenario after the other and reads what it wrote. With --collect nothing
-is measured: each row comes from the scenario's last run in the folder of results. A row is the phase that the file's name
+Runs `harness compare --llama-cpp SCENARIO` for one scenario after the other and reads what it wrote. A scenario that names its
+reference itself (`[[reference]]`: decoding at depth, where llama.cpp's other variants would take hours) is compared with that
+one alone. With --collect nothing is measured: each row comes from the scenario's last run in the folder of results. A row is the phase that the file's name
 begins with (decode, prefill, depth: decode), against the variant of llama.cpp that came out best, with the interval that
 `harness compare` gives and the share of the machine's peak, taken in the same rounds.
 """
@@ -15,6 +16,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tomllib
 
 HEADER = """| work | engine tok/s | llama.cpp tok/s | ratio | interval | rounds | of the peak | verdict | run |
 |---|---:|---:|---:|---:|---:|---:|---|---|"""
@@ -68,7 +70,8 @@ def main():
         before = None
         if not args.collect:
             before = newest(args.results_dir, scenario.stem)
-            command = [args.harness, "compare", "--llama-cpp", "--wait", "--rounds", str(args.rounds),
+            references = [] if "reference" in tomllib.loads(scenario.read_text()) else ["--llama-cpp"]
+            command = [args.harness, "compare", *references, "--wait", "--rounds", str(args.rounds),
                        "--results-dir", args.results_dir, str(scenario)]
             code = subprocess.run(command, stdout=sys.stderr).returncode
             if code:
