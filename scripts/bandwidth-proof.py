@@ -5,7 +5,7 @@ Usage: scripts/bandwidth-proof.py [--harness PROGRAM] [--pairs N] [--threads N] 
 
 Each pair is one start of `harness probe --quick` and one of the other program, on the same number of threads, pinned to the
 same CPUs, with the same buffer; every other pair in the other order. The ratio is the Hodges-Lehmann estimate of the pairs'
-log-ratios, with the 95 % interval of the signed-rank test. Exits with 1 if the ratio is farther than 5 % from 1.
+log-ratios, with the interval, at least 95 %, of the exact signed-rank test. Exits with 1 if the ratio is farther than 5 % from 1.
 """
 import argparse
 import json
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 
-from interval import estimate
+from interval import estimate, pairs
 
 ALLOWED = 0.05
 
@@ -35,7 +35,7 @@ def probe(harness, threads, folder):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--harness", default="target/release/harness")
-    parser.add_argument("--pairs", type=int, default=24)
+    parser.add_argument("--pairs", type=pairs, default=24)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--repetitions", type=int, default=8)
     args = parser.parse_args()

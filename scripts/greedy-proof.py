@@ -47,6 +47,9 @@ def main():
             elif expect == found and len(found) == args.n:
                 same += 1
                 print(f"{file.name}: {args.n} tokens identical")
+            elif expect[:len(found)] == found[:len(expect)]:
+                failed += 1
+                print(f"{file.name}: llama.cpp wrote {len(expect)} tokens, the engine {len(found)}, of {args.n}")
             else:
                 at = next(i for i, pair in enumerate(zip(expect, found)) if pair[0] != pair[1])
                 near = min(gap(top) for top in (expect_top[at], found_top[at]) if top) <= NEAR_TIE

@@ -1,19 +1,20 @@
 #!/usr/bin/env python3
-"""Time from the start of a program to its first token, and its peak memory, beside llama.cpp's, in alternation.
+"""Time that a program takes to write one token, from its start to its end, and its peak memory, beside llama.cpp's, in alternation.
 
 Usage: scripts/load-proof.py MODEL LLAMA_COMPLETION [--engine PROGRAM] [--packed-cache FOLDER] [--pairs N] [--threads N]
 
 MODEL is a GGUF file; LLAMA_COMPLETION the program of that name (`harness reference status` shows where it is). Each pair is
 one start of either program that reads one prompt of a few tokens, writes one token and ends, with the same threads and
-context; every other pair in the other order. With --packed-cache there is a third one, the engine with its packed weights in that
-folder.
+context; every other pair in the other order. llama.cpp starts in both of its ways: it packs weights anew, or with --no-repack
+multiplies them as they are mapped. With --packed-cache there is one more, the engine with its packed weights in that folder.
 
 Before each timed start of a program stands one that is not, so that what it reads is in the page cache; what others read is
 taken out of it first, since memory may not hold it all. Time is the wall clock from start to end, peak memory what the kernel
 says of the process (mapped file pages in memory count). The ratio is the Hodges-Lehmann estimate of the pairs' log-ratios with
-the 95 % interval of the signed-rank test.
+the interval, at least 95 %, of the exact signed-rank test.
 """
 import argparse
+import itertools
 import math
 import os
 import pathlib
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import time
 
-from interval import estimate
+from interval import estimate, pairs
 
 PROMPT = "The quick brown fox"
 CTX = 256
@@ -53,13 +54,13 @@ def main():
     parser.add_argument("llama")
     parser.add_argument("--engine", default="target/release/engine")
     parser.add_argument("--packed-cache", type=pathlib.Path)
-    parser.add_argument("--pairs", type=int, default=8)
+    parser.add_argument("--pairs", type=pairs, default=8)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     args = parser.parse_args()
     common = ["-m", str(args.model), "-p", PROMPT, "-n", "1", "-t", str(args.threads)]
     ours = [args.engine, "run", *common, "--ctx", str(CTX)]
     theirs = [args.llama, *common, "-c", str(CTX), "-no-cnv", "--no-warmup", "--temp", "0"]
-    programs = {"engine": ours, "llama.cpp": theirs}
+    programs = {"engine": ours, "llama.cpp": theirs, "llama.cpp without repacking": [*theirs, "--no-repack"]}
     reads = dict.fromkeys(programs, {args.model})
     if args.packed_cache:
         kept = "engine, weights kept"
@@ -82,11 +83,11 @@ def main():
         peak = max(bytes for _, bytes in runs)
         print(f"{name}: median {statistics.median(s for s, _ in runs):.2f} s, peak memory {peak / 1e9:.2f} GB, "
               f"{peak / size:.3f} times the file's {size / 1e9:.2f} GB")
-    llama_cpp = results.pop("llama.cpp")
-    for name, runs in results.items():
-        ratio, low, high = estimate([math.log(theirs[0] / ours[0]) for theirs, ours in zip(llama_cpp, runs)])
-        print(f"{args.threads} threads, {args.pairs} pairs: llama.cpp takes {ratio:.2f} times as long as {name} "
-              f"(95 % interval {low:.2f} to {high:.2f})")
+    is_ours = lambda name: name.startswith("engine")
+    for name, other in itertools.product(filter(is_ours, results), itertools.filterfalse(is_ours, results)):
+        ratio, low, high = estimate([math.log(b[0] / a[0]) for a, b in zip(results[name], results[other])])
+        print(f"{args.threads} threads, {args.pairs} pairs: {other} takes {ratio:.2f} times as long as {name} "
+              f"(at least 95 %: {low:.2f} to {high:.2f})")
 
 
 if __name__ == "__main__":
