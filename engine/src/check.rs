@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::model::{Config, check_kernel};
+use crate::model::{Config, check_kernel, check_packed_cache};
 use crate::options::Options;
 use crate::options::sparsity::refused;
 use crate::quantize::{self, Recipe, plan, product_formats};
@@ -28,6 +28,7 @@ pub fn options(options: &Options) -> Result<()> {
 pub fn machine(options: &Options) -> Result<()> {
     self::options(options)?;
     simd::choose(options.isa)?;
+    check_packed_cache(&options.packed_cache)?;
     let topology = Topology::detect();
     topology.plan(&options.affinity, options.threads, options.oversubscribe)?;
     Ok(())
@@ -55,11 +56,11 @@ pub fn model(options: &Options, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Refuses more tokens, prompt and answer together, than the context of a model holds with these options. The last token is
-/// never read back, so it needs no place.
+/// Refuses more tokens, prompt and answer together, than the context of a model, or of the one that drafts for it, holds with
+/// these options. The last token is never read back, so it needs no place.
 ///
 /// # Errors
-/// [`Error::ContextFull`]; and when the file is no model that can be run.
+/// [`Error::ContextFull`], [`Error::Option`] for the model that drafts; and when a file is no model that can be run.
 pub fn room(options: &Options, path: &Path, needed: usize) -> Result<()> {
     let config = Config::from_gguf(&Gguf::open(path)?)?;
     let capacity = config.context(options)?;
@@ -69,7 +70,7 @@ pub fn room(options: &Options, path: &Path, needed: usize) -> Result<()> {
             capacity,
             trained: config.n_ctx_train,
         }),
-        false => Ok(()),
+        false => speculate::check_room(options, needed),
     }
 }
 
@@ -108,6 +109,14 @@ mod tests {
                 },
                 "batch",
                 "0 is not within 1 to 4096",
+            ),
+            (
+                Options {
+                    packed_cache: concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml/packed").into(),
+                    ..options()
+                },
+                "packed_cache",
+                "Cargo.toml\" is no folder",
             ),
             (
                 Options {

@@ -17,5 +17,6 @@ pub(crate) use buffers::{Buffers, HEAD_TOKENS};
 pub use config::{Config, Experts, LayerConfig, Rope};
 pub(crate) use forward::{Pass, Wanted};
 pub use packed::Placed;
+pub(crate) use packed::check_packed_cache;
 pub use weights::Model;
 pub(crate) use weights::check_kernel;

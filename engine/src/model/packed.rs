@@ -33,7 +33,7 @@ const START: usize = HUGE_PAGE_BYTES;
 /// Bytes written at a time, and of a checksum: the page cache takes whole huge pages then, where the file system has them.
 const CHUNK_BYTES: usize = 4 * HUGE_PAGE_BYTES;
 
-/// Letters of the model's name in that of the file.
+/// Most bytes of the model's name in that of the file.
 const STEM_MAX: usize = 100;
 
 /// How the weights of a model came into memory.
@@ -102,7 +102,8 @@ impl Kept {
         let name = hash.clone().finalize();
         let name: String = name[..8].iter().map(|b| format!("{b:02x}")).collect();
         let stem = model.gguf.path().file_stem().unwrap_or_default();
-        let stem: String = stem.to_string_lossy().chars().take(STEM_MAX).collect();
+        let stem = stem.to_string_lossy();
+        let stem = &stem[..stem.floor_char_boundary(STEM_MAX)];
         hash.update(format!("{files:?}"));
         let mut head = MAGIC.to_vec();
         head.extend(hash.finalize());
@@ -160,6 +161,24 @@ impl Kept {
             file.seek(SeekFrom::Start(self.head.len() as u64))?;
             file.write_all(&sums)
         })
+    }
+}
+
+/// Refuses a folder that cannot be made, since something on the way to it is no folder. An empty name means none.
+///
+/// # Errors
+/// [`Error::Option`] names what is in the way.
+pub(crate) fn check_packed_cache(folder: &Path) -> Result<()> {
+    match folder.ancestors().find(|path| path.exists()) {
+        Some(path) if !path.is_dir() => Err(Error::Option {
+            option: "packed_cache",
+            what: format!(
+                "the folder \"{}\" cannot be made, as \"{}\" is no folder: name another one",
+                folder.display(),
+                path.display()
+            ),
+        }),
+        _ => Ok(()),
     }
 }
 

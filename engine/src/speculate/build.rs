@@ -82,6 +82,27 @@ pub fn check(options: &Options, target: &Gguf) -> Result<()> {
     Ok(())
 }
 
+/// Refuses more tokens, prompt and answer together, than a drafting model in a file of its own holds with these options.
+///
+/// # Errors
+/// As said, and when the file is no model that can draft.
+pub fn check_room(options: &Options, needed: usize) -> Result<()> {
+    let Some(Source::File(path)) = options.speculation.as_ref().map(Source::of) else {
+        return Ok(());
+    };
+    let capacity = Config::from_gguf(&open_draft(path, options)?)?.context(options)?;
+    match needed > capacity {
+        true => Err(refused(
+            DRAFT_MODEL,
+            format!(
+                "\"{}\" holds {capacity} tokens, but prompt and answer take {needed}: take a model with a longer context",
+                path.display()
+            ),
+        )),
+        false => Ok(()),
+    }
+}
+
 /// The file of a model that can draft with these options.
 fn open_draft(path: &Path, options: &Options) -> Result<Gguf> {
     let open = || {
@@ -134,9 +155,8 @@ pub fn load_draft(target: &Model, pool: &Pool, options: &Options) -> Result<Opti
     };
     match Source::of(wanted) {
         Source::File(path) => {
-            let model = load(path, &options.quant)?;
-            require_same_vocabulary(target.gguf(), model.gguf())?;
-            Ok(Some(model))
+            require_same_vocabulary(target.gguf(), &open_draft(path, options)?)?;
+            load(path, &options.quant).map(Some)
         }
         Source::Copy(quant) => load(target.gguf().path(), quant).map(Some),
         Source::Own => Ok(None),
@@ -146,8 +166,8 @@ pub fn load_draft(target: &Model, pool: &Pool, options: &Options) -> Result<Opti
 /// What decodes `target` as `options` want it, plainly where they say nothing, with `draft` as [`load_draft`] gave it.
 ///
 /// # Errors
-/// When the layers to skip are not there, the codes have no bits to leave out, or the drafting model cannot hold as many
-/// tokens as the target.
+/// When the layers to skip are not there, the codes have no bits to leave out, the drafting model cannot hold as many tokens
+/// as the target, or all that it may draft from is in `never`.
 pub fn speculator<'a>(
     target: &'a Model,
     draft: Option<&'a Model>,
@@ -171,6 +191,7 @@ pub fn speculator<'a>(
             parts.read_top_bits(target)?;
         }
         if wanted.draft_vocab > 0 {
+            require_choice(wanted.draft_vocab, never)?;
             parts.limit_vocabulary(wanted.draft_vocab)?;
         }
         let Some(drafting) = drafting else {
@@ -195,6 +216,19 @@ pub fn speculator<'a>(
         Method::Cascade => vec![suffixes(), model()?],
     };
     Ok(Speculator::new(drafters, wanted.draft_tokens))
+}
+
+/// Refuses to draft from the first `tokens` of the vocabulary when none of them may be chosen.
+fn require_choice(tokens: usize, never: &[u32]) -> Result<()> {
+    match (0..tokens as u32).all(|id| never.contains(&id)) {
+        true => Err(refused(
+            "speculation.draft_vocab",
+            format!(
+                "the first {tokens} tokens all end a text, and such ends are to be ignored: take more"
+            ),
+        )),
+        false => Ok(()),
+    }
 }
 
 /// Refuses a draft whose ids mean other texts.

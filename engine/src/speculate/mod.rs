@@ -13,7 +13,7 @@ mod model;
 #[cfg(test)]
 mod tests;
 
-pub use build::{check, load_draft, speculator};
+pub use build::{check, check_room, load_draft, speculator};
 pub use lookup::{PromptLookup, Suffixes};
 pub use model::{ModelDrafter, SelfDrafter};
 

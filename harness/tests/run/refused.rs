@@ -41,6 +41,10 @@ fn what_the_model_cannot_do_is_refused_before_anything_is_written() {
             "quant = \"mixed\"\nquant_plan = \"no.toml\"\n".to_owned(),
             "engine.quant_plan: cannot read",
         ),
+        (
+            "packed_cache = \"model.gguf/packed\"\n".to_owned(),
+            "engine.packed_cache: the folder",
+        ),
         ("ctx = 3\n".to_owned(), "tokens do not fit the context of 3"),
     ] {
         fs::write(lab.path("trial.toml"), format!("{SCENARIO}{text}")).expect("writes");
