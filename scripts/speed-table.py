@@ -5,9 +5,9 @@ Usage: scripts/speed-table.py [--harness PROGRAM] [--rounds N] [--results-dir DI
 
 Runs `harness compare --llama-cpp SCENARIO` for one scenario after the other and reads what it wrote. A scenario that names its
 reference itself (`[[reference]]`: decoding at depth, where llama.cpp's other variants would take hours) is compared with that
-one alone. With --collect nothing is measured: each row comes from the scenario's last run in the folder of results. A row is the phase that the file's name
-begins with (decode, prefill, depth: decode), against the variant of llama.cpp that came out best, with the interval that
-`harness compare` gives and the share of the machine's peak, taken in the same rounds.
+one alone. With --collect nothing is measured: each row comes from the scenario's last run in the folder of results. A row is
+the phase that the file's name begins with (decode, prefill, depth: decode), against the variant of llama.cpp that came out
+best, with the interval that `harness compare` gives and the share of the machine's peak, taken in the same rounds.
 """
 import argparse
 import glob
