@@ -1,6 +1,8 @@
 //! Every kernel that reads weights, by format and instruction set, on one thread: one token in bytes of weights a second,
 //! a batch in products and additions a second, with panels that fit the second cache and with panels that do not fit any;
-//! and half of the channels of a matrix, in bytes of those.
+//! and half of the channels of a matrix, in bytes of those. Below each stands its share of what the probe of the same size
+//! and instruction set reaches on one thread right before: of the read bandwidth for bytes, of the rate of products for a
+//! batch.
 //!
 //! `cargo bench -p engine` measures; `cargo test` calls each once with the small size.
 
@@ -14,9 +16,13 @@ use engine::kernel::{
 };
 use engine::mmap::Anon;
 use engine::options::{Isa, Kernel, Options};
+use engine::pool::Pool;
+use engine::probe::{self, Point, What};
 use engine::quant::{FORMATS, FormatInfo, GROUP};
 use engine::simd::{self, LANES};
+use engine::stage::Tick;
 use std::hint::black_box;
+use std::time::Duration;
 
 /// Columns of the matrices.
 const COLS: usize = 2048;
@@ -26,6 +32,8 @@ const BATCH: usize = 64;
 const STRIPS: usize = 6;
 /// Channels that are added at a time.
 const BLOCK: usize = 256;
+/// Seconds of a probe.
+const PROBE_S: f64 = 0.2;
 /// Bytes of the panels that fit a cache.
 const SMALL_BYTES: usize = 256 << 10;
 /// Bytes of those that do not.
@@ -65,10 +73,67 @@ fn strips(k: &dyn Kernels, format: &FormatInfo, bytes: usize) -> Anon {
     memory
 }
 
+/// What one benchmark is held against, and how it is run.
+struct Beside<'a> {
+    /// One thread.
+    pool: &'a Pool,
+    isa: Isa,
+    /// Bytes of the panels.
+    bytes: usize,
+    /// Whether anything is measured; otherwise everything is called once.
+    measured: bool,
+}
+
+impl Beside<'_> {
+    /// Benches `work`, which does so much each time, and prints its share of what the probe reaches.
+    fn bench(
+        &self,
+        group: &mut BenchmarkGroup<'_, WallTime>,
+        id: &BenchmarkId,
+        amount: Throughput,
+        mut work: impl FnMut(),
+    ) {
+        let (what, amount_each, unit) = match amount {
+            Throughput::Elements(n) => (What::Int8, n, "G operations/s"),
+            Throughput::Bytes(n) => (What::Read, n, "GB/s"),
+            _ => unreachable!("bytes, or operations"),
+        };
+        let peak = self.measured.then(|| {
+            let point = Point {
+                what,
+                bytes: self.bytes,
+                seconds: PROBE_S,
+            };
+            probe::measure(self.pool, self.isa, true, point).expect("a peak")
+        });
+        let mut rates = Vec::new();
+        group.throughput(amount);
+        group.bench_function(id.clone(), |b| {
+            b.iter_custom(|times| {
+                let start = Tick::now();
+                (0..times).for_each(|_| work());
+                let ns = Tick::now().ns_since(start);
+                rates.push((amount_each * times) as f64 / ns as f64);
+                Duration::from_nanos(ns)
+            });
+        });
+        if let Some(peak) = peak.filter(|_| !rates.is_empty()) {
+            rates.sort_by(f64::total_cmp);
+            let rate = rates[rates.len() / 2];
+            let share = 100.0 * rate / peak.median;
+            println!(
+                "    {share:.0} % of the probe: {rate:.1} of {:.1} {unit}",
+                peak.median
+            );
+        }
+    }
+}
+
 /// Half of the channels, by columns and by rows.
 fn channels(
     c: &mut Criterion,
-    id: impl Fn() -> BenchmarkId,
+    id: &BenchmarkId,
+    beside: &Beside<'_>,
     k: &dyn Kernels,
     f: &FormatInfo,
     bytes: &[u8],
@@ -89,41 +154,35 @@ fn channels(
         bytes,
         per_channel: STRIPS,
     };
-    let mut by_columns = c.benchmark_group("half of the columns");
-    by_columns.throughput(Throughput::Bytes((active.len() * channel_bytes) as u64));
-    by_columns.bench_function(id(), |b| {
-        let mut out = [0.0; STRIPS * STRIP];
-        b.iter(|| {
-            for (i, block) in active.chunks(BLOCK).enumerate() {
-                let next = active.get((i + 1) * BLOCK..).unwrap_or(&[]);
-                k.add_channels(f.id, all, block, next, &mut out);
-                black_box(&out);
-            }
-        });
-    });
-    by_columns.finish();
-    let mut by_rows = c.benchmark_group("half of the rows");
-    by_rows.throughput(Throughput::Bytes((active.len() * channel_bytes) as u64));
-    by_rows.bench_function(id(), |b| {
-        let x = [StripCodes {
-            codes: [[[3; 4]; LANES]; GROUP / 4],
-            scales: [0.1; LANES],
-            scaled_sums: [9.6; LANES],
-            sums: [96; LANES],
-        }; STRIPS];
-        let mut out = vec![0.0; active.len()];
-        b.iter(|| {
-            k.dot_channels(f.id, all, &active, &x, &mut out);
+    let amount = || Throughput::Bytes((active.len() * channel_bytes) as u64);
+    let mut out = [0.0; STRIPS * STRIP];
+    let by_columns = "half of the columns";
+    beside.bench(&mut c.benchmark_group(by_columns), id, amount(), || {
+        for (i, block) in active.chunks(BLOCK).enumerate() {
+            let next = active.get((i + 1) * BLOCK..).unwrap_or(&[]);
+            k.add_channels(f.id, all, block, next, &mut out);
             black_box(&out);
-        });
+        }
     });
-    by_rows.finish();
+    let x = [StripCodes {
+        codes: [[[3; 4]; LANES]; GROUP / 4],
+        scales: [0.1; LANES],
+        scaled_sums: [9.6; LANES],
+        sums: [96; LANES],
+    }; STRIPS];
+    let mut out = vec![0.0; active.len()];
+    let by_rows = "half of the rows";
+    beside.bench(&mut c.benchmark_group(by_rows), id, amount(), || {
+        k.dot_channels(f.id, all, &active, &x, &mut out);
+        black_box(&out);
+    });
 }
 
 /// One token: all panels, as many at a time as a pass takes; by tables, they are filled each time.
 fn one(
     group: &mut BenchmarkGroup<'_, WallTime>,
-    id: BenchmarkId,
+    id: &BenchmarkId,
+    beside: &Beside<'_>,
     k: &dyn Kernels,
     f: &FormatInfo,
     bytes: &[u8],
@@ -146,29 +205,28 @@ fn one(
         scaled_sums: &scaled_sums,
         sums: &sums,
     };
-    group.throughput(Throughput::Bytes(bytes.len() as u64));
-    group.bench_function(id, |b| {
-        let mut out = [[0.0; LANES]; STREAMS];
-        let mut tables = vec![0; COLS * TABLE_BYTES];
-        b.iter(|| {
-            if kernel == Kernel::Lut {
-                k.tables(&codes, &mut tables);
+    let mut out = [[0.0; LANES]; STREAMS];
+    let mut tables = vec![0; COLS * TABLE_BYTES];
+    let amount = Throughput::Bytes(bytes.len() as u64);
+    beside.bench(group, id, amount, || {
+        if kernel == Kernel::Lut {
+            k.tables(&codes, &mut tables);
+        }
+        for panels in bytes.chunks(STREAMS * LANES * f.row_bytes(COLS)) {
+            match kernel {
+                Kernel::Dot => k.dot(f.id, Bits::All, panels, COLS, &[row], &mut out),
+                Kernel::Lut => k.lookup(f.id, panels, COLS, row, &tables, &mut out),
             }
-            for panels in bytes.chunks(STREAMS * LANES * f.row_bytes(COLS)) {
-                match kernel {
-                    Kernel::Dot => k.dot(f.id, Bits::All, panels, COLS, &[row], &mut out),
-                    Kernel::Lut => k.lookup(f.id, panels, COLS, row, &tables, &mut out),
-                }
-                black_box(&out);
-            }
-        });
+            black_box(&out);
+        }
     });
 }
 
 /// A batch: panel after panel.
 fn batch(
     group: &mut BenchmarkGroup<'_, WallTime>,
-    id: BenchmarkId,
+    id: &BenchmarkId,
+    beside: &Beside<'_>,
     k: &dyn Kernels,
     f: &FormatInfo,
     bytes: &[u8],
@@ -185,21 +243,24 @@ fn batch(
     let groups = &groups;
     let panel_bytes = LANES * f.row_bytes(COLS);
     let products = bytes.len() / panel_bytes * LANES * COLS * BATCH;
-    group.throughput(Throughput::Elements(2 * products as u64));
-    group.bench_function(id, |b| {
-        let mut out = [[0.0; LANES]; BATCH];
-        b.iter(|| {
-            for panel in bytes.chunks(panel_bytes) {
-                k.dot_batch(f.id, panel, COLS, Tiles { groups, stride }, &mut out);
-                black_box(&out);
-            }
-        });
+    let mut out = [[0.0; LANES]; BATCH];
+    let amount = Throughput::Elements(2 * products as u64);
+    beside.bench(group, id, amount, || {
+        for panel in bytes.chunks(panel_bytes) {
+            k.dot_batch(f.id, panel, COLS, Tiles { groups, stride }, &mut out);
+            black_box(&out);
+        }
     });
 }
 
 /// All formats on all instruction sets of this CPU.
 fn all(c: &mut Criterion) {
     let measured = std::env::args().any(|a| a == "--bench");
+    let pool = Pool::new(&Options {
+        threads: 1,
+        ..Options::default()
+    });
+    let pool = pool.expect("one thread");
     let packing = kernel::kernels(&Options::default()).expect("the CPU's best");
     let sizes = [("cache", SMALL_BYTES), ("memory", LARGE_BYTES)];
     for (size, bytes) in &sizes[..if measured { 2 } else { 1 }] {
@@ -212,10 +273,17 @@ fn all(c: &mut Criterion) {
                     ..Options::default()
                 };
                 let kernels = kernel::kernels(&options).expect("available");
-                let id = || BenchmarkId::new(format!("{}/{isa}", format.name), size);
+                let id = &BenchmarkId::new(format!("{}/{isa}", format.name), size);
+                let beside = &Beside {
+                    pool: &pool,
+                    isa,
+                    bytes: *bytes,
+                    measured,
+                };
                 one(
                     &mut c.benchmark_group("one token"),
-                    id(),
+                    id,
+                    beside,
                     &*kernels,
                     format,
                     panels.bytes(),
@@ -225,7 +293,8 @@ fn all(c: &mut Criterion) {
                     // The values of the weights are of no account.
                     one(
                         &mut c.benchmark_group("one token by tables"),
-                        id(),
+                        id,
+                        beside,
                         &*kernels,
                         format,
                         panels.bytes(),
@@ -233,13 +302,14 @@ fn all(c: &mut Criterion) {
                     );
                 }
                 if let Some(strips) = &strips {
-                    channels(c, id, &*kernels, format, strips.bytes());
+                    channels(c, id, beside, &*kernels, format, strips.bytes());
                 }
                 // Portable code on a batch larger than the caches takes seconds and shows nothing.
                 if !format.is_float() && (isa != Isa::Scalar || *bytes == SMALL_BYTES) {
                     batch(
                         &mut c.benchmark_group("batch"),
-                        id(),
+                        id,
+                        beside,
                         &*kernels,
                         format,
                         panels.bytes(),
@@ -252,7 +322,7 @@ fn all(c: &mut Criterion) {
 
 criterion_group! {
     name = kernels;
-    config = Criterion::default().sample_size(10).warm_up_time(std::time::Duration::from_millis(200)).measurement_time(std::time::Duration::from_millis(600));
+    config = Criterion::default().sample_size(10).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_millis(600));
     targets = all
 }
 criterion_main!(kernels);

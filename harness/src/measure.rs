@@ -48,6 +48,16 @@ pub enum Work {
     Reference(Box<ReferencePlan>),
 }
 
+impl Task {
+    /// Whether it can be stopped and let go on.
+    fn takes_turns(&self) -> bool {
+        match &self.work {
+            Work::Worker(job) => job.engine.affinity != Affinity::Policy(AffinityPolicy::None),
+            Work::Reference(_) => false,
+        }
+    }
+}
+
 /// One repetition to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Slot {
@@ -70,6 +80,19 @@ pub fn schedule(tasks: u32, warmup: u32, rounds: u32, order: Order, seed: u64) -
         slots.extend(places(phase, round, turned(&base, turn, order)));
     }
     slots
+}
+
+/// The same repetitions with those of a round that take turns one after the other, so that nothing comes between them: what
+/// takes none stands before them in every other round, and behind them in the rest.
+pub fn gathered(slots: Vec<Slot>, tasks: &[Task]) -> Vec<Slot> {
+    let rounds = slots.chunk_by(|a, b| (a.phase, a.round) == (b.phase, b.round));
+    let rounds = rounds.flat_map(|round| {
+        let first = round[0];
+        let mut order: Vec<u32> = round.iter().map(|slot| slot.task).collect();
+        order.sort_by_key(|&task| tasks[task as usize].takes_turns() == (first.round % 2 == 0));
+        places(first.phase, first.round, order)
+    });
+    rounds.collect()
 }
 
 /// All repetitions of a comparison, in order. Tasks of a block are compared with each other: a measured round takes block
@@ -165,11 +188,7 @@ impl Plan<'_> {
     /// Repetitions that are done at the same time: the worker's of a round that follow each other, or one. Threads that are
     /// not pinned have the machine to themselves: let go on after a stop, they would be placed anew every time.
     pub fn groups(&self) -> impl Iterator<Item = &[Slot]> {
-        let unpinned = Affinity::Policy(AffinityPolicy::None);
-        let works = move |slot: &Slot| match &self.tasks[slot.task as usize].work {
-            Work::Worker(job) => job.engine.affinity != unpinned,
-            Work::Reference(_) => false,
-        };
+        let works = |slot: &Slot| self.tasks[slot.task as usize].takes_turns();
         self.slots.chunk_by(move |a, b| {
             let same = (a.phase, a.round) == (b.phase, b.round);
             self.slice.is_some() && same && works(a) && works(b)
@@ -643,6 +662,42 @@ mod tests {
         assert!(orders.len() > 3, "the seed decides the order");
         let listed = schedule(3, 0, 2, Order::Listed, 3);
         assert!(listed.iter().map(|s| s.task).eq([0, 1, 2, 0, 1, 2]));
+    }
+
+    #[test]
+    fn what_takes_turns_is_not_torn_apart() {
+        let task = |affinity| {
+            let job = Job {
+                engine: engine::options::Options {
+                    affinity: Affinity::Policy(affinity),
+                    ..Default::default()
+                },
+                ..crate::runner::tests::job()
+            };
+            Task {
+                case: 0,
+                runner: ENGINE.into(),
+                limit: Duration::from_secs(1),
+                worker: None,
+                work: Work::Worker(Box::new(job)),
+            }
+        };
+        let [pinned, free] = [AffinityPolicy::Physical, AffinityPolicy::None].map(task);
+        let tasks = [pinned.clone(), free.clone(), pinned, free];
+        let slots = gathered(schedule(4, 1, 4, Order::Rotated, 3), &tasks);
+        assert_eq!(slots.len(), 5 * 4);
+        for round in slots.chunks(4) {
+            let turns: Vec<bool> = round.iter().map(|s| s.task % 2 == 0).collect();
+            let expect = match round[0].round % 2 {
+                0 => [false, false, true, true],
+                _ => [true, true, false, false],
+            };
+            assert_eq!(turns, expect, "{round:?}");
+            assert!(round.iter().map(|s| s.position).eq(0..4));
+            let mut all: Vec<u32> = round.iter().map(|s| s.task).collect();
+            all.sort_unstable();
+            assert_eq!(all, [0, 1, 2, 3]);
+        }
     }
 
     /// Tasks of each measured round, in order.

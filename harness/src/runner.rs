@@ -506,4 +506,4 @@ pub fn thresholds() -> [String; 5] {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

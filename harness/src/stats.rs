@@ -85,14 +85,6 @@ pub fn sign_test_p(differences: &[f64]) -> f64 {
     (2.0 * binomial_half_cdf(above + below, above.min(below))).min(1.0)
 }
 
-/// Natural logarithm of `b / a` for each pair `(a, b)`; `None` unless all are above 0.
-pub fn log_ratios(pairs: &[(f64, f64)]) -> Option<Vec<f64>> {
-    pairs
-        .iter()
-        .map(|&(a, b)| (a > 0.0 && b > 0.0).then(|| (b / a).ln()))
-        .collect()
-}
-
 /// Hodges-Lehmann estimate of the centre: the median of all Walsh averages `(x_i + x_j) / 2`, `i <= j`.
 pub fn hodges_lehmann(values: &[f64]) -> Option<f64> {
     median(&walsh_averages(values))
@@ -155,35 +147,6 @@ pub fn wilcoxon_p(differences: &[f64]) -> f64 {
     let smaller = rank_sum(1.0).min(rank_sum(-1.0));
     let tails = signed_rank_cdf(kept.len());
     (2.0 * tails[smaller.floor() as usize]).min(1.0)
-}
-
-/// Change from `a` to `b` over pairs taken side by side, as a ratio.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct PairedChange {
-    /// Hodges-Lehmann estimate of `b / a`.
-    pub ratio: f64,
-    /// Wilcoxon interval of the ratio.
-    pub interval: Interval,
-    /// Two-sided p of the sign test that there is no change.
-    pub sign_p: f64,
-    /// Number of pairs.
-    pub pairs: usize,
-}
-
-/// The change within pairs `(a, b)`, computed on log-ratios; `None` below two pairs or unless all are above 0.
-pub fn paired_change(pairs: &[(f64, f64)], confidence: f64) -> Option<PairedChange> {
-    let logs = log_ratios(pairs)?;
-    let interval = wilcoxon_interval(&logs, confidence)?;
-    Some(PairedChange {
-        ratio: hodges_lehmann(&logs)?.exp(),
-        interval: Interval {
-            low: interval.low.exp(),
-            high: interval.high.exp(),
-            confidence: interval.confidence,
-        },
-        sign_p: sign_test_p(&logs),
-        pairs: pairs.len(),
-    })
 }
 
 /// Percentile-bootstrap interval of `statistic` over values that come in repetitions: whole repetitions are drawn

@@ -1,8 +1,12 @@
 //! A case at a glance: which repetitions count, and the middle of what they measured.
 
-use crate::record::{CaseRecord, FailureKind, Run, Sample, Taint};
-use crate::stats;
-use std::collections::BTreeMap;
+use crate::record::{CaseRecord, ENGINE, FailureKind, Run, Sample, Taint};
+use crate::stats::{self, Interval};
+use crate::verdict::{self, Change};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Confidence asked of intervals; few repetitions give less, and what is shown says how much.
+pub const CONFIDENCE: f64 = 0.95;
 
 /// One case of a run by one runner.
 #[derive(Debug)]
@@ -86,6 +90,83 @@ fn counted<'a>(samples: impl Iterator<Item = &'a Sample>) -> Vec<&'a Sample> {
     counted
 }
 
+/// A quantity of one case over that of another, from the rounds that both have.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Beside {
+    /// Hodges-Lehmann estimate of the rounds' ratios.
+    pub ratio: f64,
+    /// Its signed-rank interval; `None` of one round.
+    pub interval: Option<Interval>,
+    /// The ratio of each round; of several repetitions in a round, their geometric means.
+    pub rounds: Vec<f64>,
+}
+
+impl Beside {
+    /// A quantity of `these` repetitions over that of `base`; `None` without a round in which both have it.
+    pub fn of(
+        these: &[&Sample],
+        base: &[&Sample],
+        quantity: impl Fn(&Sample) -> Option<f64>,
+    ) -> Option<Beside> {
+        let values = |samples: &[&Sample], round| -> Vec<f64> {
+            let here = samples.iter().filter(|s| s.round == round);
+            here.filter_map(|s| quantity(s)).collect()
+        };
+        let rounds: BTreeSet<u32> = base.iter().map(|s| s.round).collect();
+        let logs = rounds.into_iter().filter_map(|round| {
+            verdict::round_log_ratio(&values(base, round), &values(these, round))
+        });
+        let logs: Vec<f64> = logs.collect();
+        Some(Beside {
+            ratio: stats::hodges_lehmann(&logs)?.exp(),
+            interval: Change::paired(&logs, CONFIDENCE).map(|change| change.interval),
+            rounds: logs.into_iter().map(f64::exp).collect(),
+        })
+    }
+
+    /// What the interval says of a rate, in a word; nothing is sure of so few rounds that all may lie on one side by chance.
+    pub fn word(&self) -> &'static str {
+        match self.interval.filter(|i| i.confidence >= CONFIDENCE) {
+            Some(i) if i.low > 1.0 => "faster",
+            Some(i) if i.high < 1.0 => "slower",
+            Some(_) => "no difference seen",
+            None => "too few rounds",
+        }
+    }
+}
+
+/// A case beside the first one.
+#[derive(Debug)]
+pub struct BesideFirst<'a> {
+    /// The case.
+    pub case: &'a CaseRecord,
+    /// Its decode rate over that of the first.
+    pub decode: Option<Beside>,
+    /// Its prompt rate over that of the first.
+    pub prefill: Option<Beside>,
+}
+
+/// The engine's cases beside the first of them, that which differs most in decoding first; empty unless there are several.
+pub fn beside_first(run: &Run) -> Vec<BesideFirst<'_>> {
+    let all = summaries(run);
+    let mut all = all.into_iter().filter(|s| s.runner == ENGINE);
+    let Some(first) = all.next() else {
+        return vec![];
+    };
+    let beside = |s: &Summary<'_>, of: fn(&Sample) -> Option<f64>| {
+        Beside::of(&s.counted, &first.counted, of)
+    };
+    let rows = all.map(|s| BesideFirst {
+        case: s.case,
+        decode: beside(&s, Sample::decode_tok_s),
+        prefill: beside(&s, Sample::prefill_tok_s),
+    });
+    let mut rows: Vec<BesideFirst<'_>> = rows.collect();
+    let size = |row: &BesideFirst<'_>| row.decode.as_ref().map_or(-1.0, |b| b.ratio.ln().abs());
+    rows.sort_by(|a, b| size(b).total_cmp(&size(a)));
+    rows
+}
+
 impl Summary<'_> {
     /// A quantity of every repetition that counts and knows it.
     pub fn values(&self, quantity: impl Fn(&Sample) -> Option<f64>) -> Vec<f64> {
@@ -148,6 +229,46 @@ mod tests {
             summaries[0].median(|s| s.kv_capacity_bytes.map(|b| b as f64)),
             None
         );
+    }
+
+    #[test]
+    fn cases_are_paired_by_round() {
+        let at = |case_index, round, tok_s: f64| Sample {
+            case_index,
+            round,
+            arrival_ns: vec![0, (1e9 / tok_s) as u64],
+            ..sample()
+        };
+        // The machine becomes four times as fast on the way; the second case is always a tenth slower than the first.
+        let rates = [50.0, 60.0, 80.0, 100.0, 150.0, 200.0];
+        let mut run = Run::empty(manifest());
+        for (index, factor) in [(0, 1.0), (1, 0.9), (2, 0.5), (3, 1.02)] {
+            let mut case = run.manifest.cases[0].clone();
+            (case.index, case.name) = (index, index.to_string());
+            run.manifest.cases.push(case);
+            let rounds = rates.iter().zip(0..);
+            run.samples
+                .extend(rounds.map(|(rate, round)| at(index, round, rate * factor)));
+        }
+        run.manifest.cases.remove(0);
+        let rows = beside_first(&run);
+        let names: Vec<&str> = rows.iter().map(|row| row.case.name.as_str()).collect();
+        assert_eq!(names, ["2", "1", "3"], "the largest difference first");
+        let tenth = rows[1].decode.as_ref().expect("rounds");
+        assert!((tenth.ratio - 0.9).abs() < 1e-6, "{tenth:?}");
+        let interval = tenth.interval.expect("six rounds");
+        assert!(interval.confidence > 0.95 && (interval.high - interval.low) < 1e-6);
+        assert_eq!((tenth.word(), tenth.rounds.len()), ("slower", 6));
+        assert_eq!(rows[2].decode.as_ref().map(Beside::word), Some("faster"));
+
+        // A round that the first case lacks is left out, and of five no interval is sure.
+        run.samples.retain(|s| (s.case_index, s.round) != (0, 2));
+        let fewer = beside_first(&run);
+        let tenth = fewer[1].decode.as_ref().expect("rounds");
+        assert_eq!((tenth.word(), tenth.rounds.len()), ("too few rounds", 5));
+
+        run.manifest.cases.truncate(1);
+        assert!(beside_first(&run).is_empty());
     }
 
     #[test]

@@ -110,6 +110,10 @@ fn a_matrix_compares_its_cases() {
         "41 of 48 planned repetitions of the engine count",
         "ctx=512: the knee is at 4 threads",
         "cpupower",
+        "Beside the first case",
+        "Rates over those of threads=1 ctx=512, paired by round, the largest difference first",
+        "How many times as fast as threads=1 ctx=512 each case decodes",
+        "times as fast as the first case",
     ] {
         assert!(page.contains(text), "\"{text}\" is missing");
     }

@@ -49,6 +49,10 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         run.order,
         run.seed,
     );
+    let slots = match run.slice_ms {
+        0 => slots,
+        _ => measure::gathered(slots, &tasks),
+    };
     let mut end = session.measure(&tasks, &slots, &mut folder, &mut done)?;
     if end == End::Complete {
         end = session.quality(&mut folder, &mut done)?;
@@ -95,6 +99,7 @@ fn show(run: &Run) -> anyhow::Result<()> {
         table::results(run),
         table::counters(run)
     ))?;
+    print(&table::beside_first(run))?;
     print_disturbances(run)?;
     print(&lossy(run))?;
     print(&table::quality(run))?;

@@ -2,12 +2,10 @@
 
 use crate::record::{CaseRecord, ENGINE, ENGINE_AGAIN, PassStats, Run, Sample};
 use crate::stats::{self, Interval};
-use crate::summary::{Summary, summaries};
+use crate::summary::{Beside, CONFIDENCE, Summary, summaries};
 use engine::stage::{Ledger, Stage, StageTimes};
 use std::collections::BTreeSet;
 
-/// Confidence asked of every interval; few repetitions give less, and the report says how much.
-pub(super) const CONFIDENCE: f64 = 0.95;
 /// A gap between tokens that is longer than so many medians of its repetition is a stall.
 pub(super) const STALL_TIMES: f64 = 2.0;
 /// Draws of the bootstrap.
@@ -155,7 +153,7 @@ fn group<'a>(run: &'a Run, label: String, summary: Summary<'a>) -> Group<'a> {
 }
 
 /// Each word without what stands before its last dot left of the equals sign.
-fn without_sections(label: &str) -> String {
+pub(super) fn without_sections(label: &str) -> String {
     let words = label.split(' ').map(|word| {
         let key = word.split('=').next().unwrap_or(word);
         match (word.contains('='), key.rfind('.')) {
@@ -244,13 +242,9 @@ impl Group<'_> {
         self.estimate(Sample::decode_tok_s)
     }
 
-    /// Decode rate over that of `base`, of each round that both have.
-    pub(super) fn ratios(&self, base: &Group<'_>) -> Vec<f64> {
-        let pairs = self.counted.iter().filter_map(|s| {
-            let same = base.counted.iter().find(|b| b.round == s.round)?;
-            Some(s.decode_tok_s()? / same.decode_tok_s()?)
-        });
-        pairs.collect()
+    /// Decode rate over that of `base`.
+    pub(super) fn beside(&self, base: &Group<'_>) -> Option<Beside> {
+        Beside::of(&self.counted, &base.counted, Sample::decode_tok_s)
     }
 
     /// Prompt rate in tokens a second.

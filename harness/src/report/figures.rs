@@ -24,14 +24,14 @@ pub(super) fn all(run: &Run) -> anyhow::Result<Vec<(&'static str, Plot)>> {
         ("quality-by-speed", plots::quality_over_rate(&quality)?),
         (
             "drafts-speed-up",
-            plots::speed_ups(&drafts, plots::BY_FORMULA)?,
+            plots::speed_ups(&drafts, &plots::DRAFTS)?,
         ),
         ("drafts-kept", plots::kept(&drafted)?),
         ("drafts-by-position", plots::acceptance(&drafted)?),
         ("pass-costs", plots::pass_costs(&drafted)?),
         (
             "sparsity-speed-up",
-            plots::speed_ups(&sparse, plots::BY_BYTES)?,
+            plots::speed_ups(&sparse, &plots::SPARSITY)?,
         ),
         ("sparsity-break-even", plots::break_even(&thinned)?),
         ("sparsity-by-layer", plots::active_by_layer(&thinned)?),

@@ -7,6 +7,7 @@ use super::tables::{self, Table};
 use super::words;
 use crate::compare;
 use crate::record::Run;
+use crate::summary::beside_first;
 use std::fmt::Write as _;
 
 /// The whole text.
@@ -48,6 +49,10 @@ pub(super) fn page(run: &Run) -> String {
             table(&mut out, &tables::quantiles(group));
         }
         _ => table(&mut out, &tables::cases(run, &own)),
+    }
+    let beside = beside_first(run);
+    if let (Some(first), false) = (manifest.cases.first(), beside.is_empty()) {
+        table(&mut out, &tables::beside_first(first, &beside));
     }
     let predicted = quality::points(run, &own);
     if !predicted.is_empty() {

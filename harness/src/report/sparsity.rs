@@ -3,20 +3,19 @@
 use super::data::Group;
 use super::plots::SpeedUp;
 use crate::record::active_share;
+use crate::summary::Beside;
 use engine::sparsity::{SiteCount, Telemetry};
 
 /// A case that left something out.
 pub(super) struct Thinned<'a> {
     pub group: &'a Group<'a>,
-    /// The dense case.
-    dense: Option<&'a Group<'a>>,
     /// Of all repetitions that count.
     pub telemetry: Telemetry,
     /// Weights read and left out for a decoded token, in bytes.
     pub read: f64,
     pub skipped: f64,
     /// Decode rate over that of the dense case.
-    pub measured: Option<f64>,
+    pub measured: Option<Beside>,
     /// What the bytes of the dense case over those of this one would give.
     pub by_bytes: Option<f64>,
 }
@@ -26,7 +25,6 @@ pub(super) fn thinned<'a>(groups: &[&'a Group<'a>]) -> Vec<Thinned<'a>> {
     let dense = groups
         .iter()
         .find(|g| !g.counted.is_empty() && g.counted.iter().all(|s| s.sparsity.is_none()));
-    let dense_rate = dense.and_then(|g| Some(g.decode()?.median));
     let dense_bytes = dense.and_then(|g| g.decode_bytes());
     let of_group = |group: &'a Group<'a>| {
         let all = group.counted.iter().filter_map(|s| s.sparsity.as_ref());
@@ -34,18 +32,17 @@ pub(super) fn thinned<'a>(groups: &[&'a Group<'a>]) -> Vec<Thinned<'a>> {
         let bytes = group.decode_bytes()?;
         (!sites.is_empty()).then(|| Thinned {
             group,
-            dense: dense.copied(),
             telemetry: Telemetry { sites },
             read: bytes.weights,
             skipped: bytes.skipped,
-            measured: dense_rate.and_then(|rate| Some(group.decode()?.median / rate)),
+            measured: dense.and_then(|dense| group.beside(dense)),
             by_bytes: dense_bytes.as_ref().map(|d| d.moved() / bytes.moved()),
         })
     };
     groups.iter().filter_map(|group| of_group(group)).collect()
 }
 
-impl<'a> Thinned<'a> {
+impl Thinned<'_> {
     /// Share of the channels that took part, over all sites.
     pub(super) fn active(&self) -> f64 {
         let mut all = SiteCount::default();
@@ -54,11 +51,10 @@ impl<'a> Thinned<'a> {
     }
 
     /// As a row of a plot; `None` without a dense case.
-    pub(super) fn speed_up(&self) -> Option<SpeedUp<'a>> {
+    pub(super) fn speed_up(&self) -> Option<SpeedUp<'_>> {
         Some(SpeedUp {
             name: &self.group.short,
-            measured: self.measured?,
-            rounds: self.group.ratios(self.dense?),
+            measured: self.measured.as_ref()?,
             expected: self.by_bytes,
         })
     }

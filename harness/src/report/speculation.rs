@@ -4,6 +4,7 @@ use super::data::{Group, short_words};
 use super::plots::SpeedUp;
 use crate::record::{Terms, acceptance_by_position, pass_costs, plain_pass_ns};
 use crate::stats;
+use crate::summary::Beside;
 use engine::options::speculation::Method;
 use engine::speculate::Telemetry;
 
@@ -13,8 +14,6 @@ const SPECULATION: &str = "engine.speculation.";
 /// A case that may draft.
 pub(super) struct Drafted<'a> {
     pub group: &'a Group<'a>,
-    /// The case that drafts nothing, with the same settings otherwise.
-    plain: Option<&'a Group<'a>>,
     /// Of all repetitions that count, added up.
     pub telemetry: Telemetry,
     /// Acceptance at each position.
@@ -24,7 +23,7 @@ pub(super) struct Drafted<'a> {
     /// The formula's terms.
     pub terms: Option<Terms>,
     /// Decode rate over that of the case without drafts.
-    pub measured: Option<f64>,
+    pub measured: Option<Beside>,
 }
 
 /// The cases that could draft something. A pass over one token takes what it took in the case of the same settings that drafts
@@ -54,15 +53,13 @@ pub(super) fn drafted<'a>(groups: &[&'a Group<'a>]) -> Vec<Drafted<'a>> {
             let plain_ns = plain
                 .and_then(|plain| plain_pass_ns(&telemetry(plain)))
                 .or_else(|| plain_pass_ns(&t));
-            let rates =
-                plain.and_then(|plain| Some((group.decode()?.median, plain.decode()?.median)));
             Drafted {
                 group,
-                plain,
                 by_position: acceptance_by_position(&t),
                 plain_ns,
                 terms: plain_ns.and_then(|ns| Terms::of(&t, ns)),
-                measured: rates.map(|(rate, plain)| rate / plain),
+                // Without drafts, with the same settings otherwise.
+                measured: plain.and_then(|plain| group.beside(plain)),
                 telemetry: t,
             }
         })
@@ -107,13 +104,12 @@ pub(super) fn costs_by_target(all: &[Drafted<'_>]) -> Vec<Costs> {
     costs.collect()
 }
 
-impl<'a> Drafted<'a> {
+impl Drafted<'_> {
     /// As a row of a plot; `None` without a case that drafts nothing.
-    pub(super) fn speed_up(&self) -> Option<SpeedUp<'a>> {
+    pub(super) fn speed_up(&self) -> Option<SpeedUp<'_>> {
         Some(SpeedUp {
             name: &self.group.short,
-            measured: self.measured?,
-            rounds: self.group.ratios(self.plain?),
+            measured: self.measured.as_ref()?,
             expected: self.terms.map(|terms| terms.speed_up()),
         })
     }

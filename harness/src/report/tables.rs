@@ -12,15 +12,19 @@ pub(super) use sparsity::sparsity;
 pub(super) use speculation::speculation;
 pub(super) use time::{counters, history, simulated, stalls};
 
-use super::data::{Group, TokenTime};
+use super::data::{Group, TokenTime, without_sections};
 use super::format::{self, MISSING, count, decimal_bytes, maybe, median, percent};
 use crate::host::binary_bytes;
-use crate::record::{Phase, Run, Sample, Taint, above_peak};
+use crate::record::{CaseRecord, Phase, Run, Sample, Taint, above_peak};
 use crate::stats::Interval;
+use crate::summary::{Beside, BesideFirst};
 use std::collections::BTreeSet;
 
 /// Head of a column that holds the units of the one before.
 pub(super) const UNIT: &str = "unit";
+
+/// Head of a column that holds the interval of a ratio of cases.
+pub(super) const RATIO_INTERVAL: &str = "interval of the ratio";
 
 /// A table; the first column names the row.
 pub(super) struct Table {
@@ -159,6 +163,53 @@ pub(super) fn cases(run: &Run, groups: &[&Group<'_>]) -> Table {
         &columns,
         rows.collect(),
     )
+}
+
+/// One row per case but the first: its rates over those of the first, the largest difference first.
+pub(super) fn beside_first(first: &CaseRecord, all: &[BesideFirst<'_>]) -> Table {
+    let columns = [
+        "case",
+        "decode ratio",
+        RATIO_INTERVAL,
+        "decodes",
+        "prefill ratio",
+        RATIO_INTERVAL,
+        "N",
+    ];
+    let ratio = |beside: &Option<Beside>| {
+        let beside = beside.as_ref();
+        let interval = beside.and_then(|b| b.interval);
+        [
+            Cell::number(beside.map(|b| b.ratio)),
+            Cell::between(interval),
+        ]
+    };
+    let rows = all.iter().map(|row| {
+        let decodes = row.decode.as_ref().map_or(MISSING, Beside::word);
+        let rounds = row.decode.as_ref().map(|b| b.rounds.len() as u64);
+        let [decode, decode_interval] = ratio(&row.decode);
+        let [prefill, prefill_interval] = ratio(&row.prefill);
+        vec![
+            Cell::text(without_sections(&row.case.name)),
+            decode,
+            decode_interval,
+            Cell::text(decodes),
+            prefill,
+            prefill_interval,
+            Cell::count(rounds),
+        ]
+    });
+    let confidence = all.iter().filter_map(|row| row.decode.as_ref()?.interval);
+    let confidence = confidence.map(|i| i.confidence).reduce(f64::min);
+    let caption = format!(
+        "Rates over those of {}, paired by round, the largest difference first{}",
+        without_sections(&first.name),
+        confidence.map_or_else(String::new, |c| format!(
+            "; intervals of {:.0} %",
+            c * 100.0
+        ))
+    );
+    table(&caption, &columns, rows.collect())
 }
 
 /// Every repetition, in the order they ran.

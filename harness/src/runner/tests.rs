@@ -9,7 +9,8 @@ fn script(text: &str) -> Program {
     }
 }
 
-fn job() -> Job {
+/// A job that no worker would refuse by itself.
+pub(crate) fn job() -> Job {
     Job {
         protocol: PROTOCOL_VERSION,
         model: "model.gguf".into(),

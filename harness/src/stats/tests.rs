@@ -248,32 +248,6 @@ fn large_samples_meet_the_exact_distribution() {
 }
 
 #[test]
-fn paired_changes_by_hand() {
-    let pairs: Vec<(f64, f64)> = (0..12)
-        .map(|i| (100.0 + f64::from(i), (100.0 + f64::from(i)) * 1.1))
-        .collect();
-    let change = paired_change(&pairs, 0.95).expect("pairs");
-    close(Some(change.ratio), Some(1.1), "ratio");
-    close(Some(change.interval.low), Some(1.1), "low");
-    close(Some(change.sign_p), Some(2.0 / 4096.0), "p");
-    assert_eq!(change.pairs, 12);
-    assert_eq!(
-        paired_change(&[(1.0, 2.0), (0.0, 1.0)], 0.95),
-        None,
-        "a rate of 0 is no rate"
-    );
-    // Drift common to both sides of each pair cancels.
-    let drift: Vec<(f64, f64)> = (1..13)
-        .map(|i| (f64::from(i * i), f64::from(i * i)))
-        .collect();
-    close(
-        paired_change(&drift, 0.95).map(|c| c.ratio),
-        Some(1.0),
-        "drift",
-    );
-}
-
-#[test]
 fn bootstrap_draws_whole_repetitions() {
     let repetitions = [vec![1.0; 50], vec![2.0; 50], vec![3.0; 50]];
     let run =

@@ -5,7 +5,7 @@ use crate::quality;
 use crate::record::{CaseRecord, ENGINE, RepeatCommand, Run, Sample, above_peak};
 use crate::simulate;
 use crate::stats;
-use crate::summary::{Summary, summaries};
+use crate::summary::{self, Beside, Summary, summaries};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table};
 use engine::quality::Figures;
@@ -129,6 +129,44 @@ fn runs(summary: &Summary<'_>) -> String {
         }
     }
     text
+}
+
+/// The cases beside the first, the largest difference in decoding first; nothing for one case.
+pub(super) fn beside_first(run: &Run) -> String {
+    let all = summary::beside_first(run);
+    let (Some(first), false) = (run.manifest.cases.first(), all.is_empty()) else {
+        return String::new();
+    };
+    let mut table = new_table();
+    table.set_header(["case", "decode\nratio", "prefill\nratio", "decodes"]);
+    for row in &all {
+        let ratio = |beside: &Option<Beside>| {
+            let Some(beside) = beside else {
+                return UNKNOWN.into();
+            };
+            let interval = beside.interval;
+            let between = interval.map(|i| format!("{:.3} to {:.3}", i.low, i.high));
+            format!("{:.3}\n{}", beside.ratio, between.unwrap_or_default())
+        };
+        let word = row.decode.as_ref().map_or(UNKNOWN, Beside::word);
+        table.add_row([
+            row.case.name.replace(' ', "\n"),
+            ratio(&row.decode),
+            ratio(&row.prefill),
+            word.into(),
+        ]);
+    }
+    align_numbers(&mut table, 3);
+    let intervals = all.iter().filter_map(|row| row.decode.as_ref()?.interval);
+    let confidence = intervals.map(|i| i.confidence).reduce(f64::min);
+    let confidence = confidence.map_or(String::new(), |c| {
+        format!(", with intervals of {:.0} %", 100.0 * c)
+    });
+    let said = format!(
+        "rates over those of the first case ({}), paired by round{confidence}:",
+        first.name
+    );
+    format!("\n{}\n{table}\n", wrapped(&said, ""))
 }
 
 /// How well the cases predict the scenario's text; nothing where that was not asked for.

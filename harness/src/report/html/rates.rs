@@ -1,13 +1,15 @@
 //! Decode rates: every repetition, sweeps, grids.
 
-use super::super::data::Group;
+use super::super::data::{Group, without_sections};
 use super::super::format::{number, percent};
-use super::super::plots::{self, Role};
+use super::super::plots::{self, Role, SpeedUp};
 use super::super::sweep::{self, Grid, Line, Sweep, THREADS};
 use super::super::tables::{self, Cell, Table};
 use super::Page;
 use super::common::{figure, swatch, table};
 use crate::host::plural;
+use crate::record::Run;
+use crate::summary::beside_first;
 use maud::{Markup, html};
 
 /// Steps of colour in a grid.
@@ -25,9 +27,36 @@ pub(super) fn section(page: &Page<'_>) -> anyhow::Result<Markup> {
             (figure(&plot, html! { "Line: median; band: its interval. " }, &[]))
         }
         (table(&tables::cases(page.run, &page.own)))
+        (beside(page.run)?)
         @for group in &page.own {
             details.case { summary { (group.short) } (one(page, group)?) }
         }
+    })
+}
+
+/// All cases beside the first.
+fn beside(run: &Run) -> anyhow::Result<Markup> {
+    let all = beside_first(run);
+    let (Some(first), false) = (run.manifest.cases.first(), all.is_empty()) else {
+        return Ok(html! {});
+    };
+    let rows = all.iter().filter_map(|row| {
+        let name = without_sections(&row.case.name);
+        Some((name, row.decode.as_ref()?))
+    });
+    let rows: Vec<_> = rows.collect();
+    let speed_ups = rows.iter().map(|(name, measured)| SpeedUp {
+        name,
+        measured,
+        expected: None,
+    });
+    let plot = plots::speed_ups(&Vec::from_iter(speed_ups), &plots::SETTINGS)?;
+    Ok(html! {
+        h3 { "Beside the first case" }
+        @if let Some(plot) = &plot {
+            (figure(plot, html! { "How many times as fast as " (without_sections(&first.name)) " each case decodes, the largest difference first." }, &[]))
+        }
+        (table(&tables::beside_first(first, &all)))
     })
 }
 

@@ -13,7 +13,7 @@ pub(super) fn section(page: &Page<'_>) -> anyhow::Result<Option<Markup>> {
         return Ok(None);
     }
     let speed_ups: Vec<_> = all.iter().filter_map(Thinned::speed_up).collect();
-    let speed_ups = plots::speed_ups(&speed_ups, plots::BY_BYTES)?;
+    let speed_ups = plots::speed_ups(&speed_ups, &plots::SPARSITY)?;
     let break_even = plots::break_even(&all)?;
     let layers = plots::active_by_layer(&all)?;
     Ok(Some(html! {

@@ -13,7 +13,7 @@ pub(super) fn section(page: &Page<'_>) -> anyhow::Result<Option<Markup>> {
         return Ok(None);
     }
     let speed_ups: Vec<_> = all.iter().filter_map(Drafted::speed_up).collect();
-    let speed_ups = plots::speed_ups(&speed_ups, plots::BY_FORMULA)?;
+    let speed_ups = plots::speed_ups(&speed_ups, &plots::DRAFTS)?;
     let kept = plots::kept(&all)?;
     let positions = plots::acceptance(&all)?;
     let costs = plots::pass_costs(&all)?;

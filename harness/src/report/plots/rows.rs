@@ -1,7 +1,8 @@
 //! One row a case: points on a common axis, with the case's name and value above them.
 
-use super::super::format::number;
+use super::super::format::{interval, number};
 use super::{Axes, Key, Mark, Plot, ROW_PX, Role, Shape};
+use crate::summary::Beside;
 use std::ops::Range;
 
 /// A row.
@@ -72,56 +73,61 @@ pub(super) fn draw(
     Plot::draw(label, &axes, &marks)
 }
 
-/// What is expected of drafts: what the formula has it.
-pub(in super::super) const BY_FORMULA: &str = "by the formula";
-/// What is expected of sparsity: in proportion to the bytes that are read.
-pub(in super::super) const BY_BYTES: &str = "by the bytes read";
+/// What speed-ups are over, and what is expected of them.
+pub(in super::super) struct Scale {
+    /// Unit of the axis.
+    unit: &'static str,
+    /// By what something is expected.
+    expected: &'static str,
+}
 
-/// How many times as fast as plain a case is.
+/// Drafts, and what the formula expects.
+pub(in super::super) const DRAFTS: Scale = Scale {
+    unit: "times as fast as without",
+    expected: "by the formula",
+};
+/// Sparsity, and what it should give in proportion to the bytes that are read.
+pub(in super::super) const SPARSITY: Scale = Scale {
+    unit: "times as fast as without",
+    expected: "by the bytes read",
+};
+/// Any settings.
+pub(in super::super) const SETTINGS: Scale = Scale {
+    unit: "times as fast as the first case",
+    expected: "",
+};
+
+/// How many times as fast a case is.
 pub(in super::super) struct SpeedUp<'a> {
     /// The case.
     pub name: &'a str,
-    /// Of medians.
-    pub measured: f64,
-    /// Of each round.
-    pub rounds: Vec<f64>,
+    /// Paired by round.
+    pub measured: &'a Beside,
     /// What was to be expected.
     pub expected: Option<f64>,
 }
 
-/// Measured and expected speed-ups, one row a case; `expected` says by what. `None` without any.
+/// Measured and expected speed-ups, one row a case. `None` without any.
 pub(in super::super) fn speed_ups(
     all: &[SpeedUp<'_>],
-    expected: &str,
+    scale: &Scale,
 ) -> anyhow::Result<Option<Plot>> {
     let values = || {
-        let each = all.iter().flat_map(|s| s.rounds.iter().chain(&s.expected));
-        each.copied().chain(all.iter().map(|s| s.measured))
+        let each = all.iter().map(|s| (s.measured, s.expected));
+        each.flat_map(|(m, expected)| {
+            let ends = m.interval.into_iter().flat_map(|i| [i.low, i.high]);
+            let one = std::iter::once(m.ratio).chain(expected);
+            ends.chain(one).chain(m.rounds.iter().copied())
+        })
     };
     if all.is_empty() {
         return Ok(None);
     }
     let (low, high) = values().fold((1.0, 1.0), |(l, h): (f64, f64), x| (l.min(x), h.max(x)));
     let pad = (high - low) * 0.06 + 0.02;
-    let rows = all.iter().map(|one| {
-        let mut points = Vec::new();
-        let mut text = format!("{}: {} times", one.name, number(one.measured));
-        if let Some(by) = one.expected {
-            text += &format!(", {expected} {}", number(by));
-            let title = format!("{}: {expected} {} times", one.name, number(by));
-            points.push((by, Shape::Square, Role::Series(1), true, title));
-        }
-        let title = format!("{}: measured {} times", one.name, number(one.measured));
-        points.push((one.measured, Shape::Dot, Role::Series(0), false, title));
-        Row {
-            text,
-            line: None,
-            specks: one.rounds.clone(),
-            points,
-        }
-    });
-    let x = ((low - pad).max(0.0)..high + pad, "times as fast as without");
-    let mut plot = draw("Speed-up of each case", x, Some(1.0), rows.collect())?;
+    let x = ((low - pad).max(0.0)..high + pad, scale.unit);
+    let rows = all.iter().map(|one| speed_up(one, scale)).collect();
+    let mut plot = draw("Speed-up of each case", x, Some(1.0), rows)?;
     let key = |role, shape, hollow, name: &str| Key {
         role,
         shape,
@@ -132,14 +138,42 @@ pub(in super::super) fn speed_ups(
         Role::Series(0),
         Shape::Dot,
         false,
-        "measured (medians)",
+        "measured, paired by round",
     )];
-    if all.iter().any(|s| s.rounds.len() > 1) {
+    if all.iter().any(|s| s.measured.rounds.len() > 1) {
         plot.legend[0].name += "; specks: rounds";
     }
     if all.iter().any(|s| s.expected.is_some()) {
         plot.legend
-            .push(key(Role::Series(1), Shape::Square, true, expected));
+            .push(key(Role::Series(1), Shape::Square, true, scale.expected));
     }
     Ok(Some(plot))
+}
+
+/// One case of [`speed_ups`].
+fn speed_up(one: &SpeedUp<'_>, scale: &Scale) -> Row {
+    let mut points = Vec::new();
+    let mut text = format!("{}: {} times", one.name, number(one.measured.ratio));
+    if one.measured.interval.is_some() {
+        text += &format!(" ({})", interval(one.measured.interval));
+    }
+    let title = text.clone();
+    if let Some(by) = one.expected {
+        text += &format!(", {} {}", scale.expected, number(by));
+        let title = format!("{}: {} {} times", one.name, scale.expected, number(by));
+        points.push((by, Shape::Square, Role::Series(1), true, title));
+    }
+    points.push((
+        one.measured.ratio,
+        Shape::Dot,
+        Role::Series(0),
+        false,
+        title,
+    ));
+    Row {
+        text,
+        line: None,
+        specks: one.measured.rounds.clone(),
+        points,
+    }
 }

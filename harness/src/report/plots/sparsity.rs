@@ -14,7 +14,7 @@ const THRESHOLD: &str = "engine.sparsity.threshold";
 pub(in super::super) fn break_even(all: &[Thinned<'_>]) -> anyhow::Result<Option<Plot>> {
     let mut lines: Vec<(String, Vec<(f64, f64)>)> = Vec::new();
     for one in all {
-        let Some(speed_up) = one.measured else {
+        let Some(speed_up) = one.measured.as_ref().map(|m| m.ratio) else {
             continue;
         };
         let name = short_words(one.group.case, |key| !key.starts_with(THRESHOLD));

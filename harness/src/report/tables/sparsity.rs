@@ -2,7 +2,7 @@
 
 use super::super::format::percent;
 use super::super::sparsity::Thinned;
-use super::{Cell, Table, table};
+use super::{Cell, RATIO_INTERVAL, Table, table};
 use crate::record::{active_share, by_site};
 use engine::sparsity::Site;
 
@@ -16,6 +16,7 @@ pub(in super::super) fn sparsity(all: &[Thinned<'_>]) -> Table {
             "weights left out",
             "speed-up by bytes",
             "speed-up measured",
+            RATIO_INTERVAL,
         ]
         .map(str::to_owned),
     );
@@ -33,7 +34,8 @@ pub(in super::super) fn sparsity(all: &[Thinned<'_>]) -> Table {
             Cell::bytes(Some(one.read as u64)),
             Cell::bytes(Some(one.skipped as u64)),
             Cell::number(one.by_bytes),
-            Cell::number(one.measured),
+            Cell::number(one.measured.as_ref().map(|m| m.ratio)),
+            Cell::between(one.measured.as_ref().and_then(|m| m.interval)),
         ]);
         row
     });

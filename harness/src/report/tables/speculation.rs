@@ -2,7 +2,7 @@
 
 use super::super::format::percent;
 use super::super::speculation::Drafted;
-use super::{Cell, Table, table};
+use super::{Cell, RATIO_INTERVAL, Table, table};
 
 /// One row a case that may draft: what was drafted and kept, the formula's terms and what it expects, and what was measured.
 pub(in super::super) fn speculation(all: &[Drafted<'_>]) -> Table {
@@ -19,6 +19,7 @@ pub(in super::super) fn speculation(all: &[Drafted<'_>]) -> Table {
         "pays from a",
         "speed-up expected",
         "speed-up measured",
+        RATIO_INTERVAL,
     ];
     let rows = all.iter().map(|one| {
         let t = &one.telemetry;
@@ -43,7 +44,8 @@ pub(in super::super) fn speculation(all: &[Drafted<'_>]) -> Table {
             Cell::shown(percent(one.draft_share()), Some(one.draft_share())),
             from,
             term(|t| t.speed_up()),
-            Cell::number(one.measured),
+            Cell::number(one.measured.as_ref().map(|m| m.ratio)),
+            Cell::between(one.measured.as_ref().and_then(|m| m.interval)),
         ]
     });
     let caption = "Over all repetitions that count; costs in passes of the model over one token. Expected: (1 - a^(k+1)) / (1 - a) tokens in k c + v(k+1), and one in one where there was no draft";
