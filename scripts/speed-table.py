@@ -2,7 +2,7 @@
 """The table of speeds: every scenario of scenarios/speed against llama.cpp, then threads, passes of several tokens, loading, memory.
 
 Usage: scripts/speed-table.py [--harness PROGRAM] [--engine PROGRAM] [--rounds N] [--pairs N] [--results-dir DIR] [--big MODEL]
-           [--collect] [SCENARIO...]
+           [--collect] [SCENARIO|PART...]
 
 Runs `harness compare --llama-cpp SCENARIO` for one scenario after the other, in as many rounds as it says, and reads what it
 wrote. A scenario that names its reference itself (`[[reference]]`: decoding at depth, where llama.cpp's other variants would
@@ -11,10 +11,10 @@ the folder of results. A row is the phase that the file's name begins with (deco
 variant of llama.cpp that came out best, with the interval that `harness compare` gives and the share of the machine's peak,
 taken in the same rounds.
 
-Where no SCENARIO is named, three parts follow, measured even with --collect unless --no-rest is given: two threads over one
-beside the probe's own scaling (scenarios/threads-phi-4-mini.toml), `engine passes` on the model of decode-phi-4-mini-q4_0, and
+Three parts follow, which --collect leaves out: `threads`, two of them over one beside the probe's own scaling
+(scenarios/threads-phi-4-mini.toml); `passes`, `engine passes` on the model of decode-phi-4-mini-q4_0; `loading`,
 scripts/load-proof.py with weights kept and anew on the model of scenarios/phi-4-shape.toml (8.25 GB, written once into the
-cache of models), or on --big. All of it takes about two hours on two cores.
+cache of models), or on --big. Without a SCENARIO or PART everything is measured, which takes two hours on two cores.
 """
 import argparse
 import collections
@@ -147,7 +147,7 @@ def loading(args):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("scenarios", nargs="*", type=pathlib.Path)
+    parser.add_argument("wanted", nargs="*", metavar="SCENARIO|PART")
     parser.add_argument("--harness", default="target/release/harness")
     parser.add_argument("--engine", default="target/release/engine")
     parser.add_argument("--rounds", type=int, help="instead of what each scenario says")
@@ -155,11 +155,12 @@ def main():
     parser.add_argument("--results-dir", default="results")
     parser.add_argument("--big", type=pathlib.Path, help="model for loading")
     parser.add_argument("--collect", action="store_true")
-    parser.add_argument("--no-rest", action="store_true")
     args = parser.parse_args()
     good = True
+    parts = {part.__name__: part for part in (threads, passes, loading)}
+    wanted = args.wanted or [*sorted((SCENARIOS / "speed").glob("*.toml")), *parts]
     print(HEADER)
-    for scenario in args.scenarios or sorted((SCENARIOS / "speed").glob("*.toml")):
+    for scenario in (pathlib.Path(name) for name in wanted if name not in parts):
         before = None
         if not args.collect:
             before = newest(args.results_dir, scenario.stem, "comparison.json")
@@ -167,13 +168,12 @@ def main():
         run = newest(args.results_dir, scenario.stem, "comparison.json")
         run = None if run == before else run
         print(row(run) if run else f"| {scenario.stem} | | | not measured | | | | | |", flush=True)
-    if not args.scenarios and not args.no_rest:
-        for part in (threads, passes, loading):
-            try:
-                part(args)
-            except (subprocess.CalledProcessError, StopIteration) as error:
-                print(f"\n{part.__name__}: not measured: {error}", flush=True)
-                good = False
+    for name in (name for name in wanted if name in parts and not args.collect):
+        try:
+            parts[name](args)
+        except (subprocess.CalledProcessError, StopIteration) as error:
+            print(f"\n{name}: not measured: {error}", flush=True)
+            good = False
     sys.exit(0 if good else 1)
 
 
