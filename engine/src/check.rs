@@ -128,6 +128,38 @@ mod tests {
             ),
             (
                 Options {
+                    prefetch_bytes: usize::MAX,
+                    ..options()
+                },
+                "prefetch_bytes",
+                "18446744073709551615 is not within 0 to 16777216",
+            ),
+            (
+                Options {
+                    head_prefetch_bytes: 16_777_217,
+                    ..options()
+                },
+                "head_prefetch_bytes",
+                "16777217 is not within 0 to 16777216",
+            ),
+            (
+                Options {
+                    wait_prefetch_bytes: 1 << 60,
+                    ..options()
+                },
+                "wait_prefetch_bytes",
+                "1152921504606846976 is not within 0 to 16777216",
+            ),
+            (
+                Options {
+                    barrier_spins: u32::MAX,
+                    ..options()
+                },
+                "barrier_spins",
+                "4294967295 is not within 0 to 1000000000",
+            ),
+            (
+                Options {
                     quant: "q9".into(),
                     ..options()
                 },

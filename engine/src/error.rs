@@ -36,7 +36,7 @@ pub enum Error {
     /// An option is impossible on this machine or for this model.
     #[error("option \"{option}\": {what}")]
     Option {
-        /// Name of the field of [`crate::Options`]; of one within a table, behind a dot.
+        /// Name of the field of [`crate::Options`], or of a flag; of one within a table, behind a dot.
         option: &'static str,
         /// What was expected, what was found, what to do.
         what: String,

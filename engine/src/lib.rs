@@ -5,6 +5,8 @@
 
 pub mod error;
 
+mod file;
+
 pub mod options;
 
 pub mod stage;

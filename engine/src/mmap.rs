@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use memmap2::{Advice, Mmap, MmapMut, UncheckedAdvice};
-use std::fs::{File, Metadata};
+use std::fs::Metadata;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -37,43 +37,27 @@ pub struct FileMap {
 }
 
 impl FileMap {
-    /// Maps all of `path`. Errors: not there, not permitted, a folder, empty.
+    /// Maps all of `path`. Errors: not there, not permitted, no regular file, empty.
     pub fn open(path: &Path) -> Result<FileMap> {
-        let io = |action| {
-            move |source| Error::Io {
-                action,
+        let (file, metadata) = crate::file::open(path)?;
+        if metadata.len() == 0 {
+            return Err(Error::Gguf {
                 path: path.to_path_buf(),
-                source,
-            }
-        };
-        let file = File::open(path).map_err(io("open"))?;
-        let kind = file.metadata().map_err(io("open"))?;
-        let refuse = |what: &str| Error::Gguf {
-            path: path.to_path_buf(),
-            what: what.to_string(),
-        };
-        if kind.is_dir() {
-            return Err(refuse(
-                "is a folder, but a model file is expected: name the .gguf file inside it",
-            ));
-        }
-        if !kind.is_file() {
-            return Err(refuse(
-                "is not a regular file, so it cannot be mapped: copy it to a file first",
-            ));
-        }
-        if kind.len() == 0 {
-            return Err(refuse(
-                "is empty (0 bytes), but a model file is expected: is the download complete?",
-            ));
+                what: "is empty (0 bytes), but a model file is expected: is the download complete?"
+                    .into(),
+            });
         }
         // SAFETY: the mapping is private and read-only, so this process cannot change the file through it. That nobody
         // truncates or rewrites a model file while it is in use is the user's part, as with every program that maps models.
-        let map = unsafe { Mmap::map(&file) }.map_err(io("map"))?;
+        let map = unsafe { Mmap::map(&file) }.map_err(|source| Error::Io {
+            action: "map",
+            path: path.to_path_buf(),
+            source,
+        })?;
         Ok(FileMap {
             map,
             path: path.to_path_buf(),
-            metadata: kind,
+            metadata,
         })
     }
 
@@ -358,5 +342,8 @@ FilePmdMapped:      8192 kB
         check(&empty, "is the download complete?");
         check(&folder.path().join("none"), "cannot open");
         check(Path::new("/dev/null"), "not a regular file");
+        let pipe = folder.path().join("pipe.gguf");
+        crate::file::tests::pipe(&pipe);
+        check(&pipe, "not a regular file");
     }
 }

@@ -19,6 +19,12 @@ use std::path::PathBuf;
 /// Largest batch of prompt tokens.
 const BATCH_MAX: usize = 4096;
 
+/// Most bytes that are fetched ahead: no core's own cache holds as many.
+const PREFETCH_BYTES_MAX: usize = 16 << 20;
+
+/// Most looks of a thread that waits, which take it a minute or so.
+const BARRIER_SPINS_MAX: usize = 1_000_000_000;
+
 /// Value of [`Options::quant`] for formats by a plan.
 pub(crate) const MIXED: &str = "mixed";
 
@@ -61,16 +67,17 @@ pub struct Options {
     /// AVX-512, for five to eight; else one after the other. `auto`: not on Intel's CPUs, whose own prefetch keeps up with one.
     pub side_by_side: SideBySide,
     /// How far ahead of the weights being multiplied the next ones are fetched, in bytes, except where panels
-    /// are read side by side; `0` leaves it to the CPU.
+    /// are read side by side; `0` leaves it to the CPU. At most 16777216.
     pub prefetch_bytes: usize,
     /// Bytes of the head of each of the next panels that are fetched while panels are read side by side, up to a line for
-    /// every 32 columns.
+    /// every 32 columns. At most 16777216.
     pub head_prefetch_bytes: usize,
-    /// Bytes of the next matrix that a thread fetches when it has reached a barrier.
+    /// Bytes of the next matrix that a thread fetches when it has reached a barrier. At most 16777216.
     pub wait_prefetch_bytes: usize,
     /// Share of each thread's rows that others may take when they are done before it, in percent.
     pub tail_percent: usize,
     /// How often a thread that waits for the others looks whether they have come, before it sleeps; `0` sleeps at once.
+    /// At most 1000000000.
     pub barrier_spins: u32,
     /// Takes the time of every stage on every thread.
     pub stage_clock: bool,
@@ -186,7 +193,16 @@ impl Options {
             }),
         };
         range("batch", self.batch, 1, BATCH_MAX)?;
+        for (option, bytes) in [
+            ("prefetch_bytes", self.prefetch_bytes),
+            ("head_prefetch_bytes", self.head_prefetch_bytes),
+            ("wait_prefetch_bytes", self.wait_prefetch_bytes),
+        ] {
+            range(option, bytes, 0, PREFETCH_BYTES_MAX)?;
+        }
         range("tail_percent", self.tail_percent, 0, 100)?;
+        let spins = self.barrier_spins as usize;
+        range("barrier_spins", spins, 0, BARRIER_SPINS_MAX)?;
         self.speculation
             .as_ref()
             .map_or(Ok(()), Speculation::check)?;

@@ -25,9 +25,18 @@ fn text(bytes: &[u8]) -> &str {
 
 /// Exit code 1, and one line that says `parts`.
 fn fails(args: &[&str], parts: &[&str]) {
+    ends(1, args, parts);
+}
+
+/// Exit code 2, and one line that says `parts`.
+fn refuses(args: &[&str], parts: &[&str]) {
+    ends(2, args, parts);
+}
+
+fn ends(code: i32, args: &[&str], parts: &[&str]) {
     let out = output(args);
     let error = text(&out.stderr);
-    assert_eq!(out.status.code(), Some(1), "{args:?}: {error}");
+    assert_eq!(out.status.code(), Some(code), "{args:?}: {error}");
     assert_eq!(text(&out.stdout), "", "{args:?}");
     let line = error.strip_suffix('\n').expect("a whole line");
     assert!(
@@ -102,11 +111,26 @@ fn what_a_model_has_no_room_for_is_refused() {
     let bench = |args: &[&str], parts: &[&str]| {
         fails(&[&["bench", "-m", &model, "-r", "1"], args].concat(), parts);
     };
+    bench(&["-p", "0", "-n", "0"], &["nothing to test"]);
+    let bench = |args: &[&str], parts: &[&str]| {
+        refuses(&[&["bench", "-m", &model, "-r", "1"], args].concat(), parts);
+    };
     bench(&["-p", "1025", "-n", "0"], &["1025", "1024"]);
     bench(&["-p", &huge, "-d", &huge], &["1024"]);
-    bench(&["-p", "0", "-n", "0"], &["nothing to test"]);
-    bench(&["-p", "4", "-b", "0"], &["option \"batch\": 0"]);
-    bench(&["-p", "4", "-t", "100000"], &["option \"threads\""]);
+    bench(&["-b", "0"], &["option \"batch\": 0"]);
+    bench(&["-t", "100000"], &["option \"threads\""]);
+    let set = |value: &str, parts: &[&str]| bench(&["--set", value], parts);
+    set("batch=0", &["option \"batch\": 0 is not within 1 to 4096"]);
+    set(
+        "thread=1",
+        &["\"--set\": \"thread=1\": unknown field", "`threads`"],
+    );
+    set("threads=many", &["\"threads=many\"", "invalid type"]);
+    set("threads", &["\"--set\": \"threads\""]);
+    set(
+        "wait_prefetch_bytes=99999999999",
+        &["99999999999 is not within 0 to 16777216"],
+    );
     let run = |args: &[&str], parts: &[&str]| {
         fails(&[&["run", "-m", &model, "-n", "4"], args].concat(), parts);
     };
@@ -404,14 +428,18 @@ fn models_are_quantised_with_an_importance_matrix() {
     fails(&imatrix, &["imatrix.gguf", "exists already"]);
     let other = path(&folder, "other.gguf");
     let to = ["quantize", &model, "-o", &other, "--to"];
-    fails(
+    refuses(
         &[&to[..], &["Q9"]].concat(),
         &["\"Q9\" is unknown: expected one of native, mixed, F32"],
     );
     let rule = |rule| [&to[..], &["Q4_K", "--tensor-type", rule]].concat();
-    fails(&rule("ffn"), &["expected REGEX=FORMAT"]);
-    fails(&rule("(=Q4_K"), &["no regular expression"]);
-    fails(
+    refuses(
+        &rule("ffn"),
+        &["\"--tensor-type\": \"ffn\": expected REGEX=FORMAT"],
+    );
+    refuses(&rule("(=Q4_K"), &["no regular expression"]);
+    refuses(&rule("ffn=Q9"), &["format \"Q9\" is unknown"]);
+    refuses(
         &[&to[..], &["Q4_K", "--imatrix", &model]].concat(),
         &["no importance matrix"],
     );
@@ -442,7 +470,7 @@ fn a_plan_is_measured_and_followed() {
         ];
         [args.as_slice(), more.as_slice()].concat()
     };
-    fails(&measure("Q2_K,Q9"), &["format \"Q9\" is unknown"]);
+    refuses(&measure("Q2_K,Q9"), &["format \"Q9\" is unknown"]);
     let out = output(&measure("q2_k,Q4_0,Q8_0"));
     let (page, error) = (text(&out.stdout), text(&out.stderr));
     assert!(out.status.success(), "{error}");
@@ -499,7 +527,7 @@ fn a_plan_is_measured_and_followed() {
     let few = [
         "quantize", &model, "-o", &made, "--to", "mixed", "--plan", &plan, "--bits", "1",
     ];
-    fails(&few, &["\"quant_bits\"", "fewer than the smallest"]);
+    refuses(&few, &["\"quant_bits\"", "fewer than the smallest"]);
     let none = ["info", &model, "--set", "quant=mixed"];
-    fails(&none, &["\"quant_plan\"", "engine plan"]);
+    refuses(&none, &["\"quant_plan\"", "engine plan"]);
 }

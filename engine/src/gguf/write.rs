@@ -3,9 +3,10 @@
 use super::limits::ALIGNMENT_DEFAULT;
 use super::{Gguf, Kind};
 use crate::error::{Error, Result};
+use crate::file::NO_WAIT;
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Version of the format that is written.
@@ -204,6 +205,7 @@ impl Part {
             .write(true)
             .create(true)
             .truncate(false)
+            .custom_flags(NO_WAIT)
             .open(&path)
             .map_err(io)?;
         let busy = || {

@@ -170,15 +170,22 @@ impl Kept {
 /// [`Error::Option`] names what is in the way.
 pub(crate) fn check_packed_cache(folder: &Path) -> Result<()> {
     match folder.ancestors().find(|path| path.exists()) {
-        Some(path) if !path.is_dir() => Err(Error::Option {
-            option: "packed_cache",
-            what: format!(
-                "the folder \"{}\" cannot be made, as \"{}\" is no folder: name another one",
-                folder.display(),
-                path.display()
-            ),
-        }),
+        Some(path) if !path.is_dir() => {
+            let what = format!("\"{}\" is no folder", path.display());
+            Err(no_folder(folder, what))
+        }
         _ => Ok(()),
+    }
+}
+
+/// The error of a folder that cannot be made.
+fn no_folder(folder: &Path, why: impl fmt::Display) -> Error {
+    Error::Option {
+        option: "packed_cache",
+        what: format!(
+            "the folder \"{}\" cannot be made ({why}): name one that can",
+            folder.display()
+        ),
     }
 }
 
@@ -203,13 +210,8 @@ impl Model {
         if folder.as_os_str().is_empty() {
             return Ok((pack()?, Placed::Packed));
         }
-        std::fs::create_dir_all(folder).map_err(|e| Error::Option {
-            option: "packed_cache",
-            what: format!(
-                "the folder \"{}\" cannot be made ({e}): name one that can be written",
-                folder.display()
-            ),
-        })?;
+        check_packed_cache(folder)?;
+        std::fs::create_dir_all(folder).map_err(|e| no_folder(folder, e))?;
         let Some(files) = self.gguf.file_ids() else {
             let why = "the model is not in a file that it could be known by".into();
             return Ok((pack()?, Placed::NotKept(why)));

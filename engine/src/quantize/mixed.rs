@@ -190,13 +190,14 @@ impl Mixed {
             source,
         };
         let refused = |what: String| Error::Input(format!("\"{}\": {what}", path.display()));
-        let bytes = std::fs::metadata(path).map_err(io)?.len();
+        let (file, metadata) = crate::file::open(path)?;
+        let bytes = metadata.len();
         if bytes > PLAN_BYTES_MAX {
             return Err(refused(format!(
                 "{bytes} bytes are too many for a plan, expected at most {PLAN_BYTES_MAX}"
             )));
         }
-        let text = std::fs::read_to_string(path).map_err(io)?;
+        let text = std::io::read_to_string(file).map_err(io)?;
         let plan: Mixed = toml::from_str(&text).map_err(|e: toml::de::Error| {
             refused(format!("is no plan of \"engine plan\": {}", e.message()))
         })?;

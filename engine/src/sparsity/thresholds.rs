@@ -68,22 +68,22 @@ impl Thresholds {
     /// # Errors
     /// When there is none, or it is damaged.
     pub fn open(path: &Path) -> Result<Thresholds> {
-        let io = |source| {
-            let error = Error::Io {
-                action: "read",
-                path: path.to_owned(),
-                source,
-            };
-            error.of_option("sparsity.thresholds")
-        };
-        let bytes = std::fs::metadata(path).map_err(io)?.len();
+        let of_option = |error: Error| error.of_option("sparsity.thresholds");
+        let (file, metadata) = crate::file::open(path).map_err(of_option)?;
+        let bytes = metadata.len();
         if bytes > BYTES_MAX {
             return Err(refused_file(format!(
                 "\"{}\" has {bytes} bytes, too many for thresholds, expected at most {BYTES_MAX}",
                 path.display()
             )));
         }
-        let text = std::fs::read_to_string(path).map_err(io)?;
+        let text = std::io::read_to_string(file).map_err(|source| {
+            of_option(Error::Io {
+                action: "read",
+                path: path.to_owned(),
+                source,
+            })
+        })?;
         toml::from_str(&text).map_err(|e: toml::de::Error| {
             refused_file(format!(
                 "\"{}\" holds no thresholds ({}): make them with \"engine calibrate\"",

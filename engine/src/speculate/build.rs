@@ -147,18 +147,18 @@ pub fn load_draft(target: &Model, pool: &Pool, options: &Options) -> Result<Opti
     };
     wanted.check()?;
     // Whether or not its products can be looked up, as those of the target are with `kernel = "lut"`.
-    let load = |path: &Path, quant: &str| {
+    let load = |file: Gguf, quant: &str| {
         let options = copy(options, quant);
-        let file = Gguf::open(path)?;
         let recipe = Recipe::from_options(&options, &file)?;
         Model::with_recipe(file, &recipe, pool, &options)
     };
     match Source::of(wanted) {
         Source::File(path) => {
-            require_same_vocabulary(target.gguf(), &open_draft(path, options)?)?;
-            load(path, &options.quant).map(Some)
+            let draft = open_draft(path, options)?;
+            require_same_vocabulary(target.gguf(), &draft)?;
+            load(draft, &options.quant).map(Some)
         }
-        Source::Copy(quant) => load(target.gguf().path(), quant).map(Some),
+        Source::Copy(quant) => load(Gguf::open(target.gguf().path())?, quant).map(Some),
         Source::Own => Ok(None),
     }
 }

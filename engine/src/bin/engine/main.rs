@@ -1,6 +1,7 @@
 //! The `engine` command: looks into model files, makes them up, runs them and times them.
 //!
-//! Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 error, 2 wrong usage.
+//! Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 error, 2 wrong usage, which an option
+//! that this machine or the model cannot do is too.
 
 mod bench;
 mod calibrate;
@@ -22,6 +23,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use engine::Error;
+
+/// Exit code of wrong usage, the one that clap gives.
+const USAGE: u8 = 2;
 
 /// Inference of language models in GGUF files on CPUs.
 #[derive(Parser)]
@@ -82,7 +86,10 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             eprintln!("error: {}", error.to_string().replace('\n', " "));
-            ExitCode::FAILURE
+            match error {
+                Error::Option { .. } => ExitCode::from(USAGE),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }

@@ -242,7 +242,7 @@ impl TuningArgs {
 
 /// `options` with one more of them set, as a line of TOML would; a value that is no TOML is a text.
 pub(crate) fn set(options: Options, text: &String) -> Result<Options> {
-    let refused = |what: String| Error::Input(format!("--set {text}: {}", what.trim_end()));
+    let refused = |what: String| refused("--set", format!("\"{text}\": {}", what.trim_end()));
     let mut all = toml::Table::try_from(options).map_err(|e| refused(e.to_string()))?;
     let word = text
         .split_once('=')
@@ -254,6 +254,11 @@ pub(crate) fn set(options: Options, text: &String) -> Result<Options> {
     merge(&mut all, one);
     all.try_into()
         .map_err(|e: toml::de::Error| refused(e.message().into()))
+}
+
+/// An error about what was given with a flag.
+pub(crate) fn refused(option: &'static str, what: String) -> Error {
+    Error::Option { option, what }
 }
 
 /// Sets the keys of `one`; of tables those within, so that one key of a table can be set after the other.

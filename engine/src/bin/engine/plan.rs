@@ -73,7 +73,10 @@ pub(crate) struct PlanArgs {
 
 /// Measures and writes a plan, or shows what one leads to.
 pub(crate) fn run(args: &PlanArgs) -> Result<()> {
-    let formats = args.formats.iter().map(|name| format(name.trim()));
+    let formats = args.formats.iter().map(|name| {
+        let format = format(name.trim());
+        format.map_err(|e| open::refused("--formats", e.to_string()))
+    });
     let formats = formats.collect::<Result<Vec<_>>>()?;
     let importance = args.imatrix.as_deref().map(Importance::open).transpose()?;
     let shown = args.show.as_deref().map(Mixed::open).transpose()?;

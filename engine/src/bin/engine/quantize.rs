@@ -5,7 +5,7 @@ use clap::Args;
 use engine::gguf::Gguf;
 use engine::quantize::{Recipe, Rule, format, quantize};
 use engine::topology::Topology;
-use engine::{Error, Options, Result};
+use engine::{Options, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use regex::Regex;
 use std::collections::BTreeMap;
@@ -92,17 +92,15 @@ pub(crate) fn run(args: &QuantizeArgs) -> Result<()> {
 
 /// An expression and the format of what it finds.
 fn rule(text: &str) -> Result<Rule> {
-    let (name, to) = text.rsplit_once('=').ok_or_else(|| {
-        Error::Input(format!(
-            "--tensor-type {text}: expected REGEX=FORMAT, such as ffn_down=Q6_K"
-        ))
-    })?;
+    let refused = |what: &str| open::refused("--tensor-type", format!("\"{text}\": {what}"));
+    let (name, to) = text
+        .rsplit_once('=')
+        .ok_or_else(|| refused("expected REGEX=FORMAT, such as ffn_down=Q6_K"))?;
     let regex = Regex::new(name).map_err(|e| {
         let what = e.to_string();
-        Error::Input(format!(
-            "--tensor-type {text}: \"{name}\" is no regular expression: {}",
-            what.lines().last().unwrap_or_default()
-        ))
+        let why = what.lines().last().unwrap_or_default();
+        refused(&format!("\"{name}\" is no regular expression: {why}"))
     })?;
-    Ok((regex, format(to)?))
+    let format = format(to).map_err(|e| refused(&e.to_string()))?;
+    Ok((regex, format))
 }

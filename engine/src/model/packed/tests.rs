@@ -1,4 +1,5 @@
 use super::*;
+use crate::file::tests::pipe;
 use crate::gguf::Gguf;
 use crate::options::{Affinity, AffinityPolicy, Kernel};
 use crate::session::Session;
@@ -99,6 +100,27 @@ fn a_model_that_was_changed_replaces_its_file() {
     assert_eq!(load(&path, &options(Path::new(""))).1, after);
     assert_eq!(load(&path, &kept), (Placed::Mapped, after));
     only_file(&cache);
+}
+
+#[test]
+fn pipes_in_the_way_are_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
+    let (path, kept) = (model(folder.path(), "Q8_0", 1), options(&cache));
+    let (_, expect) = load(&path, &kept);
+    let file = only_file(&cache);
+    std::fs::remove_file(&file).unwrap();
+    pipe(&file);
+    assert_eq!(load(&path, &kept), (Placed::Kept, expect.clone()));
+    assert!(file.is_file());
+    std::fs::remove_file(&file).unwrap();
+    let mut part = file.into_os_string();
+    part.push(".part");
+    pipe(Path::new(&part));
+    let (placed, found) = load(&path, &kept);
+    let told = matches!(&placed, Placed::NotKept(why) if why.contains(".packed.part\""));
+    assert!(told, "{placed}");
+    assert_eq!(found, expect);
 }
 
 #[test]
