@@ -501,7 +501,7 @@ fn thresholds_that_do_not_fit_are_refused() {
     let why = refused(Some(&negative), Method::Teal, "Q4_0");
     assert!(why.contains("no threshold for \"qkv\" in layer 0"), "{why}");
     let why = refused(None, Method::Teal, "Q4_0");
-    assert!(why.contains("cannot read"), "{why}");
+    assert!(why.contains("cannot open"), "{why}");
     std::fs::write(&path, "threshold = 3").expect("written");
     let sparsity = Sparsity {
         method: Method::Teal,

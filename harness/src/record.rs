@@ -20,7 +20,7 @@ pub use comparison::{
     ReferencePlan, Refused, Reported, SecondEngine, Setting,
 };
 pub use counters::{Absent, Count, Counters, Part, Source};
-pub(crate) use folder::{KEPT, write_whole};
+pub(crate) use folder::{KEPT, unfinished, write_whole};
 pub use folder::{Run, RunFolder};
 pub use probe::{ProbeRecord, above_peak, probed};
 pub use quality::{Quality, QualityBase, QualityPlan, QualityRecord};

@@ -1,13 +1,16 @@
 //! Whole comparisons by the program, with a scripted worker and scripted programs in place of llama.cpp.
 #![allow(clippy::disallowed_methods, reason = "tests start the program itself")]
 
+mod done;
+
+use done::Done;
 use harness::compare::{self, TextCheck};
 use harness::record::{FailureKind, Phase, Run};
 use harness::runner::{Answer, Outcome, PROTOCOL_VERSION};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -125,29 +128,11 @@ impl Lab {
     }
 }
 
-/// What the program left behind.
-struct Done {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl From<Output> for Done {
-    fn from(output: Output) -> Done {
-        Done {
-            code: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
-    }
-}
-
 impl Done {
     /// The exit code, and what stands in what it wrote.
     #[track_caller]
     fn expect(&self, code: i32, texts: &[&str]) {
-        let shown = format!("--- stdout\n{}\n--- stderr\n{}", self.stdout, self.stderr);
-        assert_eq!(self.code, Some(code), "{shown}");
+        let shown = self.ends(code);
         for text in texts {
             // Sentences are wrapped.
             let squeezed = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -155,7 +140,6 @@ impl Done {
             let written = out.contains(&text) || err.contains(&text);
             assert!(written, "no \"{text}\" in\n{shown}");
         }
-        assert!(!self.stderr.contains("panicked"), "{shown}");
     }
 }
 
@@ -203,6 +187,35 @@ fn llama_cpp_is_four_rows_and_a_text() {
         "results.csv",
     ];
     assert!(files.iter().all(|file| lab.folder().join(file).exists()));
+}
+
+#[test]
+fn a_variant_that_the_scenario_names_is_planned_once() {
+    let own = |name: &str, more: &str| {
+        format!(
+            "{SCENARIO}[[reference]]\nname = \"{name}\"\nkind = \"llama-bench\"\ndir = \"bin\"\nrepack = true\nflash_attn = \"on\"\n{more}"
+        )
+    };
+    let planned = |text: &str| {
+        let lab = Lab::new(text);
+        lab.program("bin/llama-bench", BENCH);
+        lab.compare(&["trial.toml", "--llama-cpp-dir", "bin", "--dry-run"])
+    };
+    let titles = |text: &str| {
+        let done = planned(text);
+        done.expect(0, &[]);
+        let lines = done.stdout.lines().filter(|line| line.contains(" b7 ("));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let found = titles(&own("mine", ""));
+    let [.., last] = &found[..] else {
+        panic!("nothing is planned")
+    };
+    assert_eq!(last, "mine: llama.cpp b7 (repack on, flash attention on)");
+    assert_eq!(found.len(), 4, "{found:?}");
+    // On another number of threads it is another way.
+    assert_eq!(titles(&own("mine", "threads = 1")).len(), 5);
+    planned(&own("llama.cpp repack on, fa off", "")).expect(2, &["is the name of a [[reference]]"]);
 }
 
 #[test]

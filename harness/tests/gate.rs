@@ -73,6 +73,39 @@ fn every_outcome_has_its_exit_code() {
 }
 
 #[test]
+fn a_first_run_without_a_baseline_is_told_apart_from_a_pass() {
+    let dir = tempfile::tempdir().expect("folder");
+    let (folder, json) = (dir.path().join("first"), dir.path().join("gate.json"));
+    run(142.0, 12).write(&folder);
+    for (more, code) in [
+        (&[][..], 0),
+        (&["--strict"][..], 4),
+        (&["--baseline", "none"][..], 2),
+    ] {
+        let _ = fs::remove_file(&json);
+        let output = Command::new(env!("CARGO_BIN_EXE_harness"))
+            .arg("gate")
+            .arg(&folder)
+            .arg("--results-dir")
+            .arg(dir.path().join("results"))
+            .arg("--json")
+            .arg(&json)
+            .args(more)
+            .stdin(Stdio::null())
+            .output()
+            .expect("starts");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains("no baseline \""), "{said}");
+        if code != 2 {
+            let written = fs::read(&json).expect("written");
+            let written: Value = serde_json::from_slice(&written).expect("json");
+            assert_eq!(written["state"], json!("no_baseline"));
+        }
+    }
+}
+
+#[test]
 fn a_counted_event_is_gated_where_that_is_asked_for() {
     use harness::record::{Count, Counters, Source};
     let dir = tempfile::tempdir().expect("folder");

@@ -19,8 +19,8 @@ use std::path::PathBuf;
 /// A timed metric changes only if the interval of the change excludes none and the change is larger than --change-min and
 /// twice what the baseline's own runs show. Counts change from 1 % on.
 ///
-/// Exit codes: 0 no regression; 3 regression; 4 nothing could be compared, or with --strict anything that could not be
-/// told.
+/// Exit codes: 0 no regression, or no baseline yet under the scenario's name; 3 regression; 4 nothing could be compared,
+/// or with --strict no baseline, or anything that could not be told.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {

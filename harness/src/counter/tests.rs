@@ -110,7 +110,9 @@ fn count_groups(
     };
     let mut open = Open::new(fake, machine, &request, threads);
     (0..3).for_each(|_| open.read());
-    let counters = open.finish().expect("enabled");
+    let mut counters = open.finish().expect("enabled");
+    // This is counted of the program itself, whose other tests end threads meanwhile: then it may not be told.
+    counters.absent.retain(|a| a.event != "cpu-migrations");
     (counters, log.take())
 }
 

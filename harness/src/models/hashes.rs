@@ -3,6 +3,7 @@
 //! A hash stands as long as the file's size, inode, and times of change are what they were. Losing this memory costs
 //! only time, so nothing here is an error.
 
+use crate::record::unfinished;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -77,7 +78,7 @@ fn read(dir: &Path) -> BTreeMap<PathBuf, Known> {
 
 fn write(dir: &Path, all: &BTreeMap<PathBuf, Known>) -> std::io::Result<()> {
     std::fs::create_dir_all(dir)?;
-    let mut half = tempfile::NamedTempFile::new_in(dir)?;
+    let mut half = unfinished(dir)?;
     half.write_all(&serde_json::to_vec(all)?)?;
     half.persist(dir.join(FILE))?;
     Ok(())

@@ -8,9 +8,11 @@ use crate::exit::Fail;
 use anyhow::{Context as _, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
 
 /// Name of the manifest in a run folder.
 const MANIFEST: &str = "manifest.json";
@@ -319,13 +321,21 @@ fn append(journal: &mut File, line: &impl Serialize) -> anyhow::Result<()> {
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let write = || -> anyhow::Result<()> {
-        let mut half = tempfile::NamedTempFile::new_in(folder)?;
+        let mut half = unfinished(folder)?;
         half.write_all(bytes)?;
         half.as_file().sync_data()?;
         half.persist(path)?;
         Ok(())
     };
     write().with_context(|| unwritable(path))
+}
+
+/// A file in `folder` to be given its name when it is whole. Who may read it is what holds for any new file, not its writer alone.
+pub(crate) fn unfinished(folder: &Path) -> std::io::Result<NamedTempFile> {
+    let anyone = Permissions::from_mode(0o666);
+    tempfile::Builder::new()
+        .permissions(anyone)
+        .tempfile_in(folder)
 }
 
 fn unwritable(path: &Path) -> String {
@@ -461,6 +471,18 @@ mod tests {
         assert!(message.contains("another run is writing"), "{message}");
         let second = RunFolder::create(results.path(), &manifest()).expect("a folder of its own");
         assert_ne!(second.path(), folder.path());
+    }
+
+    #[test]
+    fn what_is_written_whole_may_be_read_by_whoever_may_read_any_new_file() {
+        let dir = tempfile::tempdir().expect("folder");
+        let [whole, other] = ["whole", "other"].map(|name| dir.path().join(name));
+        std::fs::write(&other, "text").expect("writes");
+        let mode = |path: &Path| path.metadata().expect("there").permissions().mode();
+        for _ in 0..2 {
+            write_whole(&whole, b"text").expect("writes");
+            assert_eq!(mode(&whole), mode(&other));
+        }
     }
 
     #[test]

@@ -1,16 +1,19 @@
 //! Whole runs of the program, with a scripted worker in place of the engine: nothing is waited for that need not be.
 #![allow(clippy::disallowed_methods, reason = "tests start the program itself")]
 
+#[path = "../done/mod.rs"]
+mod done;
 mod refused;
 mod stopped;
 
+use done::Done;
 use harness::record::{FailureKind, Phase, Run, tokens_sha256};
 use harness::runner::{Answer, Outcome, PROTOCOL_VERSION};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -117,33 +120,15 @@ esac
     }
 }
 
-/// What the program left behind.
-struct Done {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl From<Output> for Done {
-    fn from(output: Output) -> Done {
-        Done {
-            code: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
-    }
-}
-
 impl Done {
+    /// The exit code, and what stands in its errors.
     #[track_caller]
     fn expect(&self, code: i32, in_stderr: &str) {
-        let shown = format!("--- stdout\n{}\n--- stderr\n{}", self.stdout, self.stderr);
-        assert_eq!(self.code, Some(code), "{shown}");
+        let shown = self.ends(code);
         assert!(
             self.stderr.contains(in_stderr),
             "no \"{in_stderr}\" in\n{shown}"
         );
-        assert!(!self.stderr.contains("panicked"), "{shown}");
     }
 }
 

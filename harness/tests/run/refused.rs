@@ -35,11 +35,11 @@ fn what_the_model_cannot_do_is_refused_before_anything_is_written() {
         ),
         (
             "[engine.sparsity]\nmethod = \"teal\"\nthresholds = \"no.toml\"\n".to_owned(),
-            "engine.sparsity.thresholds: cannot read",
+            "engine.sparsity.thresholds: cannot open",
         ),
         (
             "quant = \"mixed\"\nquant_plan = \"no.toml\"\n".to_owned(),
-            "engine.quant_plan: cannot read",
+            "engine.quant_plan: cannot open",
         ),
         (
             "packed_cache = \"model.gguf/packed\"\n".to_owned(),

@@ -49,14 +49,14 @@ pub(super) fn find(args: &Args, scenario: &Scenario) -> anyhow::Result<Vec<Way>>
             "name what to compare with: --llama-cpp, --itself, or [[reference]] sections in the scenario",
         ));
     }
-    let mut ways = Vec::new();
     let mut found: Vec<(Option<PathBuf>, Installation)> = Vec::new();
-    if asked {
-        let installation = installation(args.llama_cpp_dir.clone(), &mut found)?;
-        ways.extend(variants(&installation)?);
-    }
+    let mut ways = match asked {
+        true => variants(&installation(args.llama_cpp_dir.clone(), &mut found)?)?,
+        false => vec![],
+    };
+    let mut own = Vec::new();
     for spec in &scenario.references {
-        ways.push(match spec.kind {
+        own.push(match spec.kind {
             ReferenceKind::Command => command(spec),
             kind => {
                 let dir = spec.dir.clone().or_else(|| args.llama_cpp_dir.clone());
@@ -64,10 +64,30 @@ pub(super) fn find(args: &Args, scenario: &Scenario) -> anyhow::Result<Vec<Way>>
             }
         });
     }
+    // What the scenario describes itself keeps its name, and is measured once.
+    ways.retain(|way| !own.iter().any(|own| own.does_as(way)));
+    ways.extend(own);
     if let Some((_, first)) = found.first() {
         ways.extend(text(first));
     }
-    Ok(ways)
+    let taken = |(i, way): (usize, &Way)| ways[..i].iter().any(|other| other.name == way.name);
+    match ways.iter().enumerate().find(|&way| taken(way)) {
+        Some((_, way)) => Err(Fail::usage(format!(
+            "\"{}\" is the name of a [[reference]] and of another way to run llama.cpp: give the [[reference]] another one",
+            way.name
+        ))),
+        None => Ok(ways),
+    }
+}
+
+impl Way {
+    /// Whether the same program is run in the same way, under whatever name.
+    fn does_as(&self, other: &Way) -> bool {
+        let threads = |way: &Way| way.spec.as_ref().and_then(|spec| spec.threads);
+        (self.kind, self.variant) == (other.kind, other.variant)
+            && threads(self) == threads(other)
+            && self.program.canonicalize().ok() == other.program.canonicalize().ok()
+    }
 }
 
 /// llama.cpp in a folder, or wherever it is; looked for once.
