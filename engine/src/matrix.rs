@@ -5,8 +5,8 @@
 #![allow(unsafe_code)]
 
 use crate::kernel::{
-    Bits, FEW_TOKENS, Kernels, Row, RowMut, STREAMS, SUM_GROUP, TABLE_BYTES, TILE, TILE_TOKENS,
-    TileGroup, Tiles,
+    Bits, FEW_TOKENS, Kernels, PANELS, Row, RowMut, STREAMS, SUM_GROUP, TABLE_BYTES, TILE,
+    TILE_TOKENS, TileGroup, Tiles,
 };
 use crate::options::Kernel;
 use crate::pool::SharedBuf;
@@ -19,14 +19,15 @@ use std::ops::Range;
 /// cost more than it saves.
 pub const DIRECT_TOKENS: usize = TILE;
 
-/// Tokens whose activations stay in the second cache while panels pass by; kernels take four or twelve at a time.
-const CHUNK_TOKENS: usize = 60;
+/// Tokens that share the unpacking of a panel. Their activations stay near while the panels of a block pass by, and so do a
+/// panel's sums while its groups do.
+const CHUNK_TOKENS: usize = 128;
 
 /// Panels that a kernel is given at a time for many tokens.
-const CALL_PANELS: usize = 2;
+const CALL_PANELS: usize = PANELS;
 
 /// Panels that pass by all chunks of tokens before the next ones are read.
-const BLOCK_PANELS: usize = 8;
+const BLOCK_PANELS: usize = 3 * CALL_PANELS;
 
 /// A matrix `[rows, cols]` in the arena; `y = W x + bias`.
 #[derive(Debug, Clone)]
@@ -93,8 +94,8 @@ pub struct Bank<'a> {
     pub arena: &'a [u8],
     /// What is read of the codes where the tokens are few; of more all bits are.
     pub bits: Bits,
-    /// Room for a panel on this thread, where there are any in the order of [`Kernel::Lut`].
-    pub panel: &'a SharedBuf<u8>,
+    /// Room for [`PANELS`] panels on this thread, where there are any in the order of [`Kernel::Lut`].
+    pub panels: &'a SharedBuf<u8>,
 }
 
 impl Bank<'_> {
@@ -206,7 +207,7 @@ pub fn tail_panels(tokens: usize) -> usize {
 }
 
 /// Splits panels and tokens into blocks that are multiplied one after the other: the activations of a chunk of tokens stay
-/// in the second cache while the panels of a block pass by, and those in the third until all chunks have.
+/// near while the panels of a block pass by, and those in the third cache until all chunks have.
 fn blocks(
     panels: Range<usize>,
     tokens: Range<usize>,
@@ -345,7 +346,7 @@ impl Activations {
         let (k, tiled) = (m.cols, tokens > DIRECT_TOKENS);
         let per_panel = m.panel_bytes();
         let outputs = out.len() / (panels.len() / per_panel);
-        // SAFETY: between the barrier before this stage and the one after it, activations are only read; the room for a panel
+        // SAFETY: between the barrier before this stage and the one after it, activations are only read; the room for panels
         // is this thread's.
         unsafe {
             if tiled && !m.format.is_float() {
@@ -356,11 +357,14 @@ impl Activations {
                 if !m.lookup {
                     return bank.kernels.dot_batch(m.format.id, panels, k, x, out);
                 }
-                let panel = bank.panel.write(0..per_panel);
-                for (from, out) in panels.chunks(per_panel).zip(out.chunks_mut(outputs)) {
-                    panel.copy_from_slice(from);
-                    bank.kernels.rearrange(m.format.id, Kernel::Dot, panel);
-                    bank.kernels.dot_batch(m.format.id, panel, k, x, out);
+                let panels = panels.chunks(PANELS * per_panel);
+                for (from, out) in panels.zip(out.chunks_mut(PANELS * outputs)) {
+                    let room = bank.panels.write(0..from.len());
+                    room.copy_from_slice(from);
+                    for panel in room.chunks_mut(per_panel) {
+                        bank.kernels.rearrange(m.format.id, Kernel::Dot, panel);
+                    }
+                    bank.kernels.dot_batch(m.format.id, room, k, x, out);
                 }
                 return;
             }

@@ -5,6 +5,7 @@ use super::config::Rope;
 use super::experts::{ExpertScratch, slots_max};
 use super::sparse::SparseScratch;
 use super::weights::Model;
+use crate::kernel::PANELS;
 use crate::matrix::Activations;
 use crate::options::Options;
 use crate::pool::{SharedBuf, Tails};
@@ -45,7 +46,7 @@ pub(crate) struct Buffers {
     pub(super) batch: Activations,
     /// Quantised activations of a few tokens, one set per thread.
     pub(super) own: Vec<Activations>,
-    /// Room for a panel to be rearranged, one for each thread; empty where none is.
+    /// Room for [`PANELS`] panels to be rearranged, for each thread; empty where none is.
     pub(super) panels: Vec<SharedBuf<u8>>,
     /// Working memory of attention.
     pub(super) attention: Scratch,
@@ -98,7 +99,9 @@ impl Buffers {
                     Activations::in_slots(slots, width, panel_bytes > 0)
                 })
                 .collect(),
-            panels: (0..threads).map(|_| SharedBuf::new(panel_bytes)).collect(),
+            panels: (0..threads)
+                .map(|_| SharedBuf::new(PANELS * panel_bytes))
+                .collect(),
             attention: Scratch::new(c, threads, batch, ctx),
             experts: ExpertScratch::new(c, threads, batch, panel_bytes > 0),
             sparse: SparseScratch::new(model, threads),

@@ -172,7 +172,7 @@ impl Pass<'_> {
             kernels: &*self.model.kernels,
             arena: self.model.arena.bytes(),
             bits: self.bits,
-            panel: &self.buffers.panels[thread],
+            panels: &self.buffers.panels[thread],
         }
     }
 

@@ -247,10 +247,11 @@ fn a_batch_gives_the_bits_of_its_tokens_alone() {
         // More groups than are unpacked at a time, and a rest.
         let k = (320_usize).next_multiple_of(format.block_len);
         let stride = k / GROUP + 3;
-        let panels: Vec<_> = (0..3)
+        // Panels that are multiplied together, and one that is left over.
+        let panels: Vec<_> = (0..kernel::PANELS + 1)
             .map(|_| panel(format, &rows(format, k, true, &mut random)))
             .collect();
-        let mut values: Vec<Vec<f32>> = (0..2 * TILE_TOKENS + 3).map(|_| random.vec(k)).collect();
+        let mut values: Vec<Vec<f32>> = (0..4 * TILE_TOKENS + 1).map(|_| random.vec(k)).collect();
         // The largest codes there are, of one sign, in the end.
         values.push(vec![3.0; k]);
         values.push(vec![-3.0; k]);

@@ -13,10 +13,11 @@ mod lut;
 mod ops;
 mod strip;
 mod sum;
+mod tile;
 
 pub use attend::{Attend, CHUNK, Partial, ROWS_MAX, room_len};
 pub use dot::STREAMS;
-pub use gemm::FEW_TOKENS;
+pub use gemm::{FEW_TOKENS, PANELS};
 pub use lut::TABLE_BYTES;
 pub use strip::{Active, STRIP, StripCodes, Strips};
 

@@ -8,8 +8,8 @@
 #![allow(unsafe_code)]
 
 use super::dot::{LINE, QUAD};
-use super::gemm::{bits, whole};
 use super::strip::{Active, Ahead, QUADS, STRIP, Strips};
+use super::tile::{bits, whole};
 use super::{Reading, panel_bytes};
 use crate::quant::{Codes, GROUP, Planes, low_bits, parts_in, vector_of};
 use crate::simd::{LANES, Simd};

@@ -30,6 +30,17 @@ macro_rules! cpu {
     }};
 }
 
+/// Gives `v`, of which the compiler then knows nothing.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn keep(mut v: __m512i) -> __m512i {
+    // SAFETY: no instruction; the register keeps its value.
+    unsafe {
+        std::arch::asm!("/* {0} */", inout(zmm_reg) v, options(nomem, nostack, preserves_flags))
+    };
+    v
+}
+
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn enter<R>(f: impl FnOnce() -> R) -> R {
     f()
@@ -333,6 +344,10 @@ unsafe impl Simd for Avx512 {
             _mm512_shuffle_epi32::<0b10_10_10_10>(v),
             _mm512_shuffle_epi32::<0b11_11_11_11>(v),
         ])
+    }
+    #[inline(always)]
+    fn pin(self, acc: Self::Acc) -> Self::Acc {
+        cpu!(keep(acc))
     }
     #[inline(always)]
     fn dot_sum(self, acc: Self::Acc, _from: Self::I) -> Self::I {
