@@ -14,7 +14,7 @@ taken in the same rounds.
 Three parts follow, which --collect leaves out: `threads`, two of them over one beside the probe's own scaling
 (scenarios/threads-phi-4-mini.toml); `passes`, `engine passes` on the model of decode-phi-4-mini-q4_0; `loading`,
 scripts/load-proof.py with weights kept and anew on the model of scenarios/phi-4-shape.toml (8.25 GB, written once into the
-cache of models), or on --big. Without a SCENARIO or PART everything is measured, which takes two hours on two cores.
+cache of models), or on --big; the weights kept take as much in the folder of results while it runs. Without a SCENARIO or PART everything is measured, which takes two hours on two cores.
 """
 import argparse
 import collections
@@ -40,9 +40,11 @@ PASSES_RUNS = 3
 
 
 def newest(results, name, holds):
-    """The last run of a scenario that holds a file."""
-    runs = glob.glob(f"{results}/{glob.escape(name)}-[0-9]*/{holds}")
-    return pathlib.Path(max(runs, key=os.path.getmtime)).parent if runs else None
+    """The last run of a scenario that holds a file; not one with another model than the scenario's."""
+    runs = [pathlib.Path(run).parent for run in glob.glob(f"{results}/{glob.escape(name)}-[0-9]*/{holds}")]
+    overrides = lambda run: json.loads((run / "manifest.json").read_text())["scenario"]["overrides"]
+    runs = [run for run in runs if not any(key.startswith("model.") for key in overrides(run))]
+    return max(runs, key=lambda run: os.path.getmtime(run / holds), default=None)
 
 
 def row(run):

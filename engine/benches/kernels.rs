@@ -11,8 +11,8 @@ use criterion::{
     BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
 };
 use engine::kernel::{
-    self, Active, Bits, Kernels, Row, RowMut, STREAMS, STRIP, SUM_GROUP, StripCodes, Strips,
-    TABLE_BYTES, TILE_TOKENS, TileGroup, Tiles,
+    self, Active, Bits, Kernels, PANELS, Row, RowMut, STREAMS, STRIP, SUM_GROUP, StripCodes,
+    Strips, TABLE_BYTES, TILE_TOKENS, TileGroup, Tiles,
 };
 use engine::mmap::Anon;
 use engine::options::{Isa, Kernel, Options};
@@ -222,7 +222,7 @@ fn one(
     });
 }
 
-/// A batch: panel after panel.
+/// A batch: as many panels at a time as a prompt takes.
 fn batch(
     group: &mut BenchmarkGroup<'_, WallTime>,
     id: &BenchmarkId,
@@ -243,12 +243,13 @@ fn batch(
     let groups = &groups;
     let panel_bytes = LANES * f.row_bytes(COLS);
     let products = bytes.len() / panel_bytes * LANES * COLS * BATCH;
-    let mut out = [[0.0; LANES]; BATCH];
+    let mut out = [[0.0; LANES]; PANELS * BATCH];
     let amount = Throughput::Elements(2 * products as u64);
     beside.bench(group, id, amount, || {
-        for panel in bytes.chunks(panel_bytes) {
-            k.dot_batch(f.id, panel, COLS, Tiles { groups, stride }, &mut out);
-            black_box(&out);
+        for panels in bytes.chunks(PANELS * panel_bytes) {
+            let out = &mut out[..panels.len() / panel_bytes * BATCH];
+            k.dot_batch(f.id, panels, COLS, Tiles { groups, stride }, out);
+            black_box(out);
         }
     });
 }

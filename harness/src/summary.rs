@@ -144,22 +144,44 @@ pub struct BesideFirst<'a> {
     pub decode: Option<Beside>,
     /// Its prompt rate over that of the first.
     pub prefill: Option<Beside>,
+    /// Whether one of the two shared slices with others and the other had the machine to itself, so that they were measured in
+    /// different ways.
+    pub apart: bool,
 }
 
-/// The engine's cases beside the first of them, that which differs most in decoding first; empty unless there are several.
+impl BesideFirst<'_> {
+    /// What is to be said of the decode rate, in a word; `None` without one.
+    pub fn word(&self) -> Option<&'static str> {
+        match self.apart {
+            true => Some("not in its slices"),
+            false => self.decode.as_ref().map(Beside::word),
+        }
+    }
+}
+
+/// The engine's cases beside the first of the run, that which differs most in decoding first; empty unless there are several, or
+/// where the first gave nothing.
 pub fn beside_first(run: &Run) -> Vec<BesideFirst<'_>> {
     let all = summaries(run);
-    let mut all = all.into_iter().filter(|s| s.runner == ENGINE);
-    let Some(first) = all.next() else {
+    let is_first = |s: &&Summary<'_>| {
+        let first = run.manifest.cases.first();
+        s.runner == ENGINE && first.is_some_and(|case| case.index == s.case.index)
+    };
+    let Some(first) = all.iter().find(is_first) else {
         return vec![];
     };
     let beside = |s: &Summary<'_>, of: fn(&Sample) -> Option<f64>| {
         Beside::of(&s.counted, &first.counted, of)
     };
-    let rows = all.map(|s| BesideFirst {
+    let sliced = |s: &Summary<'_>| s.counted.iter().any(|s| s.slices.is_some());
+    let others = all
+        .iter()
+        .filter(|s| s.runner == ENGINE && s.case.index != first.case.index);
+    let rows = others.map(|s| BesideFirst {
         case: s.case,
-        decode: beside(&s, Sample::decode_tok_s),
-        prefill: beside(&s, Sample::prefill_tok_s),
+        decode: beside(s, Sample::decode_tok_s),
+        prefill: beside(s, Sample::prefill_tok_s),
+        apart: sliced(s) != sliced(first),
     });
     let mut rows: Vec<BesideFirst<'_>> = rows.collect();
     let size = |row: &BesideFirst<'_>| row.decode.as_ref().map_or(-1.0, |b| b.ratio.ln().abs());
@@ -267,6 +289,17 @@ mod tests {
         let tenth = fewer[1].decode.as_ref().expect("rounds");
         assert_eq!((tenth.word(), tenth.rounds.len()), ("too few rounds", 5));
 
+        // Alone on the machine, beside others in slices.
+        for sample in run.samples.iter_mut().filter(|s| s.case_index != 1) {
+            sample.slices = Some(Default::default());
+        }
+        let words: Vec<_> = beside_first(&run).iter().map(BesideFirst::word).collect();
+        let expect = ["too few rounds", "not in its slices", "too few rounds"];
+        assert_eq!(words, expect.map(Some));
+
+        // Nothing stands beside a first case that gave nothing.
+        run.samples.retain(|s| s.case_index != 0);
+        assert!(beside_first(&run).is_empty());
         run.manifest.cases.truncate(1);
         assert!(beside_first(&run).is_empty());
     }

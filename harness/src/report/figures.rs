@@ -6,6 +6,7 @@ use super::sparsity::{Thinned, thinned};
 use super::speculation::{Drafted, drafted};
 use super::{quality, sweep};
 use crate::record::Run;
+use crate::summary::beside_first;
 
 /// What each plot shows, as a part of a file's name, and the plot, as far as the run has them.
 pub(super) fn all(run: &Run) -> anyhow::Result<Vec<(&'static str, Plot)>> {
@@ -19,6 +20,7 @@ pub(super) fn all(run: &Run) -> anyhow::Result<Vec<(&'static str, Plot)>> {
     let sweep = sweep::sweep(run, &own);
     let plots = [
         ("rates", plots::strips(&own)?),
+        ("beside-first", plots::beside_first(&beside_first(run))?),
         ("sweep", sweep.map(|s| plots::sweep(&s)).transpose()?),
         ("quality-by-bytes", plots::quality_over_bytes(&quality)?),
         ("quality-by-speed", plots::quality_over_rate(&quality)?),

@@ -26,7 +26,7 @@ pub(super) use quality::{
     KLD_MIN, over_bytes as quality_over_bytes, over_rate as quality_over_rate,
 };
 pub(super) use rates::{rounds, strips};
-pub(super) use rows::{DRAFTS, SETTINGS, SPARSITY, SpeedUp, speed_ups};
+pub(super) use rows::{DRAFTS, SPARSITY, SpeedUp, beside_first, speed_ups};
 pub(super) use sparsity::{active_by_layer, break_even};
 pub(super) use speculation::{acceptance, kept, pass_costs};
 pub(super) use stages::stages;

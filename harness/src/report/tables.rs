@@ -185,7 +185,6 @@ pub(super) fn beside_first(first: &CaseRecord, all: &[BesideFirst<'_>]) -> Table
         ]
     };
     let rows = all.iter().map(|row| {
-        let decodes = row.decode.as_ref().map_or(MISSING, Beside::word);
         let rounds = row.decode.as_ref().map(|b| b.rounds.len() as u64);
         let [decode, decode_interval] = ratio(&row.decode);
         let [prefill, prefill_interval] = ratio(&row.prefill);
@@ -193,7 +192,7 @@ pub(super) fn beside_first(first: &CaseRecord, all: &[BesideFirst<'_>]) -> Table
             Cell::text(without_sections(&row.case.name)),
             decode,
             decode_interval,
-            Cell::text(decodes),
+            Cell::text(row.word().unwrap_or(MISSING)),
             prefill,
             prefill_interval,
             Cell::count(rounds),

@@ -137,6 +137,10 @@ pub(super) struct Step {
 /// The groups were unpacked, `x` holds as many, and `out` has the outputs of `step.tokens` for each panel, of which `T` come
 /// from `step.token` on, or for several panels at least one.
 #[inline(always)]
+#[allow(
+    clippy::needless_range_loop,
+    reason = "one index for the sums and for where they lie"
+)]
 pub(super) unsafe fn tile<S: Simd, Q: Codes, const P: usize, const T: usize>(
     s: S,
     unpacked: *mut Unpacked<P>,

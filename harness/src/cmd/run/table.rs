@@ -148,12 +148,11 @@ pub(super) fn beside_first(run: &Run) -> String {
             let between = interval.map(|i| format!("{:.3} to {:.3}", i.low, i.high));
             format!("{:.3}\n{}", beside.ratio, between.unwrap_or_default())
         };
-        let word = row.decode.as_ref().map_or(UNKNOWN, Beside::word);
         table.add_row([
             row.case.name.replace(' ', "\n"),
             ratio(&row.decode),
             ratio(&row.prefill),
-            word.into(),
+            row.word().unwrap_or(UNKNOWN).into(),
         ]);
     }
     align_numbers(&mut table, 3);

@@ -2,7 +2,7 @@
 
 use super::super::data::{Group, without_sections};
 use super::super::format::{number, percent};
-use super::super::plots::{self, Role, SpeedUp};
+use super::super::plots::{self, Role};
 use super::super::sweep::{self, Grid, Line, Sweep, THREADS};
 use super::super::tables::{self, Cell, Table};
 use super::Page;
@@ -40,17 +40,7 @@ fn beside(run: &Run) -> anyhow::Result<Markup> {
     let (Some(first), false) = (run.manifest.cases.first(), all.is_empty()) else {
         return Ok(html! {});
     };
-    let rows = all.iter().filter_map(|row| {
-        let name = without_sections(&row.case.name);
-        Some((name, row.decode.as_ref()?))
-    });
-    let rows: Vec<_> = rows.collect();
-    let speed_ups = rows.iter().map(|(name, measured)| SpeedUp {
-        name,
-        measured,
-        expected: None,
-    });
-    let plot = plots::speed_ups(&Vec::from_iter(speed_ups), &plots::SETTINGS)?;
+    let plot = plots::beside_first(&all)?;
     Ok(html! {
         h3 { "Beside the first case" }
         @if let Some(plot) = &plot {

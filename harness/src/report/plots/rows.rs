@@ -1,8 +1,9 @@
 //! One row a case: points on a common axis, with the case's name and value above them.
 
+use super::super::data::without_sections;
 use super::super::format::{interval, number};
 use super::{Axes, Key, Mark, Plot, ROW_PX, Role, Shape};
-use crate::summary::Beside;
+use crate::summary::{Beside, BesideFirst};
 use std::ops::Range;
 
 /// A row.
@@ -91,12 +92,6 @@ pub(in super::super) const SPARSITY: Scale = Scale {
     unit: "times as fast as without",
     expected: "by the bytes read",
 };
-/// Any settings.
-pub(in super::super) const SETTINGS: Scale = Scale {
-    unit: "times as fast as the first case",
-    expected: "",
-};
-
 /// How many times as fast a case is.
 pub(in super::super) struct SpeedUp<'a> {
     /// The case.
@@ -148,6 +143,25 @@ pub(in super::super) fn speed_ups(
             .push(key(Role::Series(1), Shape::Square, true, scale.expected));
     }
     Ok(Some(plot))
+}
+
+/// Cases beside the first, one row each. `None` without any.
+pub(in super::super) fn beside_first(all: &[BesideFirst<'_>]) -> anyhow::Result<Option<Plot>> {
+    let rows = all.iter().filter_map(|row| {
+        let name = without_sections(&row.case.name);
+        Some((name, row.decode.as_ref()?))
+    });
+    let rows: Vec<_> = rows.collect();
+    let speed_ups = rows.iter().map(|(name, measured)| SpeedUp {
+        name,
+        measured,
+        expected: None,
+    });
+    let settings = Scale {
+        unit: "times as fast as the first case",
+        expected: "",
+    };
+    self::speed_ups(&Vec::from_iter(speed_ups), &settings)
 }
 
 /// One case of [`speed_ups`].
