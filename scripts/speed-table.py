@@ -161,6 +161,9 @@ def main():
     good = True
     parts = {part.__name__: part for part in (threads, passes, loading)}
     wanted = args.wanted or [*sorted((SCENARIOS / "speed").glob("*.toml")), *parts]
+    for name in wanted:
+        if name not in parts and not pathlib.Path(name).is_file():
+            parser.error(f'"{name}" is neither a scenario file nor one of {", ".join(parts)}')
     print(HEADER)
     for scenario in (pathlib.Path(name) for name in wanted if name not in parts):
         before = None
