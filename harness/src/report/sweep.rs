@@ -3,6 +3,7 @@
 use super::data::{Estimate, Group};
 use crate::record::{CaseRecord, Run, Sample};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// The key whose scaling has a knee.
 pub(super) const THREADS: &str = "engine.threads";
@@ -68,8 +69,26 @@ impl Line {
     }
 }
 
-/// The sweep of a run; `None` if no number was swept or nothing was measured.
+/// Whether several keys were swept and each case departs from the first in one of them: there is nothing to be seen over any.
+fn depart_one_at_a_time(groups: &[&Group<'_>]) -> bool {
+    let Some((first, rest)) = groups.split_first() else {
+        return false;
+    };
+    let departing = |group: &&Group<'_>| -> Vec<String> {
+        let keys = group.case.swept.iter();
+        let keys = keys.filter(|(key, value)| first.case.swept.get(*key) != Some(*value));
+        keys.map(|(key, _)| key.clone()).collect()
+    };
+    let departures: Vec<Vec<String>> = rest.iter().map(departing).collect();
+    let keys: BTreeSet<&String> = departures.iter().flatten().collect();
+    keys.len() > 1 && departures.iter().all(|keys| keys.len() < 2)
+}
+
+/// The sweep of a run; `None` if no number was swept, or only one of several keys at a time, or nothing was measured.
 pub(super) fn sweep(run: &Run, groups: &[&Group<'_>]) -> Option<Sweep> {
+    if depart_one_at_a_time(groups) {
+        return None;
+    }
     let key = axis(groups)?;
     let mut lines: Vec<Line> = Vec::new();
     for group in groups {
@@ -124,7 +143,7 @@ fn axis(groups: &[&Group<'_>]) -> Option<String> {
 
 /// Grids of the first two keys that have two values or more, one for each setting of the others.
 pub(super) fn grids(groups: &[&Group<'_>]) -> Vec<Grid> {
-    let Some(first) = groups.first() else {
+    let Some(first) = groups.first().filter(|_| !depart_one_at_a_time(groups)) else {
         return vec![];
     };
     let values = |key: &str| {
@@ -198,6 +217,23 @@ mod tests {
     use super::*;
     use crate::record::tests::{manifest, sample};
     use serde_json::json;
+
+    #[test]
+    fn keys_that_depart_one_at_a_time_are_no_sweep() {
+        let of = |cases: &[(Value, f64)]| {
+            let run = run(cases);
+            let groups = data::groups(&run);
+            let groups: Vec<_> = groups.iter().collect();
+            (sweep(&run, &groups).is_some(), grids(&groups).len())
+        };
+        let case = |a: u32, b: u32| (json!({"a": a, "b": b}), 100.0);
+        assert_eq!(of(&[case(1, 1), case(0, 1), case(1, 0)]), (false, 0));
+        assert_eq!(
+            of(&[case(1, 1), case(0, 1), case(1, 0), case(0, 0)]),
+            (true, 1)
+        );
+        assert_eq!(of(&[case(1, 1), case(2, 1), case(3, 1)]), (true, 0));
+    }
 
     /// A run over these swept keys, with these decode rates.
     fn run(cases: &[(Value, f64)]) -> Run {
