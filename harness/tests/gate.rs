@@ -9,7 +9,7 @@ use harness::record::Phase;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 /// A run of one case that decodes at `rate`.
 fn run(rate: f64, rounds: u32) -> FakeRun {
@@ -20,20 +20,25 @@ fn run(rate: f64, rounds: u32) -> FakeRun {
     run
 }
 
-/// Holds the run in a folder against another one.
-fn gate(run: &Path, baseline: &Path, more: &[&str]) -> (Option<i32>, String, Value) {
-    let json = run.join("gate.json");
-    let output = Command::new(env!("CARGO_BIN_EXE_harness"))
+/// Gates the run in a folder with an option and its path, and the verdict in a file besides.
+fn started(run: &Path, json: &Path, (option, path): (&str, &Path), more: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_harness"))
         .arg("gate")
         .arg(run)
-        .arg("--baseline")
-        .arg(baseline)
+        .arg(option)
+        .arg(path)
         .arg("--json")
-        .arg(&json)
+        .arg(json)
         .args(more)
         .stdin(Stdio::null())
         .output()
-        .expect("starts");
+        .expect("starts")
+}
+
+/// Holds the run in a folder against another one.
+fn gate(run: &Path, baseline: &Path, more: &[&str]) -> (Option<i32>, String, Value) {
+    let json = run.join("gate.json");
+    let output = started(run, &json, ("--baseline", baseline), more);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let said = text(&output.stdout) + &text(&output.stderr);
     let json = fs::read(&json).expect("written");
@@ -83,17 +88,8 @@ fn a_first_run_without_a_baseline_is_told_apart_from_a_pass() {
         (&["--baseline", "none"][..], 2),
     ] {
         let _ = fs::remove_file(&json);
-        let output = Command::new(env!("CARGO_BIN_EXE_harness"))
-            .arg("gate")
-            .arg(&folder)
-            .arg("--results-dir")
-            .arg(dir.path().join("results"))
-            .arg("--json")
-            .arg(&json)
-            .args(more)
-            .stdin(Stdio::null())
-            .output()
-            .expect("starts");
+        let results = dir.path().join("results");
+        let output = started(&folder, &json, ("--results-dir", &results), more);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(code), "{said}");
         assert!(said.contains("no baseline \""), "{said}");
