@@ -2,18 +2,21 @@
 """Holds every weight format against llama.cpp: the same file in both, and both programs' rounding of the same weights.
 
 Usage: scripts/quant-proof.py MODEL TEXT LLAMA_BIN [--engine PROGRAM] [--chunks N] [--formats A,B] [--imatrix FILE]
-           [--plan FILE --bits 4.25,4.5] [--base FILE]
+           [--plan FILE --bits 4.25,4.5] [--base FILE] [--speed ROUNDS [--harness PROGRAM]]
 
 Of each format, MODEL is converted by `llama-quantize --allow-requantize --pure` and by `engine quantize`, the matrix of
 the output as the engine does it in both. Of each file the perplexity in windows of 512 tokens is taken by both programs;
 they must agree within half a percent. llama-perplexity gives the KL divergence of both files from MODEL as well: the
 engine's rounding is to lose no more (told, and not a reason to fail). `-` stands for a format that llama-quantize does
 not write for such a model. A format written `Q4_0+output` takes the output's matrix too. With --plan, rows `mixed@BITS`
-follow: files of `engine quantize --to mixed`. MB are the bytes that a token reads of the weights, by `engine info`.
+follow: files of `engine quantize --to mixed@BITS`. MB are the bytes that a token reads of the weights, by `engine info`.
 --base keeps the predictions of MODEL, half a gigabyte for 20 windows of SmolLM2, for another call with the same model, text
-and number of windows. Exits with 1 where perplexities differ or llama.cpp does not load a file.
+and number of windows. With --speed, no perplexity is taken: `harness compare` holds decoding of 64 tokens of each file of
+llama-quantize, or else of the engine, against llama.cpp, weights repacked or not, whichever is faster; nothing else may run
+meanwhile. Exits with 1 where perplexities differ or llama.cpp does not load a file.
 """
 import argparse
+import json
 import pathlib
 import re
 import subprocess
@@ -24,6 +27,27 @@ TOLERANCE = 0.005
 # What llama-quantize calls a file of one format; by the format's name where it is not listed.
 FILE_TYPES = {"Q3_K": "Q3_K_S", "Q4_K": "Q4_K_S", "Q5_K": "Q5_K_S", "MXFP4": None}
 FORMATS = ("F16,BF16,Q8_0,Q6_K,Q5_K,Q5_1,Q5_0,Q4_K,Q4_1,Q4_0,IQ4_NL,IQ4_XS,MXFP4,Q3_K,Q2_K,TQ2_0")
+SCENARIO = """
+[scenario]
+name = "{name}"
+description = "decoding of a file in {name}"
+[model]
+path = {file}
+[prompt]
+tokens = 32
+[run]
+n_gen = 64
+[engine]
+ctx = 128
+"""
+REFERENCE = """
+[[reference]]
+name = "{name}"
+kind = "llama-bench"
+dir = {dir}
+repack = {repack}
+flash_attn = "auto"
+"""
 # Formats that the output's matrix takes too.
 WIDE = ("F32", "F16", "BF16", "Q8_0")
 
@@ -46,7 +70,7 @@ def found(pattern, text):
 class Proof:
     def __init__(self, args, folder):
         self.args, self.base = args, args.base or folder / "base.kld"
-        if not self.base.exists():
+        if not args.speed and not self.base.exists():
             self.reference(args.model, "--kl-divergence-base", self.base)
 
     def reference(self, model, *flags):
@@ -61,16 +85,31 @@ class Proof:
         return (read, found(r"Mean PPL\(Q\)\s*:\s*([\d.]+)", text), found(r"PPL = ([\d.]+)", ours),
                 found(r"Mean\s+KLD:\s*(-?[\d.]+)", text) * 1e3)
 
+    def speed(self, name, file, folder):
+        """Decode rates of the engine and of the faster variant of llama.cpp, their ratio and its interval."""
+        text = SCENARIO.format(name=name, file=json.dumps(str(file)))
+        for variant, repack in [("repacked", "true"), ("as it is", "false")]:
+            text += REFERENCE.format(name=f"llama.cpp ({variant})", dir=json.dumps(str(self.args.bin.absolute())), repack=repack)
+        scenario, results = folder / "speed.toml", folder / f"results-{name}"
+        scenario.write_text(text)
+        run(self.args.harness, "compare", scenario, "--rounds", self.args.speed, "--results-dir", results)
+        comparison = json.loads(next(results.glob("*/comparison.json")).read_text())
+        phase = next(p for p in comparison["cases"][0]["phases"] if p["rate"] == "decode")
+        best, change = phase["others"][phase["best"]], phase["judged"]["change"]
+        interval = change["interval"]
+        return (f"{name:10} {phase['subject']['median']:7.1f} {best['median']:7.1f} {change['ratio']:6.2f} "
+                f"({interval['low']:.2f} to {interval['high']:.2f}, {100 * interval['confidence']:.0f} %)  {best['title']}")
+
     def quantised(self, name, folder):
         args, imatrix = self.args, ["--imatrix", self.args.imatrix] if self.args.imatrix else []
         theirs, ours = folder / f"{name}-theirs.gguf", folder / f"{name}-ours.gguf"
-        to, _, bits = name.partition("@")
-        to, _, everywhere = to.partition("+")
-        how = ["--plan", args.plan, "--bits", bits] if bits else []
+        mixed = "@" in name
+        to, _, everywhere = name.partition("+")
+        how = ["--plan", args.plan] if mixed else []
         how += ["--tensor-type", rf"^(token_embd|output)\.={to}"] if everywhere else []
         run(args.engine, "quantize", args.model, "-o", ours, "--to", to, *how, *imatrix)
         file_type = FILE_TYPES.get(name, name)
-        if file_type is None or bits or everywhere:
+        if file_type is None or mixed or everywhere:
             return None, ours
         output = [] if name in WIDE else ["--token-embedding-type", "q8_0"]
         run(args.bin / "llama-quantize", "--allow-requantize", "--pure", *output, *imatrix, args.model, theirs, file_type, 2)
@@ -89,15 +128,26 @@ def main():
     parser.add_argument("--plan", type=pathlib.Path)
     parser.add_argument("--bits", default="")
     parser.add_argument("--base", type=pathlib.Path)
+    parser.add_argument("--speed", type=int, metavar="ROUNDS", default=0)
+    parser.add_argument("--harness", default="target/release/harness")
     args = parser.parse_args()
     failed = []
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         proof = Proof(args, folder)
-        print(f"{args.model.name}, {args.chunks} windows of 512")
-        print("format      MB  file of llama-quantize: llama.cpp, engine, apart, KLD/1000 | of the engine: the same")
+        if args.speed:
+            print(f"{args.model.name}, {args.speed} rounds\nformat      engine, llama.cpp in tok/s, ratio")
+        else:
+            print(f"{args.model.name}, {args.chunks} windows of 512")
+            print("format      MB  file of llama-quantize: llama.cpp, engine, apart, KLD/1000 | of the engine: the same")
         mixed = [f"mixed@{bits}" for bits in args.bits.split(",") if bits]
         for name in [f for f in args.formats.split(",") if f] + mixed:
+            if args.speed:
+                theirs, ours = proof.quantised(name, folder)
+                print(proof.speed(name, theirs or ours, folder), flush=True)
+                for file in filter(None, (theirs, ours)):
+                    file.unlink()
+                continue
             cells = []
             for file in proof.quantised(name, folder):
                 if file is None:

@@ -164,11 +164,11 @@ mod tests {
                     ..options()
                 },
                 "quant",
-                "\"q9\" is unknown: expected one of native, mixed, F32, F16",
+                "\"q9\" is unknown: expected one of native, mixed@BITS, F32, F16",
             ),
             (
                 Options {
-                    quant: "mixed".into(),
+                    quant: "mixed@4.5".into(),
                     ..options()
                 },
                 "quant_plan",
@@ -176,13 +176,12 @@ mod tests {
             ),
             (
                 Options {
-                    quant: "Mixed".into(),
+                    quant: "Mixed@nan".into(),
                     quant_plan: "plan.toml".into(),
-                    quant_bits: f64::NAN,
                     ..options()
                 },
-                "quant_bits",
-                "NaN is not above 0",
+                "quant",
+                "\"mixed@nan\": expected mixed@BITS",
             ),
             (
                 Options {

@@ -5,6 +5,9 @@ use crate::error::Result;
 use crate::session::Session;
 use crate::tokenizer::{Decoder, Tokenizer};
 
+/// Role of the message that a conversation begins with.
+const SYSTEM: &str = "system";
+
 /// A conversation with the model of a session, which only it may change.
 ///
 /// Every turn the template renders all messages anew, since it may treat earlier ones differently as others follow. Of the
@@ -42,7 +45,7 @@ impl<'a> Conversation<'a> {
         template: &'a ChatTemplate,
         system: Option<String>,
     ) -> Conversation<'a> {
-        let system = system.map(|text| message("system", text));
+        let system = system.map(|text| message(SYSTEM, text));
         Conversation {
             tokenizer,
             template,
@@ -54,6 +57,11 @@ impl<'a> Conversation<'a> {
     /// The messages so far.
     pub fn messages(&self) -> &[Message] {
         &self.messages
+    }
+
+    /// Begins anew: what was said is forgotten, the system's message is not.
+    pub fn forget(&mut self) {
+        self.messages.retain(|m| m.role == SYSTEM);
     }
 
     /// Adds what the user says and reads what is new in the conversation, up to the beginning of the answer. The template

@@ -50,10 +50,9 @@ pub struct Options {
     /// Storage type of the KV cache.
     pub kv: KvType,
     /// Format that the matrices take as the model is loaded: `native` for the file's own, one of
-    /// [`crate::quant::FORMATS`] as `engine quantize` would write it, or `mixed` for those of a plan; in any case.
+    /// [`crate::quant::FORMATS`] as `engine quantize` would write it, or `mixed@4.5` for those of a plan with so many bits a
+    /// weight on average, over the matrices that every token is multiplied with; in any case.
     pub quant: String,
-    /// With `mixed`, bits that a weight may take on average, over the matrices that every token is multiplied with.
-    pub quant_bits: f64,
     /// With `mixed`, the plan that `engine plan` made.
     pub quant_plan: PathBuf,
     /// Importance matrix for formats other than the file's; empty for none.
@@ -101,7 +100,6 @@ impl Default for Options {
             batch: 512,
             kv: KvType::F16,
             quant: "native".into(),
-            quant_bits: 4.5,
             quant_plan: PathBuf::new(),
             quant_imatrix: PathBuf::new(),
             huge_pages: true,
@@ -127,7 +125,13 @@ impl Options {
 
     /// Whether the matrices take the formats of a plan.
     pub fn is_mixed(&self) -> bool {
-        self.quant.eq_ignore_ascii_case(MIXED)
+        self.mixed_bits().is_some()
+    }
+
+    /// What stands for the bits a weight in `mixed@4.5`, empty if nothing does; `None` for other formats.
+    pub(crate) fn mixed_bits(&self) -> Option<&str> {
+        let (name, bits) = self.quant.split_once('@').unwrap_or((&self.quant, ""));
+        name.eq_ignore_ascii_case(MIXED).then_some(bits)
     }
 
     /// The sparsity asked for, if it is one that changes what the model says: then its figures are not those of the whole model.
@@ -142,7 +146,6 @@ impl Options {
         let Options {
             kv,
             quant,
-            quant_bits,
             quant_plan,
             quant_imatrix,
             sparsity: _,
@@ -174,7 +177,6 @@ impl Options {
             predicting.quant_imatrix = quant_imatrix;
         }
         if self.is_mixed() {
-            predicting.quant_bits = quant_bits;
             predicting.quant_plan = quant_plan;
         }
         predicting
@@ -286,18 +288,16 @@ mod tests {
         let other = Options {
             kv: KvType::Q8_0,
             quant: "q4_k".into(),
-            quant_bits: 3.0,
             quant_imatrix: "matrix.gguf".into(),
             ..Options::default()
         };
         let expect = Options {
             quant: "Q4_K".into(),
-            quant_bits: Options::default().quant_bits,
             ..other.clone()
         };
         assert_eq!(other.predicting(), expect);
         let mixed = Options {
-            quant: "MIXED".into(),
+            quant: "MIXED@3".into(),
             quant_plan: "plan.toml".into(),
             ..other
         };

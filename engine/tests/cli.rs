@@ -317,6 +317,13 @@ fn chat_answers_every_line_and_reads_only_what_is_new() {
     assert!(counts[1][0] < counts[1][1], "not all is new: {rates}");
     assert!(text(&out.stdout).ends_with('\n') && !text(&out.stdout).contains("tok/s"));
 
+    // A new conversation is as long as the first one was.
+    let out = chat(&["chat", "-m", &model, "-n", "5"], "Hello\n/new\nHello\n");
+    let told: Vec<&str> = text(&out.stderr).lines().collect();
+    let of = |line: &str| line.split(' ').nth(3).map(str::to_owned);
+    assert_eq!((told.len(), told[1]), (3, "a new conversation"));
+    assert_eq!(of(told[0]), of(told[2]), "{told:?}");
+
     let out = chat(&["chat", "-m", &model, "-c", "24"], &"too long ".repeat(50));
     assert_eq!(out.status.code(), Some(1));
     assert!(text(&out.stderr).contains("do not fit the context of 24"));
@@ -430,7 +437,7 @@ fn models_are_quantised_with_an_importance_matrix() {
     let to = ["quantize", &model, "-o", &other, "--to"];
     refuses(
         &[&to[..], &["Q9"]].concat(),
-        &["\"Q9\" is unknown: expected one of native, mixed, F32"],
+        &["\"Q9\" is unknown: expected one of native, mixed@BITS, F32"],
     );
     let rule = |rule| [&to[..], &["Q4_K", "--tensor-type", rule]].concat();
     refuses(
@@ -492,11 +499,11 @@ fn a_plan_is_measured_and_followed() {
     show.insert(6, &plan);
     let out = output(&show);
     let page = text(&out.stdout);
-    for row in ["Q2_K ", "Q8_0 ", "native ", "mixed 6 "] {
+    for row in ["Q2_K ", "Q8_0 ", "native ", "mixed@6 "] {
         let found = page.lines().any(|line| line.starts_with(row));
         assert!(found, "{row:?} is not in {page}{}", text(&out.stderr));
     }
-    let mixed = ["--to", "mixed", "--plan", &plan, "--bits", "3"];
+    let mixed = ["--to", "mixed@3", "--plan", &plan];
     let out = output(&[&["quantize", &model, "-o", &made][..], &mixed].concat());
     assert!(out.status.success(), "{}", text(&out.stderr));
     // What is written is what options would make of it at load.
@@ -510,14 +517,7 @@ fn a_plan_is_measured_and_followed() {
             .to_owned()
     };
     let by_plan = format!("quant_plan={plan}");
-    let set = [
-        "--set",
-        "quant=mixed",
-        "--set",
-        &by_plan,
-        "--set",
-        "quant_bits=3",
-    ];
+    let set = ["--set", "quant=mixed@3", "--set", &by_plan];
     let loaded = read(&[&[model.as_str()][..], &set].concat());
     assert_eq!(loaded, read(&[&made]));
     assert!(
@@ -525,9 +525,9 @@ fn a_plan_is_measured_and_followed() {
         "{loaded}"
     );
     let few = [
-        "quantize", &model, "-o", &made, "--to", "mixed", "--plan", &plan, "--bits", "1",
+        "quantize", &model, "-o", &made, "--to", "mixed@1", "--plan", &plan,
     ];
-    refuses(&few, &["\"quant_bits\"", "fewer than the smallest"]);
-    let none = ["info", &model, "--set", "quant=mixed"];
+    refuses(&few, &["\"quant\"", "fewer than the smallest"]);
+    let none = ["info", &model, "--set", "quant=mixed@3"];
     refuses(&none, &["\"quant_plan\"", "engine plan"]);
 }

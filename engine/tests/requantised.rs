@@ -155,8 +155,7 @@ fn planned(folder: &TempDir, file: &Gguf, first: &str) -> Options {
     plan.save(&quant_plan).expect("written");
     assert_eq!(Mixed::open(&quant_plan).expect("read"), plan);
     Options {
-        quant: "mixed".into(),
-        quant_bits: 5.0,
+        quant: "mixed@5".into(),
         quant_plan,
         ..options()
     }
@@ -207,13 +206,13 @@ fn a_plan_and_an_importance_matrix_are_followed() {
     };
     let few = refused(
         &Options {
-            quant_bits: 3.0,
+            quant: "mixed@3".into(),
             ..by_plan.clone()
         },
         &file,
     );
     assert!(
-        few.contains("\"quant_bits\"") && few.contains("3 bits are fewer"),
+        few.contains("\"quant\"") && few.contains("3 bits are fewer"),
         "{few}"
     );
     let other = refused(&by_plan, &open(source("tiny-phi3", "F32")));

@@ -326,7 +326,7 @@ mod tests {
         };
         let own = Options::default();
         let mixed = Options {
-            quant: "mixed".into(),
+            quant: "mixed@4.5".into(),
             quant_plan: plan.clone(),
             ..own.clone()
         };

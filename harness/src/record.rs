@@ -266,6 +266,24 @@ pub struct ModelFacts {
     /// Whether most weights are floats, so that arithmetic is in single precision.
     #[serde(default)]
     pub float_weights: Option<bool>,
+    /// The matrices that every token is multiplied with, by kind and format.
+    #[serde(default)]
+    pub matrices: Vec<MatrixFacts>,
+}
+
+/// Matrices of one kind that have the same format in memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MatrixFacts {
+    /// `ffn_down`, `output`.
+    pub kind: String,
+    /// Name of the format.
+    pub format: String,
+    /// How many they are.
+    pub count: u64,
+    /// Their weights.
+    pub weights: u64,
+    /// Bytes of all of them.
+    pub bytes: u64,
 }
 
 /// Stage times and bytes of one phase.

@@ -421,6 +421,8 @@ fn formats_stand_by_quality_size_and_speed() {
         "100 MB",
         "Quality is unknown",
         "size and speed",
+        "15 in Q4_K, 15 in Q5_K",
+        "Q5_K 52 %, Q4_K 48 %",
     ] {
         assert!(page.contains(text), "\"{text}\" is missing");
     }

@@ -13,7 +13,7 @@ use crate::tokenizer::{EncodeOptions, Tokenizer};
 use serde::{Deserialize, Serialize};
 
 /// Fewest tokens of a window: of fewer, no prediction would count.
-pub const WINDOW_TOKENS_MIN: usize = 4;
+pub const WINDOW_TOKENS_MIN: usize = 8;
 
 /// What a model's predictions of a text come to, beside those of a base.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

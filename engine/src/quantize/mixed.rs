@@ -86,23 +86,24 @@ fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
+/// The layer of a matrix, `None` outside of the layers, and its kind: `blk.3.ffn_down.weight` is `ffn_down` of layer 3.
+pub(super) fn kind(name: &str) -> (Option<usize>, &str) {
+    let whole = name.trim_end_matches(".weight");
+    let parts = whole.strip_prefix("blk.").and_then(|n| n.split_once('.'));
+    let in_layer = parts.and_then(|(layer, kind)| Some((layer.parse::<u32>().ok()?, kind)));
+    in_layer.map_or((None, whole), |(layer, kind)| (Some(layer as usize), kind))
+}
+
 /// The groups of a model's matrices, without choices: those of one kind in each of `parts` parts of the layers.
 fn groups(file: &Gguf, parts: usize) -> Vec<Group> {
-    let layer = |name: &str| -> Option<(usize, String)> {
-        let (number, part) = name.strip_prefix("blk.")?.split_once('.')?;
-        Some((
-            number.parse::<u32>().ok()? as usize,
-            part.trim_end_matches(".weight").to_owned(),
-        ))
-    };
-    let layers = multiplied(file).filter_map(|t| Some(layer(&t.name)?.0 + 1));
+    let layers = multiplied(file).filter_map(|t| Some(kind(&t.name).0? + 1));
     let layers = layers.max().unwrap_or(1);
     let mut groups: BTreeMap<(String, usize), (Group, usize, usize)> = BTreeMap::new();
     for tensor in multiplied(file) {
-        let (l, kind) = layer(&tensor.name)
-            .unwrap_or_else(|| (0, tensor.name.trim_end_matches(".weight").to_owned()));
+        let (l, kind) = kind(&tensor.name);
+        let l = l.unwrap_or(0);
         let (group, first, last) = groups
-            .entry((kind, l * parts.clamp(1, layers) / layers))
+            .entry((kind.to_owned(), l * parts.clamp(1, layers) / layers))
             .or_insert_with(|| {
                 (
                     Group {
@@ -260,7 +261,7 @@ impl Mixed {
             let least = |g: &Group| g.choice.iter().map(|c| c.bytes).min().unwrap_or(0);
             let least: u64 = self.group.iter().map(least).sum();
             return Err(Error::Option {
-                option: "quant_bits",
+                option: "quant",
                 what: format!(
                     "{bits} bits are fewer than the smallest formats of the plan take, {:.3}",
                     8.0 * least as f64 / weights.max(1) as f64
@@ -361,7 +362,7 @@ mod tests {
         assert_eq!(bytes(&plan, 32.0), [1000, 1000, 1000]);
         let text = plan.allocate(3.9).unwrap_err().to_string();
         assert!(
-            text.contains("quant_bits") && text.contains("4.000"),
+            text.contains("\"quant\"") && text.contains("4.000"),
             "{text}"
         );
     }

@@ -11,6 +11,8 @@ mod mixed;
 pub use importance::{Importance, Observer};
 pub use mixed::{Choice, Group, Mixed};
 
+use mixed::kind;
+
 use crate::error::{Error, Result};
 use crate::gguf::limits::ALIGNMENT_DEFAULT;
 use crate::gguf::write::{self, Metadata};
@@ -29,6 +31,9 @@ const CHUNK_VALUES: usize = 4 << 20;
 /// Format of the output's matrix at least.
 const OUTPUT_FORMAT: &str = "Q6_K";
 
+/// Most bits a weight that formats may be mixed with.
+const BITS_MAX: f64 = 32.0;
+
 /// Parts of the names of matrices that stay as they are.
 const KEPT: &[&str] = &[
     "_norm.weight",
@@ -37,7 +42,7 @@ const KEPT: &[&str] = &[
     "token_types.weight",
 ];
 
-/// Names of tensors as an expression, and the format that they take.
+/// Names of matrices as an expression, and the format that they take.
 pub type Rule = (Regex, &'static FormatInfo);
 
 /// What a file is to become.
@@ -45,7 +50,7 @@ pub type Rule = (Regex, &'static FormatInfo);
 pub struct Recipe {
     /// Format of the matrices that no rule names; `None` for what they are.
     pub to: Option<&'static FormatInfo>,
-    /// Formats of the tensors whose names an expression finds; the first that does counts.
+    /// Formats of the matrices whose names an expression finds; the first that does counts.
     pub rules: Vec<Rule>,
     /// What the columns of the matrices are multiplied with.
     pub importance: Option<Importance>,
@@ -72,28 +77,37 @@ fn names() -> String {
 /// Refuses options about formats that no model could satisfy.
 ///
 /// # Errors
-/// [`Error::Option`] for an unknown name, and for `mixed` without a plan.
+/// [`Error::Option`] for an unknown name, and for `mixed` without bits or a plan.
 pub fn check(options: &Options) -> Result<()> {
     let refused = |option, what| Err(Error::Option { option, what });
-    if options.is_mixed() {
+    if let Some(bits) = options.mixed_bits() {
+        bits_of(bits)?;
         if options.quant_plan.as_os_str().is_empty() {
             let what =
                 "formats are mixed by a plan: make one with \"engine plan\" and name it here";
             return refused("quant_plan", what.into());
         }
-        if !(options.quant_bits > 0.0 && options.quant_bits <= 32.0) {
-            let what = format!("{} is not above 0 and at most 32", options.quant_bits);
-            return refused("quant_bits", what);
-        }
     } else if !options.is_native() && FormatInfo::by_name(&options.quant).is_none() {
         let what = format!(
-            "\"{}\" is unknown: expected one of native, {MIXED}, {}",
+            "\"{}\" is unknown: expected one of native, {MIXED}@BITS, {}",
             options.quant,
             names()
         );
         return refused("quant", what);
     }
     Ok(())
+}
+
+/// The bits a weight of `mixed@4.5`.
+fn bits_of(text: &str) -> Result<f64> {
+    let bits = text.parse().ok();
+    bits.filter(|&bits| bits > 0.0 && bits <= BITS_MAX)
+        .ok_or_else(|| Error::Option {
+            option: "quant",
+            what: format!(
+                "\"{MIXED}@{text}\": expected {MIXED}@BITS, with above 0 and at most {BITS_MAX} bits a weight, such as {MIXED}@4.5"
+            ),
+        })
 }
 
 impl Recipe {
@@ -110,7 +124,7 @@ impl Recipe {
         });
         let importance = importance.transpose()?;
         let mut rules = Vec::new();
-        if options.is_mixed() {
+        if let Some(bits) = options.mixed_bits() {
             let plan = Mixed::open(&options.quant_plan).map_err(|e| e.of_option("quant_plan"))?;
             if !plan.imatrix.is_empty() && importance.is_none() {
                 let what = format!(
@@ -122,7 +136,7 @@ impl Recipe {
                     what,
                 });
             }
-            rules = plan.rules(file, options.quant_bits)?;
+            rules = plan.rules(file, bits_of(bits)?)?;
         }
         Ok(Recipe {
             to: FormatInfo::by_name(&options.quant),
@@ -131,8 +145,30 @@ impl Recipe {
         })
     }
 
+    /// Refuses rules and an importance matrix that nothing of `file` comes under.
+    fn check(&self, file: &Gguf) -> Result<()> {
+        let matrices = || file.tensors().iter().filter(|t| is_matrix(t));
+        let idle = |(rule, _): &&Rule| !matrices().any(|t| rule.is_match(&t.name));
+        if let Some((rule, format)) = self.rules.iter().find(idle) {
+            return Err(Error::Input(format!(
+                "no matrix of the model has a name that \"{rule}\" finds, as rule \"{rule}={}\" wants: \"engine info --tensors\" lists the names",
+                format.name
+            )));
+        }
+        let seen = |i: &Importance| matrices().any(|t| i.columns(&t.name).is_some());
+        if self.importance.as_ref().is_some_and(|i| !seen(i)) {
+            return Err(Error::Input(
+                "the importance matrix has none of the model's matrices: it was made with another model".into(),
+            ));
+        }
+        Ok(())
+    }
+
     /// The format that `tensor` of `file` takes; `None` where it stays as it is.
     fn format_of(&self, file: &Gguf, tensor: &Tensor) -> Result<Option<&'static FormatInfo>> {
+        if !is_matrix(tensor) {
+            return Ok(None);
+        }
         let name = tensor.name.as_str();
         let row_len = tensor.dims[0];
         if let Some((rule, format)) = self.rules.iter().find(|(rule, _)| rule.is_match(name)) {
@@ -144,7 +180,7 @@ impl Recipe {
             }
             return Ok(Some(*format));
         }
-        let Some(to) = self.to.filter(|_| is_matrix(tensor)) else {
+        let Some(to) = self.to else {
             return Ok(None);
         };
         let least = format(OUTPUT_FORMAT)?;
@@ -191,6 +227,45 @@ pub(crate) fn product_formats(
     products.filter_map(Planned::engine_format)
 }
 
+/// Matrices of one kind that have the same format.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Matrices {
+    /// `ffn_down`, `output`.
+    pub kind: String,
+    /// Name of the format.
+    pub format: &'static str,
+    /// How many they are.
+    pub count: usize,
+    /// Their weights.
+    pub weights: u64,
+    /// Bytes of all of them.
+    pub bytes: u64,
+}
+
+/// The matrices that every token is multiplied with, all experts included, among those `planned` for `file`, by kind and
+/// format.
+pub fn matrices(file: &Gguf, planned: &[Planned]) -> Vec<Matrices> {
+    let names: HashSet<&str> = multiplied(file).map(|t| t.name.as_str()).collect();
+    let mut all: BTreeMap<(&str, &str), Matrices> = BTreeMap::new();
+    for p in planned
+        .iter()
+        .filter(|p| names.contains(p.from.name.as_str()))
+    {
+        let (_, kind) = kind(&p.from.name);
+        let matrices = all.entry((kind, p.format)).or_insert_with(|| Matrices {
+            kind: kind.to_owned(),
+            format: p.format,
+            count: 0,
+            weights: 0,
+            bytes: 0,
+        });
+        matrices.count += 1;
+        matrices.weights += p.from.n_values();
+        matrices.bytes += p.bytes;
+    }
+    all.into_values().collect()
+}
+
 /// A tensor of a file, and what it becomes.
 #[derive(Debug)]
 pub struct Planned {
@@ -218,7 +293,7 @@ pub(crate) struct Encode {
 }
 
 impl Encode {
-    /// Encodes the rows `rows` of the tensor's `data` into `out`; whether all their values are finite.
+    /// Encodes the rows `rows` of the tensor's `data` into `out`; whether all their values are finite, before and after.
     pub(crate) fn rows(&self, data: &[u8], rows: Range<usize>, out: &mut [u8]) -> bool {
         let (from, to) = (self.from.row_bytes(self.cols), self.to.row_bytes(self.cols));
         let mut values = vec![0.0; self.cols];
@@ -227,11 +302,13 @@ impl Encode {
                 .dequantize(&data[row * from..][..from], &mut values);
             let first = row / self.per_expert * self.cols;
             let importance = self.importance.get(first..first + self.cols);
-            let finite = values.iter().all(|v| v.is_finite());
-            if finite {
-                self.to.quantize(&values, importance.unwrap_or(&[]), out);
+            let finite = |values: &[f32]| values.iter().all(|v| v.is_finite());
+            if !finite(&values) {
+                return false;
             }
-            finite
+            self.to.quantize(&values, importance.unwrap_or(&[]), out);
+            self.to.dequantize(out, &mut values);
+            finite(&values)
         })
     }
 }
@@ -246,8 +323,8 @@ impl Planned {
     /// The error of a tensor with values that are not finite.
     pub(crate) fn not_finite(&self) -> Error {
         Error::Input(format!(
-            "tensor \"{}\" holds values that are not finite: the file is damaged",
-            self.from.name
+            "tensor \"{}\" holds values that are not finite, or too large for {}: the file is damaged, or needs another format",
+            self.from.name, self.format
         ))
     }
 }
@@ -296,6 +373,7 @@ pub fn plan(file: &Gguf, recipe: &Recipe) -> Result<Vec<Planned>> {
             }),
         })
     };
+    recipe.check(file)?;
     file.tensors().iter().map(planned).collect()
 }
 

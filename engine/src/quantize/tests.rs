@@ -93,6 +93,7 @@ fn the_output_keeps_six_bits_and_rules_come_first() {
     );
     assert_eq!(of("blk.0.ffn_up.weight"), "Q2_K");
     assert_eq!(of("blk.0.ffn_down.weight"), "Q8_0");
+    assert_eq!(of("blk.0.ffn_norm.weight"), "F32");
     assert_eq!(of("output.weight"), "F16");
     assert_eq!(of("blk.0.attn_q.weight"), "Q4_0");
 }
@@ -107,9 +108,8 @@ fn what_cannot_be_done_is_an_error_and_leaves_nothing() {
         "{text}"
     );
     let mut narrow = recipe("Q4_0");
-    narrow
-        .rules
-        .push((Regex::new("attn_norm").unwrap(), format("Q4_K").unwrap()));
+    let rule = |name: &str| (Regex::new(name).unwrap(), format("Q4_K").unwrap());
+    narrow.rules.push(rule("attn_q"));
     let shape = Shape {
         embedding: 96,
         ..Shape::load("tiny").unwrap()
@@ -123,19 +123,29 @@ fn what_cannot_be_done_is_an_error_and_leaves_nothing() {
     };
     let text = refused(&small, &narrow);
     assert!(
-        text.contains("no whole blocks of Q4_K") && text.contains("attn_norm"),
+        text.contains("no whole blocks of Q4_K") && text.contains("attn_q"),
+        "{text}"
+    );
+    // Norms are no matrices.
+    narrow.rules[0] = rule("attn_norm");
+    let text = refused(&small, &narrow);
+    assert!(
+        text.contains("no matrix") && text.contains("\"attn_norm=Q4_K\""),
         "{text}"
     );
     // A value that is no number.
     let at = small.tensor("blk.0.ffn_down.weight").unwrap().offset as usize;
-    let mut damaged = bytes;
-    damaged[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
-    let damaged = Gguf::from_bytes(Path::new("damaged"), damaged).unwrap();
-    let text = refused(&damaged, &recipe("Q4_0"));
-    assert!(
-        text.contains("\"blk.0.ffn_down.weight\" holds values that are not finite"),
-        "{text}"
-    );
+    let with = |value: f32| {
+        let mut bytes = bytes.clone();
+        bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        Gguf::from_bytes(Path::new("damaged"), bytes).unwrap()
+    };
+    // One that a format cannot hold is no better.
+    for (value, to) in [(f32::NAN, "Q4_0"), (1e6, "F16"), (1e9, "Q8_0")] {
+        let text = refused(&with(value), &recipe(to));
+        let expect = "\"blk.0.ffn_down.weight\" holds values that are not finite";
+        assert!(text.contains(expect) && text.contains(to), "{text}");
+    }
     std::fs::write(&out, b"mine").unwrap();
     assert!(refused(&small, &recipe("Q4_0")).contains("exists already"));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -218,6 +228,16 @@ fn importance_of_another_model_or_no_importance_is_refused() {
         text.contains("512 columns") && text.contains("another model"),
         "{text}"
     );
+    let none = folder.path().join("none.gguf");
+    let observer = Observer::new(vec![vec!["blk.9.ffn_down.weight".into()]], 2);
+    observer.add(0, 0, (0, 1), &[1.0; 512]);
+    observer.save(&none, "text", 1, 2).unwrap();
+    let recipe = Recipe {
+        importance: Some(Importance::open(&none).unwrap()),
+        ..recipe
+    };
+    let text = plan(&other, &recipe).unwrap_err().to_string();
+    assert!(text.contains("none of the model's matrices"), "{text}");
     let model = folder.path().join("model.gguf");
     std::fs::write(&model, in_memory(&shape, "Q4_0", 1).unwrap()).unwrap();
     let text = Importance::open(&model).unwrap_err().to_string();

@@ -58,6 +58,9 @@ pub(super) fn page(run: &Run) -> String {
     if !predicted.is_empty() {
         table(&mut out, &tables::quality(&predicted));
     }
+    if let Some(mixed) = tables::mixed(&own) {
+        table(&mut out, &mixed);
+    }
     if !own.is_empty() {
         table(&mut out, &tables::bytes(&own));
         table(&mut out, &tables::memory(&own));

@@ -7,7 +7,7 @@ mod speculation;
 mod time;
 
 pub(super) use ceiling::{roofs, shares, working_sets};
-pub(super) use quality::quality;
+pub(super) use quality::{mixed, quality};
 pub(super) use sparsity::sparsity;
 pub(super) use speculation::speculation;
 pub(super) use time::{counters, history, simulated, stalls};

@@ -5,13 +5,13 @@
 use super::{Answer, ClockSpan, Job, JobPrompt, Outcome, PROTOCOL_VERSION, valgrind};
 use crate::clock;
 use crate::counter::{Counting, ProcessUse, Threads};
-use crate::record::{Counters, ModelFacts, PassStats};
+use crate::record::{Counters, MatrixFacts, ModelFacts, PassStats};
 use crate::stats::SplitMix64;
 use ::engine::gguf::Gguf;
 use ::engine::model::Model;
 use ::engine::pool::Pool;
 use ::engine::quant::FormatInfo;
-use ::engine::quantize::{Planned, main_format};
+use ::engine::quantize::{Planned, main_format, matrices};
 use ::engine::sample::{Distribution, Sampler};
 use ::engine::session::{Session, Stats};
 use ::engine::sparsity;
@@ -391,8 +391,8 @@ fn pass_stats(stats: &Stats) -> PassStats {
 fn model_facts(model: &Model) -> ModelFacts {
     let tensors = model.tensors();
     let active = |t: &Planned| model.config().active(&t.from, t.from.n_values());
-    let matrices = tensors.iter().filter(|t| t.from.dims.len() >= 2);
-    let layers = matrices.filter(|t| t.from.name.starts_with("blk."));
+    let wide = tensors.iter().filter(|t| t.from.dims.len() >= 2);
+    let layers = wide.filter(|t| t.from.name.starts_with("blk."));
     let last = format!("blk.{}.", model.config().n_layers() - 1);
     let behind = ["attn_output", "ffn_gate", "ffn_up", "ffn_down"];
     let last = layers.clone().filter(|t| {
@@ -404,7 +404,16 @@ fn model_facts(model: &Model) -> ModelFacts {
     let head = head
         .iter()
         .find_map(|name| tensors.iter().find(|t| t.from.name == *name));
+    let kinds = matrices(model.gguf(), tensors).into_iter();
+    let kinds = kinds.map(|m| MatrixFacts {
+        kind: m.kind,
+        format: m.format.to_owned(),
+        count: m.count as u64,
+        weights: m.weights,
+        bytes: m.bytes,
+    });
     ModelFacts {
+        matrices: kinds.collect(),
         layer_params: Some(layers.map(active).sum()),
         last_params: Some(last.map(active).sum()),
         head_params: head.map(|t| t.from.n_values()),

@@ -12,7 +12,7 @@ use ::engine::tokenizer::Tokenizer;
 use ::engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What makes a worker expect a [`Job`] of this kind.
@@ -107,14 +107,31 @@ pub fn work(job: &Job, tell: &mut dyn FnMut(&Answer)) -> Result<()> {
     Ok(())
 }
 
+/// Refuses a text that does not fill a window of `ctx` tokens of a model; what is wrong with the model itself is for others to
+/// tell.
+///
+/// # Errors
+/// How many tokens it has.
+pub fn require_window(model: &Path, corpus: &Path, ctx: u32) -> Result<()> {
+    let Ok(tokenizer) = Gguf::open(model).and_then(|file| Tokenizer::from_gguf(&file)) else {
+        return Ok(());
+    };
+    let text = std::fs::read_to_string(corpus).map_err(|source| read_error(corpus, source))?;
+    quality::windows(&tokenizer, &text, ctx as usize).map(drop)
+}
+
+fn read_error(path: &Path, source: std::io::Error) -> Error {
+    Error::Io {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    }
+}
+
 /// The text, if it is still the same.
 fn text(job: &Job) -> Result<String> {
     let shown = job.corpus.display();
-    let bytes = std::fs::read(&job.corpus).map_err(|source| Error::Io {
-        action: "read",
-        path: job.corpus.clone(),
-        source,
-    })?;
+    let bytes = std::fs::read(&job.corpus).map_err(|source| read_error(&job.corpus, source))?;
     if hex(&Sha256::digest(&bytes)) != job.corpus_sha256 {
         let what = format!("\"{shown}\" has changed since the run began: start a new one");
         return Err(Error::Input(what));

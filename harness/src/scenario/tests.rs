@@ -53,7 +53,7 @@ fn names_and_types_are_checked_with_place_and_suggestion() {
     refused(
         "threads = 2",
         "thread = 2",
-        "t.toml:15:1: unknown key \"thread\" in [engine]\n   |\n15 | thread = 2\n   | ^^^^^^\n  = did you mean \"threads\"? (valid: threads, affinity, oversubscribe, isa, kernel, ctx, batch, kv, quant, quant_bits, quant_plan, quant_imatrix, huge_pages, packed_cache, side_by_side, prefetch_bytes, head_prefetch_bytes, wait_prefetch_bytes, tail_percent, barrier_spins, stage_clock, speculation, sparsity)",
+        "t.toml:15:1: unknown key \"thread\" in [engine]\n   |\n15 | thread = 2\n   | ^^^^^^\n  = did you mean \"threads\"? (valid: threads, affinity, oversubscribe, isa, kernel, ctx, batch, kv, quant, quant_plan, quant_imatrix, huge_pages, packed_cache, side_by_side, prefetch_bytes, head_prefetch_bytes, wait_prefetch_bytes, tail_percent, barrier_spins, stage_clock, speculation, sparsity)",
     );
     refused(
         "n_gen = 16",
@@ -258,7 +258,7 @@ fn matrix_refused(matrix: &str, expect: &str) {
 fn a_wrong_matrix_is_blamed_where_it_is_wrong() {
     matrix_refused(
         "engine.thread = [1, 2]",
-        "t.toml:17:8: unknown key \"thread\" in [engine]\n   |\n17 | engine.thread = [1, 2]\n   |        ^^^^^^\n  = did you mean \"threads\"? (valid: threads, affinity, oversubscribe, isa, kernel, ctx, batch, kv, quant, quant_bits, quant_plan, quant_imatrix, huge_pages, packed_cache, side_by_side, prefetch_bytes, head_prefetch_bytes, wait_prefetch_bytes, tail_percent, barrier_spins, stage_clock, speculation, sparsity)",
+        "t.toml:17:8: unknown key \"thread\" in [engine]\n   |\n17 | engine.thread = [1, 2]\n   |        ^^^^^^\n  = did you mean \"threads\"? (valid: threads, affinity, oversubscribe, isa, kernel, ctx, batch, kv, quant, quant_plan, quant_imatrix, huge_pages, packed_cache, side_by_side, prefetch_bytes, head_prefetch_bytes, wait_prefetch_bytes, tail_percent, barrier_spins, stage_clock, speculation, sparsity)",
     );
     matrix_refused(
         "\"engine.isa\" = [\"scalar\", \"avx22\"]",
@@ -435,8 +435,8 @@ fn quality_is_of_a_text_and_of_the_run_as_a_whole() {
     refused("corpus = \"text.md\"\nctx = 3", "expected 4 to");
     refused("corpus = \"text.md\"\nwindows = 0", "\"quality.windows\"");
     refused(
-        "corpus = \"text.md\"\nbase = \"mixed\"",
-        "\"quality.base\" is \"mixed\"",
+        "corpus = \"text.md\"\nbase = \"mixed@4\"",
+        "\"quality.base\" is \"mixed@4\"",
     );
     refused(
         "corpus = \"text.md\"\n[matrix]\nquality.ctx = [64, 128]",

@@ -1,12 +1,12 @@
 //! A run of one model in several weight formats, with its quality.
 
-use super::FakeRun;
+use super::{FakeRun, matrices};
 use engine::quality::Figures;
 use harness::record::*;
 use serde_json::json;
 
 /// Format, bits a weight, decode rate, divergence in nats, perplexity.
-const FORMATS: [(&str, f64, f64, f64, f64); 13] = [
+const FORMATS: [(&str, f64, f64, f64, f64); 14] = [
     ("F32", 32.0, 21.0, 2.1e-10, 19.33),
     ("Q8_0", 8.5, 104.0, 0.0040, 19.36),
     ("Q6_K", 6.56, 121.0, 0.0061, 19.41),
@@ -19,6 +19,7 @@ const FORMATS: [(&str, f64, f64, f64, f64); 13] = [
     ("IQ4_NL", 4.5, 149.0, 0.0481, 20.4),
     ("IQ4_XS", 4.25, 151.0, 0.0497, 20.5),
     ("Q3_K", 3.44, 160.0, 0.214, 24.2),
+    ("mixed@4.5", 4.5, 157.0, 0.0331, 20.1),
     ("Q2_K", 2.63, 171.0, 1.07, 58.0),
 ];
 
@@ -37,16 +38,20 @@ impl FakeRun {
             windows: Some(8),
             base: QualityBase::Own("F32".to_owned()),
         });
-        for (index, (_, bits, rate, kld, perplexity)) in (0..).zip(FORMATS) {
+        for (index, (format, bits, rate, kld, perplexity)) in (0..).zip(FORMATS) {
+            run.manifest.cases[index as usize].engine.quant = format.to_owned();
             for round in 0..5 {
                 run.push(index, Phase::Measured, round, 0, rate, 2);
                 let sample = run.samples.last_mut().expect("just pushed");
+                if format.starts_with("mixed") {
+                    sample.model.matrices = matrices(&["Q4_K", "Q5_K"]);
+                }
                 let decode = sample.decode.as_mut().expect("decodes");
                 let bytes = decode.ledger.weight_bytes as f64 * bits / 5.0;
                 decode.ledger.weight_bytes = bytes as u64;
             }
             let result = match index {
-                12 => Quality::Missing(super::HOSTILE.to_owned()),
+                13 => Quality::Missing(super::HOSTILE.to_owned()),
                 _ => Quality::Measured(Figures {
                     predictions: 2040,
                     perplexity,

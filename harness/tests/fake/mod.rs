@@ -206,6 +206,7 @@ impl FakeRun {
                 last_params: None,
                 head_params: Some(28_311_552),
                 float_weights: Some(false),
+                matrices: matrices(&["Q4_1", "Q4_1"]),
             },
             kv_capacity_bytes: Some(11_796_480),
             weights: None,
@@ -399,6 +400,19 @@ fn passes(passes: u64, wall_ns: u64, tokens: u64, threads: u32) -> PassStats {
         },
         products: 0,
     }
+}
+
+/// Matrices of two kinds, those of the layers half in each of `formats`.
+pub(crate) fn matrices(formats: &[&str; 2]) -> Vec<MatrixFacts> {
+    let rows = [("ffn_down", 0, 15), ("ffn_down", 1, 15), ("output", 1, 1)];
+    let facts = rows.map(|(kind, format, count)| MatrixFacts {
+        kind: kind.to_owned(),
+        format: formats[format].to_owned(),
+        count,
+        weights: 900_000 * count,
+        bytes: 560_000 * count,
+    });
+    facts.to_vec()
 }
 
 fn case(scenario: &str, index: u32, keys: &Value) -> CaseRecord {

@@ -38,7 +38,7 @@ fn what_the_model_cannot_do_is_refused_before_anything_is_written() {
             "engine.sparsity.thresholds: cannot open",
         ),
         (
-            "quant = \"mixed\"\nquant_plan = \"no.toml\"\n".to_owned(),
+            "quant = \"mixed@4.5\"\nquant_plan = \"no.toml\"\n".to_owned(),
             "engine.quant_plan: cannot open",
         ),
         (

@@ -21,6 +21,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Longest line read where standard input is no terminal, in bytes.
 const LINE_BYTES_MAX: u64 = 1 << 26;
+/// What is said to begin anew.
+const NEW: &str = "/new";
 /// Exit code after a second Ctrl-C, before the first one had been heard.
 const INTERRUPTED: i32 = 130;
 
@@ -67,8 +69,14 @@ pub(crate) fn run(args: &ChatArgs) -> Result<()> {
         on_interrupt(&stop)?;
     }
     while let Some(text) = input.next()? {
-        if text.trim().is_empty() {
-            continue;
+        match text.trim() {
+            "" => continue,
+            NEW => {
+                conversation.forget();
+                eprintln!("a new conversation");
+                continue;
+            }
+            _ => {}
         }
         stop.store(false, Ordering::Relaxed);
         let turn = Turn {
@@ -79,7 +87,7 @@ pub(crate) fn run(args: &ChatArgs) -> Result<()> {
         match turn.run(&mut conversation, &mut session, text) {
             // Something else may be said instead.
             Err(error @ (Error::ContextFull { .. } | Error::Model(_))) if input.is_terminal() => {
-                eprintln!("error: {error}");
+                eprintln!("error: {error}; {NEW} begins a new conversation");
             }
             done => done?,
         }

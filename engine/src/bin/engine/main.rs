@@ -41,7 +41,7 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Finds thresholds for `[engine.sparsity]` on a text.
     Calibrate(calibrate::CalibrateArgs),
-    /// Talks with an instruction-tuned model, in turns.
+    /// Talks with an instruction-tuned model, in turns; "/new" begins anew.
     Chat(chat::ChatArgs),
     /// Makes an importance matrix: what the columns of a model's matrices are multiplied with.
     Imatrix(imatrix::ImatrixArgs),
@@ -51,7 +51,7 @@ enum Command {
     Passes(passes::PassesArgs),
     /// Measures how well a model predicts a text.
     Perplexity(perplexity::PerplexityArgs),
-    /// Measures what each group of matrices loses in other formats, for `quant = "mixed"`.
+    /// Measures what each group of matrices loses in other formats, for `quant = "mixed@BITS"`.
     Plan(plan::PlanArgs),
     /// Writes a model file again with its matrices in another format.
     Quantize(quantize::QuantizeArgs),

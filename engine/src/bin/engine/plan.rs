@@ -213,7 +213,7 @@ impl<'a> Lab<'a> {
         }
         for &bits in &self.args.bits {
             let rules = plan.rules(&self.gguf, bits)?;
-            rows.push((format!("mixed {bits}"), self.measure(None, rules)?));
+            rows.push((format!("mixed@{bits}"), self.measure(None, rules)?));
         }
         self.bar.finish_and_clear();
         rows.sort_by_key(|(_, outcome)| outcome.bytes);

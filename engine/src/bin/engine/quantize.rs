@@ -20,16 +20,14 @@ pub(crate) struct QuantizeArgs {
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// Format of the matrices, such as Q4_K, Q8_0, IQ4_XS. The output's matrix keeps at least Q6_K, norms stay as they are.
-    /// Or "native" for what they are, "mixed" for the formats of a plan.
+    /// Or "native" for what they are, "mixed@4.5" for the formats of a plan with so many bits a weight on average, over the
+    /// matrices that every token is multiplied with.
     #[arg(long, value_name = "FORMAT")]
     to: String,
-    /// With --to mixed, the plan of `engine plan`.
+    /// With --to mixed@BITS, the plan of `engine plan`.
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
-    /// With --to mixed, bits that a weight may take on average, over the matrices that every token is multiplied with.
-    #[arg(long, default_value_t = Options::default().quant_bits)]
-    bits: f64,
-    /// Another format for the tensors whose names the expression finds, such as ffn_down=Q6_K; may be repeated, the first
+    /// Another format for the matrices whose names the expression finds, such as ffn_down=Q6_K; may be repeated, the first
     /// that fits counts.
     #[arg(long, value_name = "REGEX=FORMAT")]
     tensor_type: Vec<String>,
@@ -46,7 +44,6 @@ pub(crate) fn run(args: &QuantizeArgs) -> Result<()> {
     let file = Gguf::open(&args.input)?;
     let options = Options {
         quant: args.to.clone(),
-        quant_bits: args.bits,
         quant_plan: args.plan.clone().unwrap_or_default(),
         quant_imatrix: args.imatrix.clone().unwrap_or_default(),
         ..Options::default()

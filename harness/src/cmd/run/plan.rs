@@ -11,6 +11,7 @@ use crate::record::{
     RepeatCommand, SCHEMA_VERSION, ScenarioRecord, probed,
 };
 use crate::repeat::{self, Facts};
+use crate::runner::quality::require_window;
 use crate::runner::{Job, JobPrompt, PROTOCOL_VERSION, Program, engine};
 use crate::scenario::{BaseSpec, Case, ModelSpec, PromptSpec, Scenario};
 use ::engine::topology::Topology;
@@ -127,15 +128,23 @@ pub(in crate::cmd) fn manifest(
         cases: cases.collect::<anyhow::Result<_>>()?,
         models: models.iter().map(|(_, record)| record.clone()).collect(),
         comparison: None,
-        quality: quality_plan(scenario, store)?,
+        quality: quality_plan(scenario, models, store)?,
     })
 }
 
 /// What quality is measured on, if it is.
-fn quality_plan(scenario: &Scenario, store: &ModelStore) -> anyhow::Result<Option<QualityPlan>> {
+fn quality_plan(
+    scenario: &Scenario,
+    models: &[(ModelSpec, ModelRecord)],
+    store: &ModelStore,
+) -> anyhow::Result<Option<QualityPlan>> {
     let Some(spec) = &scenario.quality else {
         return Ok(None);
     };
+    for (_, model) in models {
+        require_window(Path::new(&model.path), &spec.corpus, spec.ctx)
+            .context("\"quality.corpus\"")?;
+    }
     let base = match &spec.base {
         BaseSpec::Own(format) => QualityBase::Own(format.clone()),
         BaseSpec::File(path) => QualityBase::File {

@@ -35,6 +35,7 @@ pub(super) fn section(page: &Page<'_>) -> anyhow::Result<Option<Markup>> {
             }
         }
         @if !known.is_empty() { (table(&tables::quality(&known))) }
+        @if let Some(mixed) = tables::mixed(&page.own) { (table(&mixed)) }
     }))
 }
 
