@@ -432,7 +432,7 @@ fn quality_is_of_a_text_and_of_the_run_as_a_whole() {
         "corpus = \"text.md\"\ncontext = 3",
         "unknown key \"context\"",
     );
-    refused("corpus = \"text.md\"\nctx = 3", "expected 4 to");
+    refused("corpus = \"text.md\"\nctx = 3", "expected 8 to");
     refused("corpus = \"text.md\"\nwindows = 0", "\"quality.windows\"");
     refused(
         "corpus = \"text.md\"\nbase = \"mixed@4\"",
