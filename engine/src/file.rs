@@ -14,7 +14,7 @@ pub(crate) const NO_WAIT: i32 = OFlags::NONBLOCK.bits() as i32;
 ///
 /// # Errors
 /// [`Error::Io`]: not there, not permitted, a folder, a pipe, a device or a socket.
-pub(crate) fn open(path: &Path) -> Result<(File, Metadata)> {
+pub fn open(path: &Path) -> Result<(File, Metadata)> {
     let io = |source| Error::Io {
         action: "open",
         path: path.to_path_buf(),

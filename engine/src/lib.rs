@@ -5,7 +5,7 @@
 
 pub mod error;
 
-mod file;
+pub mod file;
 
 pub mod options;
 

@@ -139,6 +139,16 @@ impl Options {
         self.sparsity.as_ref().filter(|s| s.is_lossy())
     }
 
+    /// The files that options name, as far as they name any.
+    pub fn files_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let sparsity = self.sparsity.as_mut().map(|s| &mut s.thresholds);
+        let draft = self.speculation.as_mut();
+        let draft = draft.and_then(|s| s.draft_model.as_mut());
+        let own = [&mut self.quant_plan, &mut self.quant_imatrix];
+        let all = own.into_iter().chain(sparsity).chain(draft);
+        all.filter(|path| !path.as_os_str().is_empty())
+    }
+
     /// These options as far as they change what a model predicts, and the defaults for all others. Speculation does not: it
     /// loses nothing.
     pub fn predicting(&self) -> Options {

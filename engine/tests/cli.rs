@@ -328,17 +328,31 @@ fn chat_answers_every_line_and_reads_only_what_is_new() {
     assert_eq!(out.status.code(), Some(1));
     assert!(text(&out.stderr).contains("do not fit the context of 24"));
 
-    let mut bytes = fs::read(&model).expect("the model");
-    let key = b"tokenizer.chat_template";
-    let at = bytes
-        .windows(key.len())
-        .position(|w| w == key)
-        .expect("has one");
-    bytes[at + key.len() - 1] = b'x';
-    fs::write(&model, bytes).expect("written");
+    rename_key(&model, b"tokenizer.chat_template");
     fails(
         &["chat", "-m", &model],
         &["the file has no \"tokenizer.chat_template\""],
+    );
+}
+
+/// Makes a model's file name something else by a key's value.
+fn rename_key(model: &str, key: &[u8]) {
+    let mut bytes = fs::read(model).expect("the model");
+    let at = bytes.windows(key.len()).position(|w| w == key);
+    bytes[at.expect("has one") + key.len() - 1] = b'x';
+    fs::write(model, bytes).expect("written");
+}
+
+#[test]
+fn a_file_that_names_no_pre_tokenizer_is_read_with_a_warning() {
+    let (_folder, model) = folder();
+    let said = || text(&output(&["tokenize", "-m", &model, "some text"]).stderr).to_owned();
+    assert_eq!(said(), "");
+    rename_key(&model, b"tokenizer.ggml.pre");
+    assert!(
+        said().starts_with("warning: the file names no pre-tokenizer"),
+        "{}",
+        said()
     );
 }
 

@@ -35,6 +35,7 @@ use engine::speculate::Telemetry;
 use engine::stage::{Ledger, StageTimes};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Name of this project's engine as a runner in records.
@@ -68,6 +69,9 @@ pub struct Manifest {
     pub order_seed: u64,
     /// The expanded cases, in the order of their index.
     pub cases: Vec<CaseRecord>,
+    /// SHA-256, hex, of the files that the cases' options name: plans, importance matrices, thresholds, models that draft.
+    #[serde(default)]
+    pub files: BTreeMap<String, String>,
     /// What the engine is compared with, if the run is a comparison.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comparison: Option<ComparisonPlan>,
@@ -571,6 +575,7 @@ pub(crate) mod tests {
             }],
             comparison: None,
             quality: None,
+            files: BTreeMap::new(),
         }
     }
 

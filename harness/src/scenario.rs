@@ -155,10 +155,7 @@ pub fn parse(text: &str, path: &Path, overrides: &[String]) -> anyhow::Result<Sc
 /// A text file of limited size.
 fn read_text(path: &Path, bytes_max: u64) -> anyhow::Result<String> {
     let shown = path.display();
-    if path.is_dir() {
-        anyhow::bail!("\"{shown}\" is a folder, expected a file");
-    }
-    let file = std::fs::File::open(path).with_context(|| format!("cannot open \"{shown}\""))?;
+    let (file, _) = engine::file::open(path)?;
     let mut bytes = Vec::new();
     let read = file.take(bytes_max + 1).read_to_end(&mut bytes);
     read.with_context(|| format!("cannot read \"{shown}\""))?;
@@ -405,18 +402,11 @@ impl<'a> Reader<'a> {
 
 /// Options of the engine; paths start at the scenario's folder.
 fn engine(mut read: engine::Options, folder: &Path) -> engine::Options {
-    let sparsity = read.sparsity.as_mut().map(|s| &mut s.thresholds);
-    let draft = read.speculation.as_mut();
-    let draft = draft.and_then(|s| s.draft_model.as_mut());
-    let own = [
-        &mut read.quant_plan,
-        &mut read.quant_imatrix,
-        &mut read.packed_cache,
-    ];
-    for path in own.into_iter().chain(sparsity).chain(draft) {
-        if !path.as_os_str().is_empty() {
-            *path = folder.join(&path);
-        }
+    for path in read.files_mut() {
+        *path = folder.join(&path);
+    }
+    if !read.packed_cache.as_os_str().is_empty() {
+        read.packed_cache = folder.join(&read.packed_cache);
     }
     read
 }

@@ -103,6 +103,7 @@ pub struct Tokenizer {
     ends: Vec<u32>,
     add_bos: bool,
     add_eos: bool,
+    names_pre: bool,
 }
 
 /// How text between special tokens becomes tokens.
@@ -222,6 +223,7 @@ impl Tokenizer {
             ends,
             add_bos,
             add_eos,
+            names_pre: spm || parts.pre.is_some(),
         })
     }
 
@@ -309,6 +311,12 @@ impl Tokenizer {
     /// The token that ends a text.
     pub fn eos(&self) -> Option<u32> {
         self.eos
+    }
+
+    /// Whether it is known how texts are cut into words: a file with a byte-level vocabulary that names no pre-tokenizer is read
+    /// with "default", as llama.cpp does, and may have been trained with another.
+    pub fn names_pre_tokenizer(&self) -> bool {
+        self.names_pre
     }
 
     /// Whether encoding with `add_special` puts BOS before a text.

@@ -502,6 +502,7 @@ fn manifest(name: &str, cases: Vec<CaseRecord>) -> Manifest {
         cases,
         comparison: None,
         quality: None,
+        files: Default::default(),
     }
 }
 

@@ -8,7 +8,6 @@ use engine::pool::Pool;
 use engine::sample::Sampler;
 use engine::session::Session;
 use engine::stage::Tick;
-use engine::tokenizer::Tokenizer;
 use engine::{Error, Result};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
@@ -59,7 +58,7 @@ pub(crate) fn run(args: &ChatArgs) -> Result<()> {
     let mut sampler = Sampler::new(args.sampling.options())?;
     let pool = Pool::new(&options)?;
     let model = open::load(&args.model, &pool, &options)?;
-    let tokenizer = Tokenizer::from_gguf(model.gguf())?;
+    let tokenizer = open::tokenizer(model.gguf())?;
     let template = ChatTemplate::from_gguf(model.gguf(), &tokenizer)?;
     let mut session = Session::new(&model, &pool, &options)?;
     let mut conversation = Conversation::new(&tokenizer, &template, args.system.clone());

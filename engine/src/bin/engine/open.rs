@@ -1,6 +1,7 @@
 //! What several subcommands share: the engine's options as flags, reading texts, writing to standard output.
 
 use clap::Args;
+use engine::gguf::Gguf;
 use engine::model::{Model, Placed};
 use engine::options::{Affinity, Isa};
 use engine::pool::Pool;
@@ -11,7 +12,7 @@ use engine::tokenizer::Tokenizer;
 use engine::{Error, Options, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::de::{IntoDeserializer, value::Error as ValueError};
-use std::io::Write;
+use std::io::{Read as _, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -115,7 +116,7 @@ impl WindowArgs {
         let options = change(self.engine.options(ctx)?);
         let pool = Pool::new(&options)?;
         let model = load(model, &pool, &options)?;
-        let tokenizer = Tokenizer::from_gguf(model.gguf())?;
+        let tokenizer = tokenizer(model.gguf())?;
         let mut all = quality::windows(&tokenizer, &text, ctx)?;
         all.truncate(self.chunks.unwrap_or(NonZeroUsize::MAX).get());
         Ok(Windows {
@@ -191,6 +192,20 @@ pub(crate) fn load(path: &Path, pool: &Pool, options: &Options) -> Result<Model>
     let model = Model::load(path, pool, options)?;
     tell_placed(&model);
     Ok(model)
+}
+
+/// The tokenizer of a model; standard error is told where the file leaves open which it is.
+///
+/// # Errors
+/// As [`Tokenizer::from_gguf`].
+pub(crate) fn tokenizer(gguf: &Gguf) -> Result<Tokenizer> {
+    let tokenizer = Tokenizer::from_gguf(gguf)?;
+    if !tokenizer.names_pre_tokenizer() {
+        eprintln!(
+            "warning: the file names no pre-tokenizer; \"default\" is taken, and texts may become other tokens than the model knows"
+        );
+    }
+    Ok(tokenizer)
 }
 
 /// Tells standard error what came of keeping the weights of a model, if they are to be kept.
@@ -295,14 +310,16 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
         path: path.to_owned(),
         source,
     };
-    let len = std::fs::metadata(path).map_err(io)?.len();
+    let (mut file, metadata) = engine::file::open(path)?;
+    let len = metadata.len();
     if len > TEXT_BYTES_MAX {
         return Err(Error::Input(format!(
             "\"{}\" has {len} bytes, more than {TEXT_BYTES_MAX}",
             path.display()
         )));
     }
-    let bytes = std::fs::read(path).map_err(io)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(io)?;
     String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
         Error::Input(format!(

@@ -13,9 +13,9 @@ use engine::quality::{self, Prediction, Surprise};
 use engine::quant::FormatInfo;
 use engine::quantize::{Group, Importance, Mixed, Recipe, Rule, format};
 use engine::session::Session;
-use engine::tokenizer::Tokenizer;
 use engine::{Options, Result};
 use indicatif::{ProgressBar, ProgressStyle};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -48,8 +48,8 @@ pub(crate) struct PlanArgs {
     #[arg(short, long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(4..))]
     ctx: u32,
     /// Windows to read, spread over the text.
-    #[arg(long, value_name = "N", default_value_t = 2)]
-    chunks: usize,
+    #[arg(long, value_name = "N", default_value = "2")]
+    chunks: NonZeroUsize,
     /// Formats to try for each group, or to show; where rows are not whole blocks, what takes their place.
     #[arg(long, value_name = "LIST", default_value = FORMATS, value_delimiter = ',')]
     formats: Vec<String>,
@@ -85,9 +85,10 @@ pub(crate) fn run(args: &PlanArgs) -> Result<()> {
         (Some(output), _) => {
             let plan = lab.plan(&formats)?;
             plan.save(output)?;
-            let allocated = args.bits.iter().map(|&bits| allocated(&plan, bits));
-            let allocated = allocated.collect::<Result<Vec<_>>>()?;
-            open::print(&(measured(&plan) + &allocated.concat()))
+            open::print(&measured(&plan))?;
+            args.bits
+                .iter()
+                .try_for_each(|&bits| open::print(&allocated(&plan, bits)?))
         }
         (None, Some(plan)) => open::print(&lab.table(&formats, plan)?),
         (None, None) => unreachable!("clap requires one of them"),
@@ -164,9 +165,9 @@ impl<'a> Lab<'a> {
         };
         let pool = Pool::new(&options)?;
         let gguf = Rc::new(Gguf::open(&args.model)?);
-        let tokenizer = Tokenizer::from_gguf(&gguf)?;
+        let tokenizer = open::tokenizer(&gguf)?;
         let windows = quality::windows(&tokenizer, &text, args.ctx as usize)?;
-        let windows = quality::spread(windows, args.chunks.max(1));
+        let windows = quality::spread(windows, args.chunks.get());
         let bar = ProgressBar::new_spinner().with_style(open::style(
             ProgressStyle::default_spinner(),
             "{spinner} {pos} measured  {elapsed}  {msg}",

@@ -65,7 +65,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let pool_options = args.engine.options(0)?;
     let pool = Pool::new(&pool_options)?;
     let model = open::load(&args.model, &pool, &pool_options)?;
-    let tokenizer = Tokenizer::from_gguf(model.gguf())?;
+    let tokenizer = open::tokenizer(model.gguf())?;
     let mut tokens = encode(args, &model, &tokenizer, &prompt)?;
     let needed = tokens.len().saturating_add(args.n_gen);
     let ctx = if args.ctx == 0 {

@@ -1,6 +1,6 @@
 //! `engine tokenize`: a text as tokens.
 
-use crate::text;
+use crate::{open, text};
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
@@ -37,7 +37,7 @@ pub(crate) struct TokenizeArgs {
 
 /// Prints the tokens of a text.
 pub(crate) fn run(args: &TokenizeArgs) -> Result<()> {
-    let tokenizer = Tokenizer::from_gguf(&Gguf::open(&args.model)?)?;
+    let tokenizer = open::tokenizer(&Gguf::open(&args.model)?)?;
     let text = match args.text.as_str() {
         "-" => read_text()?,
         text => text.to_owned(),

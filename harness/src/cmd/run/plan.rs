@@ -16,7 +16,7 @@ use crate::runner::{Job, JobPrompt, PROTOCOL_VERSION, Program, engine};
 use crate::scenario::{BaseSpec, Case, ModelSpec, PromptSpec, Scenario};
 use ::engine::topology::Topology;
 use anyhow::Context as _;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -128,8 +128,26 @@ pub(in crate::cmd) fn manifest(
         cases: cases.collect::<anyhow::Result<_>>()?,
         models: models.iter().map(|(_, record)| record.clone()).collect(),
         comparison: None,
+        files: files(scenario, store),
         quality: quality_plan(scenario, models, store)?,
     })
+}
+
+/// The files that options name and their hashes; one that is not there is missed by the engine.
+fn files(scenario: &Scenario, store: &ModelStore) -> BTreeMap<String, String> {
+    let mut files = BTreeMap::new();
+    for case in &scenario.cases {
+        for path in case.engine.clone().files_mut() {
+            let name = path.display().to_string();
+            if files.contains_key(&name) {
+                continue;
+            }
+            if let Ok((_, sha256)) = store.content(path, &name) {
+                files.insert(name, sha256);
+            }
+        }
+    }
+    files
 }
 
 /// What quality is measured on, if it is.
@@ -308,6 +326,7 @@ pub(in crate::cmd) fn differences(began: &Manifest, now: &Manifest) -> Vec<&'sta
         ("the scenario", began.scenario.sha256 == now.scenario.sha256),
         ("--set", began.scenario.overrides == now.scenario.overrides),
         ("a prompt file", prompts(began) == prompts(now)),
+        ("a file that an option names", began.files == now.files),
         ("a model file", hashes(began) == hashes(now)),
         (
             "the text or the base of [quality]",
