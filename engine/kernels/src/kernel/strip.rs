@@ -107,7 +107,7 @@ impl<'a, Q: Codes> Ahead<'a, Q> {
         }
         let bytes = panel_bytes::<Q>(GROUP);
         for line in 0..bytes.div_ceil(LINE) {
-            s.prefetch(self.next.wrapping_add(line * LINE));
+            s.prefetch_second(self.next.wrapping_add(line * LINE));
         }
         self.next = self.next.wrapping_add(bytes);
         self.left -= 1;

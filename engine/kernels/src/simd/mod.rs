@@ -317,4 +317,6 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
 
     /// Hints that the cache line at `p` will be read; `p` may be any address.
     fn prefetch(self, p: *const u8);
+    /// The same of a line that is to wait in the second cache. More of them can be on their way at once.
+    fn prefetch_second(self, p: *const u8);
 }

@@ -287,4 +287,6 @@ unsafe impl Simd for Scalar {
 
     #[inline(always)]
     fn prefetch(self, _p: *const u8) {}
+    #[inline(always)]
+    fn prefetch_second(self, _p: *const u8) {}
 }
