@@ -66,7 +66,8 @@ pub struct Options {
     /// AVX-512, for five to eight; else one after the other. `auto`: not on Intel's CPUs, whose own prefetch keeps up with one.
     pub side_by_side: SideBySide,
     /// How far ahead of the weights being multiplied the next ones are fetched, in bytes, except where panels
-    /// are read side by side; `0` leaves it to the CPU. At most 16777216.
+    /// are read side by side; channels that take part in `[engine.sparsity]` are fetched a fixed number ahead. `0` leaves all to
+    /// the CPU. At most 16777216.
     pub prefetch_bytes: usize,
     /// Bytes of the head of each of the next panels that are fetched while panels are read side by side, up to a line for
     /// every 32 columns. At most 16777216.

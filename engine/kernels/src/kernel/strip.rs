@@ -9,9 +9,14 @@ use super::dot::{LINE, QUAD};
 use super::{Reading, Row, SUM_GROUP, panel_bytes};
 use crate::quant::{Codes, GROUP, Planes, low_bits, parts};
 use crate::simd::{LANES, Simd};
+use std::iter::Chain;
+use std::slice::Iter;
 
 /// Weights in a strip.
 pub const STRIP: usize = LANES * GROUP;
+
+/// How many channels ahead those of a product by rows are fetched: fewer were slower, more no faster.
+const DISTANCE: usize = 8;
 
 /// Quads of a block.
 pub(super) const QUADS: usize = GROUP / QUAD;
@@ -77,19 +82,33 @@ pub struct StripCodes {
 /// A core's own prefetch begins anew on each channel.
 pub(super) struct Ahead<'a, Q> {
     strips: Strips<'a>,
-    channels: std::slice::Iter<'a, Active>,
+    channels: Chain<Iter<'a, Active>, Iter<'a, Active>>,
     next: *const u8,
     left: usize,
     format: std::marker::PhantomData<Q>,
 }
 
 impl<'a, Q: Codes> Ahead<'a, Q> {
-    /// The strips of `channels`, in their order.
+    /// The strips of what comes `distance` channels later in `active`, and behind its last one in `next`; none where nothing is
+    /// to be fetched.
     #[inline(always)]
-    pub(super) fn of(strips: Strips<'a>, channels: &'a [Active]) -> Self {
+    pub(super) fn of(
+        strips: Strips<'a>,
+        active: &'a [Active],
+        next: &'a [Active],
+        distance: usize,
+        reading: Reading,
+    ) -> Self {
+        let [later, next] = match reading.ahead {
+            0 => [&[][..]; 2],
+            _ => [
+                &active[distance.min(active.len())..],
+                &next[..distance.min(next.len())],
+            ],
+        };
         Ahead {
             strips,
-            channels: channels.iter(),
+            channels: later.iter().chain(next),
             next: std::ptr::null(),
             left: 0,
             format: std::marker::PhantomData,
@@ -131,12 +150,7 @@ pub(super) fn dot<S: Simd, Q: Codes>(
     s.vectorize(
         #[inline(always)]
         || {
-            // So many channels ahead that the lines of `reading.ahead` bytes are asked for before they are needed.
-            let first = match reading.ahead.div_ceil(strips.channel_bytes::<Q>()) {
-                0 => active.len(),
-                channels => channels.min(active.len()),
-            };
-            let mut ahead = Ahead::<Q>::of(strips, &active[first..]);
+            let mut ahead = Ahead::<Q>::of(strips, active, &[], DISTANCE, reading);
             for (a, out) in active.iter().zip(out) {
                 let mut total = s.splat(0.0);
                 for (u, x) in x.iter().enumerate() {

@@ -95,16 +95,8 @@ pub(super) fn channels<S: Simd, Q: Codes>(
         || {
             out.fill(0.0);
             let mut factors = MaybeUninit::<Factors>::uninit();
-            let mut rest = active;
-            while !rest.is_empty() {
-                let (these, others) = rest.split_at(SHARED.min(rest.len()));
-                let following = if others.is_empty() { next } else { others };
-                let fetched = if reading.ahead > 0 {
-                    &following[..SHARED.min(following.len())]
-                } else {
-                    &[]
-                };
-                let mut ahead = Ahead::<Q>::of(strips, fetched);
+            let mut ahead = Ahead::<Q>::of(strips, active, next, SHARED, reading);
+            for these in active.chunks(SHARED) {
                 let shared = Shared::of::<Q>(strips, these);
                 for (u, sums) in out.as_chunks_mut::<STRIP>().0.iter_mut().enumerate() {
                     let at = u * panel_bytes::<Q>(GROUP);
@@ -115,7 +107,6 @@ pub(super) fn channels<S: Simd, Q: Codes>(
                         strip::<S, Q>(s, &shared, at, factors, &rounding, &mut ahead, sums);
                     }
                 }
-                rest = others;
             }
         },
     );
@@ -296,7 +287,9 @@ unsafe fn pair_sums<S: Simd, Q: Codes, const LOW: bool>(
             |[high, low]| [s.dot_start(high), s.dot_start(low)],
         );
         for n in first..shared.quads.min(first + per_acc) {
-            ahead.step(s);
+            if LOW {
+                ahead.step(s);
+            }
             // SAFETY: by contract; `n` is one of the quads of channels.
             unsafe {
                 let [high, low] = crossed::<S, Q>(s, shared, at, n, pair);
