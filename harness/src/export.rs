@@ -102,6 +102,7 @@ fn result_row(run: &Run, summary: &Summary<'_>) -> anyhow::Result<Vec<(String, S
             text(summary.median(|s| run.prefill_pct(s))),
         ),
         ("acceptance_median", median(Sample::acceptance)),
+        ("kept_share_median", median(Sample::kept_share)),
         ("tokens_per_pass_median", median(Sample::tokens_per_pass)),
         ("active_share_median", median(Sample::active_share)),
         (

@@ -433,6 +433,25 @@ fn formats_stand_by_quality_size_and_speed() {
 }
 
 #[test]
+fn what_is_left_out_is_held_against_the_same_model_densely() {
+    let (_, page, markdown) = report("sparse", &FakeRun::sparse());
+    check_page(&page);
+    for (quant, by_bytes, measured) in [("Q8\\_0", 2.0, 1.6), ("Q4\\_0", 1.25, 1.2)] {
+        let lossy = |line: &&str| line.contains(quant) && line.contains("(lossy)");
+        let row = markdown.lines().find(lossy).expect("a row");
+        let cells: Vec<f64> = row
+            .split('|')
+            .filter_map(|c| c.trim().parse().ok())
+            .collect();
+        let near = |found: f64, expect: f64| (found / expect - 1.0).abs() < 0.05;
+        assert!(
+            matches!(cells[..], [.., b, m] if near(b, by_bytes) && near(m, measured)),
+            "{row}"
+        );
+    }
+}
+
+#[test]
 fn plots_are_written_as_files_that_stand_alone() {
     let (dir, ..) = report("plots", &FakeRun::matrix());
     let folder = dir.join("plots");

@@ -97,7 +97,7 @@ pub struct Speculation {
     /// which take no memory of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draft_quant: Option<String>,
-    /// File of the model that `draft-model` drafts with.
+    /// File of the model that `draft-model` drafts with, in its own formats whatever `engine.quant` makes of the target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draft_model: Option<PathBuf>,
     /// Tokens that a model drafts from, the first ones of the vocabulary: what is merged early is frequent, and the rest of the
@@ -151,7 +151,7 @@ impl Speculation {
             Method::Qcsd => (quant, "draft_quant, such as \"Q4_0\""),
             Method::DraftModel => (model, "draft_model, the file of a smaller model"),
             Method::LayerSkip => (skips, "skip_layers, a list of layers"),
-            Method::Cascade => (quant || model, "draft_quant or draft_model"),
+            Method::Cascade => (quant != model, "draft_quant or draft_model, one of the two"),
             Method::None | Method::PromptLookup | Method::Suffix => (true, ""),
         };
         if !needs.0 {

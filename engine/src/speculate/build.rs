@@ -11,7 +11,7 @@ use crate::quantize::{Recipe, plan, product_formats};
 use crate::sample::SamplerOptions;
 use crate::session::{Parts, Session, check_vocabulary, require_top_bits, skipped};
 use crate::tokenizer::Tokenizer;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Name of an option in errors.
 const DRAFT_MODEL: &str = "speculation.draft_model";
@@ -147,18 +147,25 @@ pub fn load_draft(target: &Model, pool: &Pool, options: &Options) -> Result<Opti
     };
     wanted.check()?;
     // Whether or not its products can be looked up, as those of the target are with `kernel = "lut"`.
-    let load = |file: Gguf, quant: &str| {
-        let options = copy(options, quant);
-        let recipe = Recipe::from_options(&options, &file)?;
-        Model::with_recipe(file, &recipe, pool, &options)
+    let load = |file: Gguf, options: &Options| {
+        let recipe = Recipe::from_options(options, &file)?;
+        Model::with_recipe(file, &recipe, pool, options)
     };
     match Source::of(wanted) {
         Source::File(path) => {
             let draft = open_draft(path, options)?;
             require_same_vocabulary(target.gguf(), &draft)?;
-            load(draft, &options.quant).map(Some)
+            // In its own formats: what is asked of the target's is not meant for it.
+            let own = Options {
+                quant_imatrix: PathBuf::new(),
+                ..copy(options, "native")
+            };
+            load(draft, &own).map(Some)
         }
-        Source::Copy(quant) => load(Gguf::open(target.gguf().path())?, quant).map(Some),
+        Source::Copy(quant) => {
+            let file = Gguf::open(target.gguf().path())?;
+            load(file, &copy(options, quant)).map(Some)
+        }
         Source::Own => Ok(None),
     }
 }

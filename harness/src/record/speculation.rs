@@ -4,8 +4,13 @@ use super::Sample;
 use engine::speculate::Telemetry;
 
 impl Sample {
-    /// Share of the drafted tokens that were kept.
+    /// Of the drafted tokens that the target came to look at, the share kept.
     pub fn acceptance(&self) -> Option<f64> {
+        acceptance(self.speculation.as_ref()?)
+    }
+
+    /// Of all drafted tokens, those behind the first wrong one among them, the share kept.
+    pub fn kept_share(&self) -> Option<f64> {
         let t = self.speculation.as_ref()?;
         share(t.accepted, t.drafted)
     }
@@ -40,12 +45,8 @@ impl Terms {
             .iter()
             .skip(1)
             .fold((0, 0), |(n, ns), p| (n + p[0], ns + p[1]));
-        let (seen, kept) = t
-            .by_position
-            .iter()
-            .fold((0, 0), |(s, k), p| (s + p[0], k + p[1]));
         Some(Terms {
-            a: share(kept, seen)?,
+            a: acceptance(t)?,
             k: share(t.drafted, drafts)?,
             c: share(t.draft_ns, t.drafted)? / plain_ns,
             v: share(ns, drafts)? / plain_ns,
@@ -113,6 +114,12 @@ pub fn acceptance_by_position(telemetry: &Telemetry) -> Vec<f64> {
         .collect()
 }
 
+fn acceptance(t: &Telemetry) -> Option<f64> {
+    let positions = t.by_position.iter();
+    let (seen, kept) = positions.fold((0, 0), |(s, k), p| (s + p[0], k + p[1]));
+    share(kept, seen)
+}
+
 fn share(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
@@ -141,7 +148,8 @@ mod tests {
             speculation: Some(telemetry()),
             ..sample()
         };
-        assert_eq!(sample.acceptance(), Some(0.7));
+        assert_eq!(sample.kept_share(), Some(0.7));
+        assert_eq!(sample.acceptance(), Some(8.0 / 9.0));
         assert_eq!(sample.tokens_per_pass(), Some(2.4));
         let t = telemetry();
         let terms = Terms {
@@ -163,7 +171,7 @@ mod tests {
             speculation: Some(Telemetry::default()),
             ..sample()
         };
-        assert_eq!(none.acceptance(), None);
+        assert_eq!((none.acceptance(), none.kept_share()), (None, None));
         assert_eq!(Terms::of(&Telemetry::default(), 1.0), None);
         assert_eq!(sample().tokens_per_pass(), None);
     }

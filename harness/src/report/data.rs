@@ -242,6 +242,16 @@ impl Group<'_> {
         self.estimate(Sample::decode_tok_s)
     }
 
+    /// Whether both cases have the same values of all swept keys but those that begin with `section`.
+    pub(super) fn alike(&self, other: &Group<'_>, section: &str) -> bool {
+        let keys = |case: &CaseRecord| {
+            let mut swept = case.swept.clone();
+            swept.retain(|key, _| !key.starts_with(section));
+            swept
+        };
+        keys(self.case) == keys(other.case)
+    }
+
     /// Decode rate over that of `base`.
     pub(super) fn beside(&self, base: &Group<'_>) -> Option<Beside> {
         Beside::of(&self.counted, &base.counted, Sample::decode_tok_s)

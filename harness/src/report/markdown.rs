@@ -3,6 +3,8 @@
 use super::comparison;
 use super::data;
 use super::quality;
+use super::sparsity::thinned;
+use super::speculation::drafted;
 use super::tables::{self, Table};
 use super::words;
 use crate::compare;
@@ -53,6 +55,13 @@ pub(super) fn page(run: &Run) -> String {
     let beside = beside_first(run);
     if let (Some(first), false) = (manifest.cases.first(), beside.is_empty()) {
         table(&mut out, &tables::beside_first(first, &beside));
+    }
+    let (drafted, thinned) = (drafted(&own), thinned(&own));
+    if !drafted.is_empty() {
+        table(&mut out, &tables::speculation(&drafted));
+    }
+    if !thinned.is_empty() {
+        table(&mut out, &tables::sparsity(&thinned));
     }
     let predicted = quality::points(run, &own);
     if !predicted.is_empty() {

@@ -51,7 +51,7 @@ const NARROW_PX: u32 = 358;
 /// Size of all text in plots, in pixels.
 const TEXT_PX: i32 = 13;
 /// Mean width of a character, as a share of the text size.
-const CHARACTER_SHARE: f64 = 0.56;
+const CHARACTER_SHARE: f64 = 0.6;
 /// Drawing units across a speck.
 const SPECK: i32 = 5 * SCALE;
 /// Height of one row in plots with rows, in pixels.

@@ -6,6 +6,9 @@ use crate::record::active_share;
 use crate::summary::Beside;
 use engine::sparsity::{SiteCount, Telemetry};
 
+/// What the keys of sparsity begin with.
+const SPARSITY: &str = "engine.sparsity.";
+
 /// A case that left something out.
 pub(super) struct Thinned<'a> {
     pub group: &'a Group<'a>,
@@ -14,7 +17,7 @@ pub(super) struct Thinned<'a> {
     /// Weights read and left out for a decoded token, in bytes.
     pub read: f64,
     pub skipped: f64,
-    /// Decode rate over that of the dense case.
+    /// Decode rate over that of the dense case with the same settings otherwise.
     pub measured: Option<Beside>,
     /// What the bytes of the dense case over those of this one would give.
     pub by_bytes: Option<f64>,
@@ -22,14 +25,15 @@ pub(super) struct Thinned<'a> {
 
 /// The cases that had sites to leave something out at.
 pub(super) fn thinned<'a>(groups: &[&'a Group<'a>]) -> Vec<Thinned<'a>> {
-    let dense = groups
-        .iter()
-        .find(|g| !g.counted.is_empty() && g.counted.iter().all(|s| s.sparsity.is_none()));
-    let dense_bytes = dense.and_then(|g| g.decode_bytes());
+    let is_dense =
+        |g: &Group<'_>| !g.counted.is_empty() && g.counted.iter().all(|s| s.sparsity.is_none());
     let of_group = |group: &'a Group<'a>| {
         let all = group.counted.iter().filter_map(|s| s.sparsity.as_ref());
         let sites: Vec<_> = all.flat_map(|t| t.sites.iter().cloned()).collect();
         let bytes = group.decode_bytes()?;
+        let mut others = groups.iter();
+        let dense = others.find(|g| is_dense(g) && g.alike(group, SPARSITY));
+        let dense_bytes = dense.and_then(|g| g.decode_bytes());
         (!sites.is_empty()).then(|| Thinned {
             group,
             telemetry: Telemetry { sites },

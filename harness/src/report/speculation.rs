@@ -42,7 +42,7 @@ pub(super) fn drafted<'a>(groups: &[&'a Group<'a>]) -> Vec<Drafted<'a>> {
     };
     let plain_of = |one: &Group<'_>| {
         let same =
-            |g: &&&'a Group<'a>| !drafts(g) && !g.counted.is_empty() && target(g) == target(one);
+            |g: &&&'a Group<'a>| !drafts(g) && !g.counted.is_empty() && g.alike(one, SPECULATION);
         groups.iter().find(same).copied()
     };
     let drafting = groups.iter().copied().filter(|group| drafts(group));
@@ -63,14 +63,6 @@ pub(super) fn drafted<'a>(groups: &[&'a Group<'a>]) -> Vec<Drafted<'a>> {
                 telemetry: t,
             }
         })
-        .collect()
-}
-
-/// Swept keys that say what the target is and what it reads; drafts do not change what a pass of it takes.
-fn target(group: &Group<'_>) -> Vec<(String, serde_json::Value)> {
-    let keys = group.case.swept.iter();
-    let keys = keys.filter(|(key, _)| !key.starts_with(SPECULATION));
-    keys.map(|(key, value)| (key.clone(), value.clone()))
         .collect()
 }
 

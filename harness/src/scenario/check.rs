@@ -6,6 +6,7 @@ use super::wire::{Model, Prompt, Reference, Run, Scenario};
 use crate::counter;
 use crate::record::{ENGINE, Figure, ReferenceKind};
 use engine::options::Affinity;
+use engine::options::speculation::{DraftTokens, Method};
 use engine::sample::SamplerOptions;
 
 /// Longest scenario name: it becomes a part of a folder's name.
@@ -136,6 +137,7 @@ pub(super) fn case(scenario: &Scenario) -> Result<(), Problem> {
     range("run.n_gen", scenario.run.n_gen, 1, TOKENS_MAX)?;
     range("run.timeout_s", scenario.run.timeout_s, 1, TIMEOUT_S_MAX)?;
     sampler(&scenario.sampler)?;
+    repeats(scenario)?;
     counters(&scenario.counters)?;
     if let Some(hash) = &scenario.expect.output_sha256
         && (hash.len() != 64 || !hash.chars().all(|c| c.is_ascii_hexdigit()))
@@ -255,6 +257,20 @@ fn counters(request: &counter::Request) -> Result<(), Problem> {
 /// Sampling settings that make sense.
 fn sampler(sampler: &SamplerOptions) -> Result<(), Problem> {
     sampler.check().map_err(|e| refused("sampler", e))
+}
+
+/// A text that is the same in every repetition. What is drawn hangs on how many tokens were drafted before, and with "auto" that
+/// hangs on times.
+fn repeats(scenario: &Scenario) -> Result<(), Problem> {
+    let drafts = scenario.engine.speculation.as_ref();
+    let by_time =
+        drafts.is_some_and(|s| s.method != Method::None && s.draft_tokens == DraftTokens::Auto);
+    if !by_time || scenario.sampler.temp == 0.0 {
+        return Ok(());
+    }
+    let what = "\"auto\" with sampling: lengths of drafts hang on times, and so would the text that is drawn";
+    let help = "set draft_tokens to a number, or sampler.temp = 0";
+    Err(Problem::new("engine.speculation.draft_tokens", what).help(help))
 }
 
 /// What the engine says about an option of a section.

@@ -157,6 +157,15 @@ fn impossible_combinations_are_refused() {
 }
 
 #[test]
+fn a_text_that_would_hang_on_times_is_refused() {
+    refused(
+        "threads = 2",
+        "[engine.speculation]\nmethod = \"suffix\"\ndraft_tokens = \"auto\"\n[sampler]\ntemp = 0.8",
+        "t.toml:17:16: \"auto\" with sampling: lengths of drafts hang on times, and so would the text that is drawn\n   |\n17 | draft_tokens = \"auto\"\n   |                ^^^^^^\n  = set draft_tokens to a number, or sampler.temp = 0",
+    );
+}
+
+#[test]
 fn counters_are_named_from_what_there_is() {
     refused(
         "[engine]",

@@ -1,6 +1,7 @@
 //! Seeded fake runs: records as a real run would leave them, without running anything.
 
 mod formats;
+mod sparse;
 
 use engine::options::Options;
 use engine::probe::{Reading, What};

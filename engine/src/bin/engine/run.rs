@@ -158,8 +158,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
 /// What came of the drafts, in a line.
 fn drafts(t: &Telemetry) -> String {
     let share = match t.drafted {
-        0 => "none accepted of none".into(),
-        n => format!("{:.1} % accepted", 100.0 * t.accepted as f64 / n as f64),
+        0 => "none kept of none".into(),
+        n => format!("{:.1} % kept", 100.0 * t.accepted as f64 / n as f64),
     };
     format!(
         "drafted {} tokens, {share}; {:.2} tokens a pass; {:.0} ms drafting, {:.0} ms verifying",

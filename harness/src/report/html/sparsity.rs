@@ -19,8 +19,10 @@ pub(super) fn section(page: &Page<'_>) -> anyhow::Result<Option<Markup>> {
     Ok(Some(html! {
         p {
             "Activation sparsity is lossy: small inputs are taken as 0, and the model says something else than without it. "
-            "What that costs is measured with " code { "engine perplexity" } " and the same options. "
-            "Speed-ups are those over the dense case, where there is one."
+            @if page.run.manifest.quality.is_none() {
+                "What that costs, a table " code { "[quality]" } " in the scenario measures. "
+            }
+            "Speed-ups are those over the dense case with the same settings otherwise, where there is one."
         }
         (table(&tables::sparsity(&all)))
         @if let Some(speed_ups) = &speed_ups {

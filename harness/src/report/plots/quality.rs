@@ -98,14 +98,19 @@ fn draw<'a>(
             hollow: !is_best(p),
             title: title(p),
         });
-        marks.push(Mark::Name {
-            x: *x,
-            y: y(p),
-            text: p.name.clone(),
-        });
     }
-    let label = format!("Divergence of {} cases over what they cost", shown.len());
-    Plot::draw(&label, &axes(low..high), &marks).map(Some)
+    // Where there is no room for all, those of the front are named.
+    let (front, others): (Vec<_>, Vec<_>) = shown.into_iter().partition(|(_, p)| is_best(p));
+    let count = front.len() + others.len();
+    let named = front.into_iter().chain(others);
+    marks.extend(named.map(|(x, p)| Mark::Name {
+        x,
+        y: y(p),
+        text: p.name.clone(),
+    }));
+    let axes = axes(low..high);
+    let label = format!("Divergence of {count} cases over {}", axes.x_unit);
+    Plot::draw(&label, &axes, &marks).map(Some)
 }
 
 /// The line of what can be had: at each place the divergence of the best case that costs no more, or is no slower. `best` are
