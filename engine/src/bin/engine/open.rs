@@ -12,7 +12,7 @@ use engine::tokenizer::Tokenizer;
 use engine::{Error, Options, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::de::{IntoDeserializer, value::Error as ValueError};
-use std::io::{Read as _, Write};
+use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -310,16 +310,14 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
         path: path.to_owned(),
         source,
     };
-    let (mut file, metadata) = engine::file::open(path)?;
-    let len = metadata.len();
+    let len = std::fs::metadata(path).map_err(io)?.len();
     if len > TEXT_BYTES_MAX {
         return Err(Error::Input(format!(
             "\"{}\" has {len} bytes, more than {TEXT_BYTES_MAX}",
             path.display()
         )));
     }
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(io)?;
+    let bytes = std::fs::read(path).map_err(io)?;
     String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
         Error::Input(format!(
