@@ -290,7 +290,9 @@ impl Measuring<'_, '_> {
             let case = &plan.manifest.cases[task(slot).case as usize];
             (self.tell)(Told::Begins(case, &task(slot).runner));
         }
-        let slices = Slices::new(length);
+        // As long as the first of them may take by itself, of which its share of the limit is left for the rest.
+        let patience = task(slots[0]).limit;
+        let slices = Slices::new(length, slots.len(), patience);
         let started_at = clock::timestamp();
         let (ended, inbox) = std::sync::mpsc::channel();
         let mut end = Ok(End::Complete);

@@ -155,7 +155,9 @@ pub fn parse(text: &str, path: &Path, overrides: &[String]) -> anyhow::Result<Sc
 /// A text file of limited size.
 fn read_text(path: &Path, bytes_max: u64) -> anyhow::Result<String> {
     let shown = path.display();
-    let (file, _) = engine::file::open(path)?;
+    // Its text has the cause in it.
+    let opened = engine::file::open(path).map_err(|e| anyhow::Error::msg(e.to_string()));
+    let (file, _) = opened?;
     let mut bytes = Vec::new();
     let read = file.take(bytes_max + 1).read_to_end(&mut bytes);
     read.with_context(|| format!("cannot read \"{shown}\""))?;

@@ -24,6 +24,10 @@ use wait4::Wait4 as _;
 
 /// Most bytes a child may write to stdout.
 const STDOUT_BYTES_MAX: usize = 64 << 20;
+/// What the line of a worker whose model is in memory has, see [`super::Answer::Loaded`].
+const LOADED: &[u8] = b"\"event\":\"loaded\"";
+/// How far into its answer that line is looked for, in bytes.
+const LOADED_WITHIN: usize = 1 << 20;
 /// How much of the end of stderr is kept, in bytes.
 const STDERR_BYTES_KEPT: usize = 16 << 10;
 /// How long the pipes may stay open after the child's end; a process that left the group could hold them.
@@ -72,6 +76,8 @@ enum Event {
     Exited,
     Flooded,
     Interrupted,
+    /// A worker has its model in memory.
+    Loaded,
     Stdout(Vec<u8>),
     Stderr(Vec<u8>),
 }
@@ -87,7 +93,8 @@ pub(super) fn run(
     slices: Option<&Slices>,
 ) -> std::io::Result<Ended> {
     let watch = Stopwatch::start();
-    let mut child = spawn(program, input.is_empty())?;
+    let mut child = spawn(program, input.is_empty())
+        .inspect_err(|_| slices.into_iter().for_each(Slices::miss))?;
     let pid = Pid::from_child(&child);
     let turns = slices.map(|slices| (slices, slices.join(pid)));
     let (events, inbox) = channel();
@@ -100,7 +107,12 @@ pub(super) fn run(
         let _ = events.send(Event::Interrupted);
     }
     let mut pipes = Pipes::default();
-    let ending = pipes.wait(&inbox, &watch, limit);
+    let loaded = || {
+        turns
+            .iter()
+            .for_each(|(slices, place)| slices.loaded(*place))
+    };
+    let ending = pipes.wait(&inbox, &watch, limit, &loaded);
     let ran = turns.map(|(slices, place)| slices.leave(place));
     // The leader is not reaped yet: the group's number is still its own. It may be empty already.
     let _ = rustix::process::kill_process_group(pid, Signal::KILL);
@@ -150,8 +162,20 @@ fn start_helpers(child: &mut Child, pid: Pid, input: Vec<u8>, events: &Sender<Ev
         let events = events.clone();
         std::thread::spawn(move || {
             let mut bytes = Vec::new();
-            let limit = STDOUT_BYTES_MAX as u64 + 1;
-            let _ = pipe.by_ref().take(limit).read_to_end(&mut bytes);
+            let (mut buffer, mut told) = (vec![0; 1 << 16], false);
+            while let Ok(n @ 1..) = pipe.read(&mut buffer) {
+                bytes.extend_from_slice(&buffer[..n]);
+                if !told
+                    && bytes.len() <= LOADED_WITHIN
+                    && bytes.windows(LOADED.len()).any(|part| part == LOADED)
+                {
+                    told = true;
+                    let _ = events.send(Event::Loaded);
+                }
+                if bytes.len() > STDOUT_BYTES_MAX {
+                    break;
+                }
+            }
             if bytes.len() > STDOUT_BYTES_MAX {
                 let _ = events.send(Event::Flooded);
             }
@@ -205,12 +229,19 @@ struct Pipes {
 
 impl Pipes {
     /// Waits until the child has ended or must be ended.
-    fn wait(&mut self, inbox: &Receiver<Event>, watch: &Stopwatch, limit: Duration) -> Ending {
+    fn wait(
+        &mut self,
+        inbox: &Receiver<Event>,
+        watch: &Stopwatch,
+        limit: Duration,
+        loaded: &dyn Fn(),
+    ) -> Ending {
         loop {
             match inbox.recv_timeout(limit.saturating_sub(watch.elapsed())) {
                 Ok(Event::Exited) => return Ending::Exited,
                 Ok(Event::Flooded) => return Ending::Flooded,
                 Ok(Event::Interrupted) => return Ending::Interrupted,
+                Ok(Event::Loaded) => loaded(),
                 Ok(pipe) => self.take(pipe),
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                     return Ending::TimedOut;
@@ -234,7 +265,7 @@ impl Pipes {
         match event {
             Event::Stdout(bytes) => self.stdout = Some(bytes),
             Event::Stderr(bytes) => self.stderr = Some(bytes),
-            Event::Exited | Event::Flooded | Event::Interrupted => {}
+            Event::Exited | Event::Flooded | Event::Interrupted | Event::Loaded => {}
         }
     }
 }

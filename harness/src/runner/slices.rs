@@ -5,11 +5,13 @@
 //! 1. Each child is stopped (SIGSTOP to its process group) as soon as it has joined.
 //! 2. One thread goes round: it lets a child go on (SIGCONT), sleeps for a slice or until the child ends, stops it, waits
 //!    until all its threads stand still, and notes from when to when it ran.
-//! 3. A child knows nothing of this. Its clock ran on while it stood still; [`Ran::own_time`] takes that out of what it
+//! 3. As long as children load their models, only those have turns: who has loaded waits for the others, so that nobody's timed
+//!    part is over, or yet to come, while others have theirs. A child that loads for ever is waited for only so long.
+//! 4. A child knows nothing of this. Its clock ran on while it stood still; [`Ran::own_time`] takes that out of what it
 //!    reports.
 
 use super::Outcome;
-use crate::clock;
+use crate::clock::{self, Stopwatch};
 use crate::record::PassStats;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -19,6 +21,10 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Slices {
     length: Duration,
+    /// Children that will join.
+    expected: usize,
+    /// How long those that have loaded wait for the others.
+    patience: Duration,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -26,14 +32,28 @@ pub struct Slices {
 #[derive(Debug, Default)]
 struct State {
     members: Vec<Member>,
+    /// Children that could not be started.
+    absent: usize,
+    /// All that will load have loaded, or were waited for long enough.
+    open: bool,
     /// No more children will join.
     closed: bool,
+}
+
+impl State {
+    /// Whether a child may have a turn.
+    fn may_run(&self, place: usize) -> bool {
+        let member = &self.members[place];
+        !member.left && (self.open || !member.loaded)
+    }
 }
 
 #[derive(Debug)]
 struct Member {
     pid: Pid,
     ran: Ran,
+    /// Its model is in memory.
+    loaded: bool,
     /// It has ended, or is about to be; its number must not be used any more.
     left: bool,
 }
@@ -43,10 +63,12 @@ struct Member {
 pub struct Ran(Vec<(u64, u64)>);
 
 impl Slices {
-    /// Slices of a length.
-    pub fn new(length: Duration) -> Slices {
+    /// Slices of a length for so many children, of which those that have loaded wait for the others with some `patience`.
+    pub fn new(length: Duration, expected: usize, patience: Duration) -> Slices {
         Slices {
             length,
+            expected,
+            patience,
             state: Mutex::default(),
             changed: Condvar::new(),
         }
@@ -64,10 +86,23 @@ impl Slices {
         state.members.push(Member {
             pid,
             ran: Ran::default(),
+            loaded: false,
             left: false,
         });
         self.changed.notify_all();
         state.members.len() - 1
+    }
+
+    /// A child that was expected could not be started.
+    pub(super) fn miss(&self) {
+        self.lock().absent += 1;
+        self.changed.notify_all();
+    }
+
+    /// The model of a child is in memory.
+    pub(super) fn loaded(&self, place: usize) {
+        self.lock().members[place].loaded = true;
+        self.changed.notify_all();
     }
 
     /// Lets go of a child before it is reaped, and tells when it ran.
@@ -90,19 +125,23 @@ impl Slices {
 
     /// Gives the turns, until the last child has left and nobody will join.
     pub fn give_turns(&self) {
+        let start = Stopwatch::start();
         let mut state = self.lock();
         let mut place = 0;
         loop {
             let n = state.members.len();
-            let next = (0..n).map(|i| (place + i) % n);
-            let next = next
-                .into_iter()
-                .find(|&i| state.members.get(i).is_some_and(|m| !m.left));
-            let Some(next) = next else {
+            let all_here = n + state.absent >= self.expected;
+            let all_loaded = state.members.iter().all(|m| m.left || m.loaded);
+            state.open |= all_here && all_loaded || start.elapsed() >= self.patience;
+            let mut places = (0..n).map(|i| (place + i) % n);
+            let Some(next) = places.find(|&i| state.may_run(i)) else {
                 if state.closed {
                     return;
                 }
-                state = self.wait(state);
+                state = match state.open {
+                    true => self.wait(state),
+                    false => self.wait_for(state, self.patience.saturating_sub(start.elapsed())),
+                };
                 continue;
             };
             state = self.turn(state, next);
@@ -115,12 +154,18 @@ impl Slices {
         woken.unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn wait_for<'a>(&self, state: MutexGuard<'a, State>, time: Duration) -> MutexGuard<'a, State> {
+        let woken = self.changed.wait_timeout(state, time);
+        woken.unwrap_or_else(PoisonError::into_inner).0
+    }
+
     /// One turn of a child; it is longer than a slice while nobody else is there.
     fn turn<'a>(&self, mut state: MutexGuard<'a, State>, place: usize) -> MutexGuard<'a, State> {
         let pid = state.members[place].pid;
         let from_ns = clock::monotonic_ns();
         let _ = kill_process_group(pid, Signal::CONT);
-        let alone = |s: &State| s.members.iter().filter(|m| !m.left).count() == 1;
+        let alone =
+            |s: &State| s.open && (0..s.members.len()).filter(|&i| s.may_run(i)).count() == 1;
         loop {
             if state.members[place].left {
                 return state;
@@ -133,15 +178,12 @@ impl Slices {
             }
             let elapsed = Duration::from_nanos(clock::monotonic_ns() - from_ns);
             let left = self.length.saturating_sub(elapsed);
-            if left.is_zero() && !alone(&state) {
+            if !state.may_run(place) || left.is_zero() && !alone(&state) {
                 break;
             }
             state = match alone(&state) {
                 true => self.wait(state),
-                false => {
-                    let woken = self.changed.wait_timeout(state, left);
-                    woken.unwrap_or_else(PoisonError::into_inner).0
-                }
+                false => self.wait_for(state, left),
             };
         }
         let to_ns = clock::monotonic_ns();
@@ -223,7 +265,7 @@ mod tests {
 
     /// Children that work for a while, at the same time; each with the time it may take, and when it ran.
     fn together(texts: &[&str], limit: Duration) -> Vec<(Ending, Ran)> {
-        let slices = Slices::new(Duration::from_millis(5));
+        let slices = Slices::new(Duration::from_millis(5), texts.len(), limit / 2);
         std::thread::scope(|scope| {
             let turns = scope.spawn(|| slices.give_turns());
             let one = |text: &str| {
@@ -249,7 +291,8 @@ mod tests {
 
     #[test]
     fn one_runs_at_a_time_and_all_get_to_the_end() {
-        let busy = "i=0; while [ $i -lt 60000 ]; do i=$((i + 1)); done";
+        let busy =
+            r#"echo '{"event":"loaded"}'; i=0; while [ $i -lt 60000 ]; do i=$((i + 1)); done"#;
         let ended = together(&[busy, busy, "exit 3"], Duration::from_secs(60));
         assert!(ended.iter().all(|(ending, _)| *ending == Ending::Exited));
         let mut spans: Vec<(u64, u64)> = ended.iter().flat_map(|(_, ran)| ran.0.clone()).collect();
@@ -260,6 +303,21 @@ mod tests {
         let closed: Vec<_> = closed.collect();
         assert!(closed.windows(2).all(|w| w[0].1 <= w[1].0), "{spans:?}");
         assert!(ended[..2].iter().all(|(_, ran)| ran.slices() > 2));
+    }
+
+    #[test]
+    fn who_has_loaded_waits_for_the_others() {
+        let work = |n: u32| format!("i=0; while [ $i -lt {n} ]; do i=$((i + 1)); done");
+        let loaded = r#"echo '{"event":"loaded"}'"#;
+        let quick = format!("{loaded}; {}", work(60_000));
+        let slow = format!("{}; {loaded}; {}", work(240_000), work(60_000));
+        let ended = together(&[&quick, &slow], Duration::from_secs(60));
+        assert!(ended.iter().all(|(ending, _)| *ending == Ending::Exited));
+        let (quick, slow) = (&ended[0].1.0, &ended[1].1.0);
+        let (last, _) = quick.last().expect("ran");
+        // Both do the same once both have loaded, so they end at about the same time.
+        let alone = slow.iter().filter(|(from, _)| from > last).count();
+        assert!(2 * alone < quick.len(), "{alone} of {}", quick.len());
     }
 
     #[test]
