@@ -287,6 +287,36 @@ fn a_drafting_model_must_hold_what_the_target_holds() {
 }
 
 #[test]
+fn a_drafting_model_keeps_its_own_formats() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let draft = folder.path().join("draft.gguf");
+    let tiny = Shape::load("tiny").expect("built in");
+    synth(&tiny, "Q8_0", 7, &draft, &mut |_, _| Ok(())).expect("a model");
+    let wanted = Speculation {
+        draft_model: Some(draft),
+        ..drafting(Method::DraftModel)
+    };
+    let options = Options {
+        quant: "Q4_0".into(),
+        speculation: Some(wanted.clone()),
+        ..options(1, Isa::Auto)
+    };
+    let pool = Pool::new(&options).expect("pool");
+    let target = model("Q5_0", &pool, &options);
+    let loaded = load_draft(&target, &pool, &options).expect("fits");
+    let formats = loaded.expect("a model of its own").description();
+    assert!(formats.ends_with("Q8_0"), "{formats}");
+    // What drafts is said once.
+    let both = Speculation {
+        method: Method::Cascade,
+        draft_quant: Some("Q4_0".into()),
+        ..wanted
+    };
+    let error = both.check().expect_err("two of them").to_string();
+    assert!(error.contains("one of the two"), "{error}");
+}
+
+#[test]
 fn a_model_accepts_all_of_its_own_draft() {
     let options = options(2, Isa::Auto);
     let pool = Pool::new(&options).expect("pool");
