@@ -152,6 +152,16 @@ pub struct CaseRecord {
     pub repeat: Vec<RepeatCommand>,
 }
 
+impl CaseRecord {
+    /// The name, marked where the case says something else than the whole model would.
+    pub fn shown_name(&self) -> String {
+        match self.engine.lossy_sparsity() {
+            Some(_) => format!("{} (lossy)", self.name),
+            None => self.name.clone(),
+        }
+    }
+}
+
 /// A command line that repeats a case 1:1 with another program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepeatCommand {

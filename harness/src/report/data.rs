@@ -112,8 +112,8 @@ pub(super) fn groups(run: &Run) -> Vec<Group<'_>> {
     let summaries = summaries(run);
     let runners: BTreeSet<&str> = summaries.iter().map(|s| s.runner).collect();
     let name = |s: &Summary<'_>| match runners.len() {
-        1 => s.case.name.clone(),
-        _ => format!("{} · {}", s.case.name, s.runner),
+        1 => s.case.shown_name(),
+        _ => format!("{} · {}", s.case.shown_name(), s.runner),
     };
     let labels: Vec<String> = summaries.iter().map(name).collect();
     let groups = labels.into_iter().zip(summaries);

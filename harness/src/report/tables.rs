@@ -189,7 +189,7 @@ pub(super) fn beside_first(first: &CaseRecord, all: &[BesideFirst<'_>]) -> Table
         let [decode, decode_interval] = ratio(&row.decode);
         let [prefill, prefill_interval] = ratio(&row.prefill);
         vec![
-            Cell::text(without_sections(&row.case.name)),
+            Cell::text(without_sections(&row.case.shown_name())),
             decode,
             decode_interval,
             Cell::text(row.word().unwrap_or(MISSING)),

@@ -1,9 +1,11 @@
 //! A run of a model in two weight formats, each densely and with half of the channels of `down` left out.
 
 use super::FakeRun;
+use engine::options::sparsity::{Method, Sparsity};
 use engine::sparsity::{LayerCount, Site, SiteCount, Telemetry};
 use harness::record::*;
 use serde_json::json;
+use std::path::PathBuf;
 
 /// Format, method, decode rate, share of the bytes read.
 const CASES: [(&str, &str, f64, f64); 4] = [
@@ -21,6 +23,13 @@ impl FakeRun {
         });
         let mut run = FakeRun::new("sparse", &swept);
         for (index, (_, method, rate, share)) in (0..).zip(CASES) {
+            if method == "teal" {
+                run.manifest.cases[index as usize].engine.sparsity = Some(Sparsity {
+                    method: Method::Teal,
+                    threshold: 0.5,
+                    thresholds: PathBuf::new(),
+                });
+            }
             for round in 0..5 {
                 run.push(index, Phase::Measured, round, 0, rate, 2);
                 let sample = run.samples.last_mut().expect("just pushed");

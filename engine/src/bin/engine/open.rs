@@ -191,6 +191,11 @@ impl Windows {
 pub(crate) fn load(path: &Path, pool: &Pool, options: &Options) -> Result<Model> {
     let model = Model::load(path, pool, options)?;
     tell_placed(&model);
+    if options.lossy_sparsity().is_some() {
+        eprintln!(
+            "lossy: engine.sparsity leaves channels of small inputs out of passes over one token"
+        );
+    }
     Ok(model)
 }
 

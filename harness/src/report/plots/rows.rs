@@ -148,7 +148,7 @@ pub(in super::super) fn speed_ups(
 /// Cases beside the first, one row each. `None` without any.
 pub(in super::super) fn beside_first(all: &[BesideFirst<'_>]) -> anyhow::Result<Option<Plot>> {
     let rows = all.iter().filter_map(|row| {
-        let name = without_sections(&row.case.name);
+        let name = without_sections(&row.case.shown_name());
         Some((name, row.decode.as_ref()?))
     });
     let rows: Vec<_> = rows.collect();

@@ -23,7 +23,7 @@ pub(in super::super) fn sparsity(all: &[Thinned<'_>]) -> Table {
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
     let rows = all.iter().map(|one| {
         let sites = by_site(&one.telemetry);
-        let mut row = vec![Cell::text(format!("{} (lossy)", one.group.short))];
+        let mut row = vec![Cell::text(&one.group.short)];
         row.extend(
             Site::ALL.map(|site| match sites.get(&site).and_then(active_share) {
                 Some(share) => Cell::shown(percent(share), Some(share)),
