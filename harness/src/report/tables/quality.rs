@@ -19,9 +19,9 @@ pub(in super::super) fn quality(points: &[Point<'_>]) -> Table {
         "perplexity",
         "error of perplexity",
         "bytes a token",
-        "formats, by bytes",
         "decode tok/s",
         "best of its",
+        "formats, by bytes",
     ];
     let rows = points.iter().map(|p| {
         let f = p.figures;
@@ -44,9 +44,9 @@ pub(in super::super) fn quality(points: &[Point<'_>]) -> Table {
             Cell::number(Some(f.perplexity)),
             Cell::number(Some(f.perplexity_error)),
             Cell::count(p.bytes.map(|b| b.round() as u64)),
-            Cell::text(formats(p.group)),
             Cell::number(p.rate),
             Cell::text(best),
+            Cell::text(formats(p.group)),
         ]
     });
     let caption = "Divergence in nats. Rows that stand out: no case with as few bytes a token, or none as fast by the medians, diverges less";
