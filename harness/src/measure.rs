@@ -290,8 +290,14 @@ impl Measuring<'_, '_> {
             let case = &plan.manifest.cases[task(slot).case as usize];
             (self.tell)(Told::Begins(case, &task(slot).runner));
         }
-        // As long as the first of them may take by itself, of which its share of the limit is left for the rest.
-        let patience = task(slots[0]).limit;
+        // Half of their time at most goes to waiting for those that load.
+        let limit = |slot: Slot| task(slot).limit.saturating_mul(slots.len() as u32);
+        let patience = slots
+            .iter()
+            .map(|&slot| limit(slot))
+            .min()
+            .unwrap_or_default()
+            / 2;
         let slices = Slices::new(length, slots.len(), patience);
         let started_at = clock::timestamp();
         let (ended, inbox) = std::sync::mpsc::channel();
@@ -304,9 +310,8 @@ impl Measuring<'_, '_> {
                     let Work::Worker(job) = &task(slot).work else {
                         unreachable!("groups hold the worker's repetitions");
                     };
-                    let limit = task(slot).limit.saturating_mul(slots.len() as u32);
                     let worker = task(slot).worker.as_ref().unwrap_or(plan.worker);
-                    let finished = runner::repetition(worker, job, limit, Some(slices));
+                    let finished = runner::repetition(worker, job, limit(slot), Some(slices));
                     // The other end waits for all of them.
                     let _ = ended.send((slot, finished));
                 });

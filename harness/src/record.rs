@@ -294,8 +294,6 @@ pub struct MatrixFacts {
     pub format: String,
     /// How many they are.
     pub count: u64,
-    /// Their weights.
-    pub weights: u64,
     /// Bytes of all of them.
     pub bytes: u64,
 }

@@ -215,16 +215,18 @@ fn multiplied(file: &Gguf) -> impl Iterator<Item = &Tensor> {
     tensors.filter(move |t| t.name != "token_embd.weight" || t.name == output)
 }
 
-/// The formats, among those `planned` for `file`, of the matrices that every token is multiplied with.
+/// Those `planned` for `file` that every token is multiplied with, all experts included.
+fn products<'a>(file: &Gguf, planned: &'a [Planned]) -> impl Iterator<Item = &'a Planned> {
+    let names: HashSet<String> = multiplied(file).map(|t| t.name.clone()).collect();
+    planned.iter().filter(move |p| names.contains(&p.from.name))
+}
+
+/// Their formats.
 pub(crate) fn product_formats(
     file: &Gguf,
     planned: &[Planned],
 ) -> impl Iterator<Item = &'static FormatInfo> {
-    let names: HashSet<&str> = multiplied(file).map(|t| t.name.as_str()).collect();
-    let products = planned
-        .iter()
-        .filter(move |p| names.contains(p.from.name.as_str()));
-    products.filter_map(Planned::engine_format)
+    products(file, planned).filter_map(Planned::engine_format)
 }
 
 /// Matrices of one kind that have the same format.
@@ -236,8 +238,6 @@ pub struct Matrices {
     pub format: &'static str,
     /// How many they are.
     pub count: usize,
-    /// Their weights.
-    pub weights: u64,
     /// Bytes of all of them.
     pub bytes: u64,
 }
@@ -245,22 +245,16 @@ pub struct Matrices {
 /// The matrices that every token is multiplied with, all experts included, among those `planned` for `file`, by kind and
 /// format.
 pub fn matrices(file: &Gguf, planned: &[Planned]) -> Vec<Matrices> {
-    let names: HashSet<&str> = multiplied(file).map(|t| t.name.as_str()).collect();
     let mut all: BTreeMap<(&str, &str), Matrices> = BTreeMap::new();
-    for p in planned
-        .iter()
-        .filter(|p| names.contains(p.from.name.as_str()))
-    {
+    for p in products(file, planned) {
         let (_, kind) = kind(&p.from.name);
         let matrices = all.entry((kind, p.format)).or_insert_with(|| Matrices {
             kind: kind.to_owned(),
             format: p.format,
             count: 0,
-            weights: 0,
             bytes: 0,
         });
         matrices.count += 1;
-        matrices.weights += p.from.n_values();
         matrices.bytes += p.bytes;
     }
     all.into_values().collect()

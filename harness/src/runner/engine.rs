@@ -409,7 +409,6 @@ fn model_facts(model: &Model) -> ModelFacts {
         kind: m.kind,
         format: m.format.to_owned(),
         count: m.count as u64,
-        weights: m.weights,
         bytes: m.bytes,
     });
     ModelFacts {

@@ -410,7 +410,6 @@ pub(crate) fn matrices(formats: &[&str; 2]) -> Vec<MatrixFacts> {
         kind: kind.to_owned(),
         format: formats[format].to_owned(),
         count,
-        weights: 900_000 * count,
         bytes: 560_000 * count,
     });
     facts.to_vec()
