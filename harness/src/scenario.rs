@@ -220,7 +220,7 @@ impl<'a> Reader<'a> {
         Ok(reader)
     }
 
-    /// Applies one `--set`.
+    /// Applies one `--set`. Sections `model` and `prompt` hold one key, which it takes the place of.
     fn apply(&mut self, written: &'a str) -> Result<(), Located> {
         let source = Source {
             name: "--set",
@@ -243,6 +243,12 @@ impl<'a> Reader<'a> {
         let parsed = toml::from_str::<Table>(&format!("v = {value}"));
         let parsed = parsed.ok().and_then(|mut table| table.remove("v"));
         let value = parsed.unwrap_or_else(|| Value::String(value.to_owned()));
+        if let [section, one_of, ..] = &path[..]
+            && ["model", "prompt"].contains(&section.as_str())
+            && let Some(Value::Table(keys)) = self.base.get_mut(section)
+        {
+            keys.retain(|key, _| key == one_of);
+        }
         sweep::set(&mut self.base, &path, value.clone()).map_err(located)?;
         // A fixed value takes the place of a sweep over the same key, and of what was left out of that.
         let key = problem::dotted(&path);

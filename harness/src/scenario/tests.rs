@@ -324,6 +324,11 @@ fn overrides_replace_values_and_sweeps() {
     let scenario = read(GOOD, &["matrix.engine.threads=[1,2,3]"]).expect("valid");
     assert_eq!(scenario.cases.len(), 3);
 
+    // One model and one prompt take the place of another.
+    let scenario = read(GOOD, &["prompt.tokens=3", "model.path=a.gguf"]).expect("valid");
+    assert_eq!(scenario.cases[0].prompt, PromptSpec::Tokens(3));
+    assert!(matches!(scenario.cases[0].model, ModelSpec::File(_)));
+
     let rows = [
         (
             "engine.thread=1",
@@ -339,7 +344,6 @@ fn overrides_replace_values_and_sweeps() {
             "run.n_gen=0",
             "--set:1:1: \"run.n_gen\": expected 1 to 131072, found 0",
         ),
-        ("prompt.tokens=3", "[prompt] holds more than one prompt"),
         ("model.name.x=1", "\"name\" in \"model.name.x\" is a value"),
     ];
     for (set, expect) in rows {
