@@ -60,7 +60,7 @@ pub struct Options {
     /// Asks the kernel for huge pages under the weights.
     pub huge_pages: bool,
     /// Folder in which the weights are kept as they were packed, to be mapped the next time the model is loaded so; empty for
-    /// none. They take about as much room as the model's file.
+    /// none. They take about as much room as the model's file, and as much again as `[engine.sparsity]` holds by channels.
     pub packed_cache: PathBuf,
     /// Whether four panels of weights are read in turn, a group of each, for one and two tokens and, without
     /// AVX-512, for five to eight; else one after the other. `auto`: not on Intel's CPUs, whose own prefetch keeps up with one.

@@ -3,6 +3,7 @@
 mod arch;
 mod attention;
 mod buffers;
+mod by_channels;
 mod config;
 mod experts;
 mod forward;
@@ -14,6 +15,7 @@ mod weights;
 
 pub use arch::{Arch, RopeStyle, Windows};
 pub(crate) use buffers::{Buffers, HEAD_TOKENS};
+pub use by_channels::{ByChannels, Encoded};
 pub use config::{Config, Experts, LayerConfig, Rope};
 pub(crate) use forward::{Pass, Wanted};
 pub use packed::Placed;

@@ -1,9 +1,10 @@
 //! Weights kept on disk as they were packed: the next load that would pack them so maps the file instead.
 //!
-//! A file is known by all that decides its bytes: the model's files as they are now, and what became of each tensor. Whether
-//! this program would still pack them so is seen from a panel of each tensor, which is packed anew and compared; so a file of
-//! other encoders or another order of codes is not taken either. Behind the head stands a checksum of each piece of the panels, which
-//! is held against the bytes as they are brought in. What does not suit is packed and replaced.
+//! Panels have one file, matrices by channels another ([`Content`]). A file is known by all that decides its bytes: the model's
+//! files as they are now, and what became of each tensor. Whether this program would still pack them so is seen from a panel of
+//! each tensor, or some channels of each matrix, which are packed anew and compared; so a file of other encoders or another
+//! order of codes is not taken either. Behind the head stands a checksum of each piece of the weights, which is held against the
+//! bytes as they are brought in. What does not suit is packed and replaced.
 //!
 //! Pages of the file belong to the system's page cache. They lie where the program that wrote them, or the first that read
 //! them, was running, and not, as packed ones do, with the thread that multiplies them.
@@ -11,10 +12,11 @@
 use super::Model;
 use super::weights::Source;
 use crate::error::{Error, Result};
-use crate::gguf::write;
-use crate::mmap::{Arena, FileId, FileMap, HUGE_PAGE_BYTES};
+use crate::gguf::{Gguf, write};
+use crate::mmap::{Anon, Arena, FileId, FileMap, HUGE_PAGE_BYTES};
 use crate::options::Options;
 use crate::pool::Pool;
+use crate::quantize::Planned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
@@ -24,10 +26,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// What such a file begins with. Its number rises when anything about the file but its panels changes.
+/// What such a file begins with. Its number rises when anything about the file but its weights changes.
 const MAGIC: &[u8] = b"tokenlab packed weights 2\n";
 
-/// Where the panels begin in the file, so that they can lie on huge pages. Checksums of four terabytes fit before it.
+/// Where the weights begin in the file, so that they can lie on huge pages. Checksums of four terabytes fit before it.
 const START: usize = HUGE_PAGE_BYTES;
 
 /// Bytes written at a time, and of a checksum: the page cache takes whole huge pages then, where the file system has them.
@@ -61,7 +63,39 @@ impl fmt::Display for Placed {
     }
 }
 
-/// The file in which the weights of a model are kept.
+/// Weights that can be kept in a file of their own.
+pub(super) trait Content {
+    /// What the name of the file ends with.
+    const EXTENSION: &'static str;
+
+    /// Adds all to `hash` that their bytes depend on, but for the model's files and what encodes and packs.
+    fn hash(&self, hash: &mut Sha256);
+
+    /// Their bytes.
+    fn bytes(&self) -> usize;
+
+    /// Makes them from the model's file.
+    ///
+    /// # Errors
+    /// When there is no memory for them, or a value to be encoded is not finite.
+    fn make(&self) -> Result<Anon>;
+
+    /// Whether `found`, so many bytes, are what [`Content::make`] would give, as far as some of each matrix shows.
+    fn would_make(&self, found: &[u8]) -> bool;
+}
+
+/// Adds the importance to `hash` that `tensors` are encoded by.
+pub(super) fn hash_importance(hash: &mut Sha256, tensors: &[Planned]) {
+    for encode in tensors.iter().filter_map(|t| t.encode.as_ref()) {
+        hash.update((encode.importance.len() as u64).to_le_bytes());
+        encode
+            .importance
+            .iter()
+            .for_each(|value| hash.update(value.to_le_bytes()));
+    }
+}
+
+/// A file in which weights of a model are kept.
 struct Kept {
     path: PathBuf,
     /// What the file begins with; the checksums of the pieces follow, of four bytes each.
@@ -70,46 +104,27 @@ struct Kept {
 }
 
 impl Kept {
-    /// The file in `folder` for the matrices of `model`, which came from `files`.
-    fn new(
-        folder: &Path,
-        model: &Model,
-        files: &[FileId],
-        sources: &[Source],
-        arena_bytes: usize,
-    ) -> Kept {
+    /// The file in `folder` for `content` of `gguf`, which came from `files`.
+    fn new<C: Content>(folder: &Path, gguf: &Gguf, files: &[FileId], content: &C) -> Kept {
         // Hashed first what names the file, so that a model that was changed replaces its own.
         let mut hash = Sha256::new();
         for file in files {
             hash.update(file.path.as_os_str().as_bytes());
             hash.update([0]);
         }
-        for (matrix, source) in model.matrices().zip(sources) {
-            let from = &model.tensors[source.tensor].from;
-            let format = matrix.format.name;
-            let what = (&from.name, from.format_id, source.first_row, format);
-            hash.update(format!("{what:?}"));
-            let shape = (matrix.rows, matrix.cols, matrix.offset, matrix.lookup);
-            hash.update(format!("{shape:?}"));
-        }
-        for encode in model.tensors.iter().filter_map(|t| t.encode.as_ref()) {
-            hash.update((encode.importance.len() as u64).to_le_bytes());
-            encode
-                .importance
-                .iter()
-                .for_each(|value| hash.update(value.to_le_bytes()));
-        }
+        content.hash(&mut hash);
         let name = hash.clone().finalize();
         let name: String = name[..8].iter().map(|b| format!("{b:02x}")).collect();
-        let stem = model.gguf.path().file_stem().unwrap_or_default();
+        let stem = gguf.path().file_stem().unwrap_or_default();
         let stem = stem.to_string_lossy();
         let stem = &stem[..stem.floor_char_boundary(STEM_MAX)];
         hash.update(format!("{files:?}"));
+        let arena_bytes = content.bytes();
         let mut head = MAGIC.to_vec();
         head.extend(hash.finalize());
         head.extend((arena_bytes as u64).to_le_bytes());
         Kept {
-            path: folder.join(format!("{stem}-{name}.packed")),
+            path: folder.join(format!("{stem}-{name}.{}", C::EXTENSION)),
             head,
             arena_bytes,
         }
@@ -126,7 +141,7 @@ impl Kept {
         Some(file)
     }
 
-    /// Brings the panels that lie in `file` into this process, each thread a part of them. Whether they are what was written.
+    /// Brings the weights that lie in `file` into this process, each thread a part of them. Whether they are what was written.
     fn fetch(&self, file: &FileMap, pool: &Pool) -> bool {
         let whole = AtomicBool::new(true);
         let (sums, _) = file.bytes()[self.head.len()..START].as_chunks::<4>();
@@ -189,63 +204,93 @@ fn no_folder(folder: &Path, why: impl fmt::Display) -> Error {
     }
 }
 
-impl Model {
-    /// The packed matrices, in an arena of so many bytes: mapped where they were kept, else packed, and kept if they are to be.
-    /// That they cannot be kept is no error: the model runs as well.
-    ///
-    /// # Errors
-    /// As [`Model::pack`]; and when the folder for it is not there and cannot be made, as it never will keep anything.
-    pub(super) fn place(
-        &self,
-        sources: &[Source],
-        arena_bytes: usize,
-        pool: &Pool,
-        options: &Options,
-    ) -> Result<(Arena, Placed)> {
-        let (folder, huge_pages) = (&options.packed_cache, options.huge_pages);
-        let pack = || {
-            let arena = self.pack(sources, arena_bytes, pool, huge_pages);
-            arena.map(Arena::Memory)
-        };
-        if folder.as_os_str().is_empty() {
-            return Ok((pack()?, Placed::Packed));
+/// The weights of `content` of the model in `gguf`, in an arena: mapped where they were kept, else made, and kept if they are to
+/// be. That they cannot be kept is no error: the model runs as well.
+///
+/// # Errors
+/// As [`Content::make`]; and when the folder for it is not there and cannot be made, as it never will keep anything.
+pub(super) fn place<C: Content>(
+    gguf: &Gguf,
+    content: &C,
+    pool: &Pool,
+    options: &Options,
+) -> Result<(Arena, Placed)> {
+    let make = || content.make().map(Arena::Memory);
+    let folder = &options.packed_cache;
+    if folder.as_os_str().is_empty() || content.bytes() == 0 {
+        return Ok((make()?, Placed::Packed));
+    }
+    check_packed_cache(folder)?;
+    std::fs::create_dir_all(folder).map_err(|e| no_folder(folder, e))?;
+    let Some(files) = gguf.file_ids() else {
+        let why = "the model is not in a file that it could be known by".into();
+        return Ok((make()?, Placed::NotKept(why)));
+    };
+    let kept = Kept::new(folder, gguf, &files, content);
+    if let Some(file) = kept.open(options.huge_pages)
+        && kept.fetch(&file, pool)
+    {
+        let arena = Arena::File(file, START);
+        if content.would_make(arena.bytes()) {
+            return Ok((arena, Placed::Mapped));
         }
-        check_packed_cache(folder)?;
-        std::fs::create_dir_all(folder).map_err(|e| no_folder(folder, e))?;
-        let Some(files) = self.gguf.file_ids() else {
-            let why = "the model is not in a file that it could be known by".into();
-            return Ok((pack()?, Placed::NotKept(why)));
-        };
-        let kept = Kept::new(folder, self, &files, sources, arena_bytes);
-        if let Some(file) = kept.open(huge_pages)
-            && kept.fetch(&file, pool)
-        {
-            let arena = Arena::File(file, START);
-            if self.would_pack(&arena, sources, pool) {
-                return Ok((arena, Placed::Mapped));
-            }
+    }
+    let arena = make()?;
+    let placed = match kept.write(arena.bytes()) {
+        Ok(()) => Placed::Kept,
+        Err(error) => Placed::NotKept(error.to_string()),
+    };
+    Ok((arena, placed))
+}
+
+/// The panels of all matrices of a model, which came from `sources`.
+pub(super) struct Panels<'a> {
+    pub(super) model: &'a Model,
+    pub(super) sources: &'a [Source],
+    pub(super) arena_bytes: usize,
+    pub(super) pool: &'a Pool,
+    pub(super) huge_pages: bool,
+}
+
+impl Content for Panels<'_> {
+    const EXTENSION: &'static str = "packed";
+
+    fn hash(&self, hash: &mut Sha256) {
+        for (matrix, source) in self.model.matrices().zip(self.sources) {
+            let from = &self.model.tensors[source.tensor].from;
+            let format = matrix.format.name;
+            let what = (&from.name, from.format_id, source.first_row, format);
+            hash.update(format!("{what:?}"));
+            let shape = (matrix.rows, matrix.cols, matrix.offset, matrix.lookup);
+            hash.update(format!("{shape:?}"));
         }
-        let arena = pack()?;
-        let placed = match kept.write(arena.bytes()) {
-            Ok(()) => Placed::Kept,
-            Err(error) => Placed::NotKept(error.to_string()),
-        };
-        Ok((arena, placed))
+        hash_importance(hash, &self.model.tensors);
     }
 
-    /// Whether `arena` is what this program would pack, as far as a panel of each tensor shows.
-    fn would_pack(&self, arena: &Arena, sources: &[Source], pool: &Pool) -> bool {
+    fn bytes(&self) -> usize {
+        self.arena_bytes
+    }
+
+    fn make(&self) -> Result<Anon> {
+        self.model
+            .pack(self.sources, self.arena_bytes, self.pool, self.huge_pages)
+    }
+
+    fn would_make(&self, found: &[u8]) -> bool {
         let mut seen = HashSet::new();
-        let all = self.matrices().zip(sources);
+        let all = self.model.matrices().zip(self.sources);
         let one_each: Vec<_> = all.filter(|(_, s)| seen.insert(s.tensor)).collect();
         let same = AtomicBool::new(true);
-        pool.run(&|ctx| {
+        self.pool.run(&|ctx| {
             let own = one_each.iter().enumerate().skip(ctx.index);
             for (i, (matrix, source)) in own.step_by(ctx.threads) {
-                let (planned, p) = (&self.tensors[source.tensor], i % matrix.panels());
+                let planned = &self.model.tensors[source.tensor];
+                let (p, first_row) = (i % matrix.panels(), source.first_row);
                 let mut panel = vec![0; matrix.panel_bytes()];
-                let finite = self.pack_panel(matrix, planned, source.first_row, p, &mut panel);
-                if !finite || panel != arena.bytes()[matrix.panels_bytes(p..p + 1)] {
+                let finite = self
+                    .model
+                    .pack_panel(matrix, planned, first_row, p, &mut panel);
+                if !finite || panel != found[matrix.panels_bytes(p..p + 1)] {
                     same.store(false, Relaxed);
                 }
             }

@@ -5,21 +5,15 @@
 #![allow(unsafe_code)]
 
 use super::forward::{Pass, Worker};
-use super::weights::{Layer, Model, Source};
-use crate::error::Result;
+use super::weights::Model;
 use crate::kernel::{Active, STRIP, StripCodes};
 use crate::matrix::{Matrix, row};
-use crate::options::Options;
 use crate::options::sparsity::Method;
-use crate::pool::{Pool, SharedBuf};
+use crate::pool::SharedBuf;
 use crate::quant::GROUP;
 use crate::simd::LANES;
-use crate::sparsity::{self, Channels, Packer, Part, Site, SiteCount, Sparse, Thresholds};
+use crate::sparsity::{self, Channels, Site, SiteCount, Sparse};
 use crate::stage::Stage;
-use std::ops::Range;
-
-/// Matrices of a layer, in the order of the arena: q, k, v, o, gate, up, down.
-const MATRICES: usize = 7;
 
 /// Working memory of sparse steps; nothing where a model has none.
 pub(crate) struct SparseScratch {
@@ -71,87 +65,6 @@ struct Taking<'a> {
     starts: &'a [u32],
 }
 
-impl Model {
-    /// The matrices by channels that `options` ask for, with their thresholds; `sources` as the matrices stand in the arena.
-    pub(super) fn load_sparse(
-        &self,
-        sources: &[Source],
-        pool: &Pool,
-        options: &Options,
-    ) -> Result<Option<Sparse>> {
-        let Some(wanted) = options.lossy_sparsity() else {
-            return Ok(None);
-        };
-        self.config.check_sparsity()?;
-        let packer = Packer {
-            gguf: self.gguf(),
-            kernels: &*self.kernels,
-            pool,
-            huge_pages: options.huge_pages,
-        };
-        let thresholds = Thresholds::of(wanted, self.gguf(), self.layers.len())?;
-        let layers = std::iter::zip(&self.layers, sources.chunks_exact(MATRICES)).zip(thresholds);
-        let layers = layers.map(|((layer, sources), thresholds)| {
-            let matrices = self.by_channels(&packer, wanted.method, layer, sources)?;
-            Ok(sparsity::Layer {
-                thresholds,
-                matrices,
-            })
-        });
-        Ok(Some(Sparse {
-            method: wanted.method,
-            layers: layers.collect::<Result<_>>()?,
-        }))
-    }
-
-    /// The matrices of a layer that `method` wants by channels, by site.
-    fn by_channels(
-        &self,
-        packer: &Packer<'_>,
-        method: Method,
-        layer: &Layer,
-        sources: &[Source],
-    ) -> Result<[Option<Channels>; Site::ALL.len()]> {
-        let part = |i: usize| {
-            let matrices = [
-                &layer.q,
-                &layer.k,
-                &layer.v,
-                &layer.o,
-                &layer.gate[0],
-                &layer.up[0],
-                &layer.down[0],
-            ];
-            Part {
-                planned: &self.tensors()[sources[i].tensor],
-                first_row: sources[i].first_row,
-                rows: matrices[i].rows,
-                bias: &matrices[i].bias,
-            }
-        };
-        let columns = |parts: Range<usize>, apart| {
-            let parts: Vec<Part<'_>> = parts.map(part).collect();
-            Channels::by_columns(packer, &parts, apart).map(Some)
-        };
-        let mut matrices = [const { None }; Site::ALL.len()];
-        match method {
-            Method::None | Method::FatreluMasked => {}
-            Method::FatreluTransposed => matrices[Site::Down as usize] = columns(6..7, false)?,
-            Method::Gated => {
-                matrices[Site::Gate as usize] = Some(Channels::by_rows(packer, part(5))?);
-                matrices[Site::Down as usize] = columns(6..7, false)?;
-            }
-            Method::Teal | Method::Wina => {
-                matrices[Site::Qkv as usize] = columns(0..3, false)?;
-                matrices[Site::O as usize] = columns(3..4, false)?;
-                matrices[Site::GateUp as usize] = columns(4..6, true)?;
-                matrices[Site::Down as usize] = columns(6..7, false)?;
-            }
-        }
-        Ok(matrices)
-    }
-}
-
 impl Pass<'_> {
     /// What the layer leaves out; nothing in passes that are dense.
     fn sparse_layer(&self, l: usize) -> Option<(Method, &sparsity::Layer)> {
@@ -162,6 +75,12 @@ impl Pass<'_> {
     /// The matrix that the site decides about, where channels of it are left out.
     pub(super) fn channels(&self, l: usize, site: Site) -> Option<&Channels> {
         self.sparse_layer(l)?.1.matrices[site as usize].as_ref()
+    }
+
+    /// The bytes of all matrices by channels.
+    fn arena(&self) -> &[u8] {
+        let sparse = self.model.sparse.as_ref();
+        sparse.map_or(&[], |sparse| sparse.arena.bytes())
     }
 
     /// `matrices`, unless it is by channels that they are read.
@@ -183,6 +102,7 @@ impl Pass<'_> {
             Some(Sparse {
                 method: Method::Wina,
                 layers,
+                ..
             }) => layers[l].matrices[site as usize]
                 .as_ref()
                 .map_or(&[], |m| &m.norms),
@@ -306,7 +226,7 @@ impl Pass<'_> {
         // SAFETY: shares do not overlap.
         let out = unsafe { s.up.write(mine.clone()) };
         let these = &taking.active[mine];
-        kernels.dot_channels(up.format.id, up.rows(), these, codes, out);
+        kernels.dot_channels(up.format.id, up.rows(self.arena()), these, codes, out);
         for (out, a) in out.iter_mut().zip(these) {
             let bias = up.bias.get(a.channel as usize).unwrap_or(&0.0);
             *out = a.value * (*out + bias);
@@ -365,6 +285,7 @@ impl Pass<'_> {
     /// Sums the channels of every block; the time goes to `stage`. Ends with a barrier.
     fn sum_channels(&self, w: &mut Worker<'_>, m: &Channels, taking: &Taking<'_>, stage: Stage) {
         let (kernels, sums) = (&*self.model.kernels, &self.buffers.sparse.sums);
+        let arena = self.arena();
         self.share_panels(w, m.items(), 1, |w, items| {
             let of = |block: usize| {
                 let [from, to] = [block, block + 1].map(|b| taking.starts[b] as usize);
@@ -380,7 +301,7 @@ impl Pass<'_> {
                 let at = item.block * m.sums() + item.strips.start * STRIP;
                 // SAFETY: each item belongs to one thread.
                 let out = unsafe { sums.write(at..at + item.strips.len() * STRIP) };
-                kernels.add_channels(m.format.id, m.slice(&item), these, next, out);
+                kernels.add_channels(m.format.id, m.slice(arena, &item), these, next, out);
                 let bytes = m.run_bytes() as u64;
                 w.ledger.weight_bytes += these.len() as u64 * bytes;
                 w.ledger.skipped_bytes += (item.channels.len() - these.len()) as u64 * bytes;

@@ -1,7 +1,8 @@
 //! Loading: checks every tensor, and finds the matrices their places in one arena.
 
+use super::by_channels::ByChannels;
 use super::config::{Config, Experts, missing};
-use super::packed::Placed;
+use super::packed::{self, Panels, Placed};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::kernel::{self, Kernels};
@@ -62,6 +63,7 @@ pub struct Model {
     pub(super) embedding: Vec<u8>,
     /// Matrices by channels, some of which are left out.
     pub(crate) sparse: Option<Sparse>,
+    by_channels: Option<ByChannels>,
 }
 
 /// A matrix and where its rows stand: in which tensor of the file, and from which row on.
@@ -145,10 +147,20 @@ impl Model {
             embedding_format,
             embedding: Vec::new(),
             sparse: None,
+            by_channels: None,
         };
         model.encode_embedding(embedding, pool)?;
-        (model.arena, model.placed) = model.place(&sources, arena_bytes, pool, options)?;
-        model.sparse = model.load_sparse(&sources, pool, options)?;
+        let panels = Panels {
+            model: &model,
+            sources: &sources,
+            arena_bytes,
+            pool,
+            huge_pages: options.huge_pages,
+        };
+        (model.arena, model.placed) = packed::place(&model.gguf, &panels, pool, options)?;
+        if let Some((sparse, held)) = model.load_sparse(&sources, pool, options)? {
+            (model.sparse, model.by_channels) = (Some(sparse), held);
+        }
         Ok(model)
     }
 
@@ -201,10 +213,9 @@ impl Model {
         self.weight_bytes() - spared as u64
     }
 
-    /// Bytes of matrices that are there a second time, by channels.
-    pub fn by_channels_bytes(&self) -> u64 {
-        let all = self.sparse.iter().flat_map(Sparse::matrices);
-        all.map(|m| m.bytes() as u64).sum()
+    /// What there is a second time, by channels; `None` where nothing is.
+    pub fn by_channels(&self) -> Option<&ByChannels> {
+        self.by_channels.as_ref()
     }
 
     /// How the weights came into memory.

@@ -6,10 +6,9 @@
 //! Slices and blocks depend on the matrix alone, and sums of blocks are added in their order, so that results do not depend on
 //! the number of threads.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gguf::Gguf;
 use crate::kernel::{Kernels, STRIP, Strips};
-use crate::mmap::Anon;
 use crate::pool::Pool;
 use crate::quant::{BLOCK_LEN_MAX, FormatInfo, GROUP};
 use crate::quantize::Planned;
@@ -30,6 +29,12 @@ const CHANNELS_MIN: usize = BLOCK_LEN_MAX;
 /// Formats that blocks of 32 weights with one scale take in place of others, from the smallest on.
 const STAND_INS: [&str; 3] = ["Q4_0", "Q5_0", "Q8_0"];
 
+/// Channels that show whether a matrix would be packed so again.
+const SEEN_CHANNELS: usize = 8;
+
+/// Matrices begin at whole lines of a cache, in bytes.
+const LINE_BYTES: usize = 64;
+
 /// Rows of a tensor that are a matrix, or a part of one.
 #[derive(Clone, Copy)]
 pub(crate) struct Part<'a> {
@@ -39,7 +44,7 @@ pub(crate) struct Part<'a> {
     pub(crate) bias: &'a [f32],
 }
 
-/// Matrices that share their inputs, by channels.
+/// Matrices that share their inputs, by channels; their bytes lie in the arena of all.
 pub(crate) struct Channels {
     pub(crate) format: &'static FormatInfo,
     /// How many there are.
@@ -48,11 +53,29 @@ pub(crate) struct Channels {
     strips: usize,
     slice: usize,
     block: usize,
-    memory: Anon,
-    /// Norms of the channels, as they are in the file.
+    /// Where they begin in the arena.
+    offset: usize,
+    /// Norms of the channels, as they are in the file; zeros for rows.
     pub(crate) norms: Vec<f32>,
     /// Added to the sums, by output; empty for none.
     pub(crate) bias: Vec<f32>,
+}
+
+/// Matrices by channels, to be made or to be found made: how they lie, and what they are made of.
+pub(crate) struct Layout<'a> {
+    pub(crate) channels: Channels,
+    pub(crate) side: Side,
+    /// Each with its first output.
+    pub(crate) parts: Vec<(usize, Part<'a>)>,
+}
+
+/// What a channel is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// A column, with all outputs.
+    Columns,
+    /// A row, with all inputs.
+    Rows,
 }
 
 /// A block of a slice.
@@ -84,17 +107,13 @@ pub(crate) struct Packer<'a> {
     pub(crate) gguf: &'a Gguf,
     pub(crate) kernels: &'a dyn Kernels,
     pub(crate) pool: &'a Pool,
-    pub(crate) huge_pages: bool,
 }
 
-impl Channels {
+impl<'a> Layout<'a> {
     /// The columns of `parts`, one below the other, each beginning with a whole strip if they are `apart`.
-    ///
-    /// # Errors
-    /// When there is no memory, or a value is not finite.
-    pub(crate) fn by_columns(p: &Packer<'_>, parts: &[Part<'_>], apart: bool) -> Result<Channels> {
+    pub(crate) fn by_columns(parts: &[Part<'a>], apart: bool) -> Layout<'a> {
         let len = parts[0].planned.from.dims[0] as usize;
-        let mut outputs: Vec<(usize, Part<'_>)> = Vec::new();
+        let mut outputs: Vec<(usize, Part<'a>)> = Vec::new();
         let mut end = 0usize;
         for part in parts {
             let first = if apart {
@@ -114,62 +133,284 @@ impl Channels {
             .div_ceil(strips / slice)
             .min(len.div_ceil(CHANNELS_MIN));
         let block = len.div_ceil(blocks).next_multiple_of(CHANNELS_MIN);
-        let mut channels = Channels::empty(p, parts, [len, strips, slice, block])?;
+        let mut bias = Vec::new();
         if parts.iter().any(|part| !part.bias.is_empty()) {
-            channels.bias = vec![0.0; strips * STRIP];
+            bias = vec![0.0; strips * STRIP];
             for (first, part) in &outputs {
-                channels.bias[*first..][..part.bias.len()].copy_from_slice(part.bias);
+                bias[*first..][..part.bias.len()].copy_from_slice(part.bias);
             }
         }
-        channels.fill(p, parts, |channels, item, bytes, squares| {
-            pack_columns(p, &outputs, channels, item, bytes, squares)
-        })?;
-        Ok(channels)
+        Layout::new(Side::Columns, outputs, [len, strips, slice, block], bias)
     }
 
     /// The rows of `part`.
-    ///
-    /// # Errors
-    /// As [`Channels::by_columns`].
-    pub(crate) fn by_rows(p: &Packer<'_>, part: Part<'_>) -> Result<Channels> {
+    pub(crate) fn by_rows(part: Part<'a>) -> Layout<'a> {
         let strips = (part.planned.from.dims[0] as usize).div_ceil(STRIP);
         let shape = [part.rows, strips, strips, CHANNELS_MIN];
-        let mut channels = Channels::empty(p, &[part], shape)?;
-        channels.bias = part.bias.to_vec();
-        channels.fill(p, &[part], |channels, item, bytes, _| {
-            pack_rows(p, part, channels, item, bytes)
-        })?;
-        Ok(channels)
+        Layout::new(Side::Rows, vec![(0, part)], shape, part.bias.to_vec())
     }
 
-    fn empty(
-        p: &Packer<'_>,
-        parts: &[Part<'_>],
+    fn new(
+        side: Side,
+        parts: Vec<(usize, Part<'a>)>,
         [len, strips, slice, block]: [usize; 4],
-    ) -> Result<Channels> {
-        let format = parts[0].planned.engine_format().expect("checked at load");
-        let format = strip_format(format);
-        let bytes = len * strips * LANES * format.block_bytes;
-        let memory = Anon::zeroed(bytes, p.huge_pages).map_err(|e| {
-            Error::Model(format!(
-                "{bytes} bytes for a matrix by channels are not to be had ({e}): close other programs, use a smaller model or no sparsity"
-            ))
-        })?;
-        Ok(Channels {
-            format,
+        bias: Vec<f32>,
+    ) -> Layout<'a> {
+        let format = parts[0].1.planned.engine_format().expect("checked at load");
+        let channels = Channels {
+            format: strip_format(format),
             len,
             strips,
             slice,
             block,
-            memory,
+            offset: 0,
             norms: Vec::new(),
-            bias: Vec::new(),
-        })
+            bias,
+        };
+        Layout {
+            channels,
+            side,
+            parts,
+        }
     }
 
+    /// Gives it its place in the arena, from `start` on. Where the next one may begin.
+    pub(crate) fn put(&mut self, start: usize) -> usize {
+        self.channels.offset = start;
+        (start + self.channels.bytes()).next_multiple_of(LINE_BYTES)
+    }
+
+    /// All that its bytes depend on, in words, but for the weights and what packs them.
+    pub(crate) fn words(&self) -> String {
+        let c = &self.channels;
+        let shape = [c.len, c.strips, c.slice, c.block, c.offset];
+        let mut words = format!("{:?} {} {shape:?}", self.side, c.format.name);
+        for (first, part) in &self.parts {
+            let (from, rows) = (&part.planned.from, [*first, part.first_row, part.rows]);
+            let what = (&from.name, from.format_id, part.planned.format, rows);
+            words += &format!(" {what:?}");
+        }
+        words
+    }
+
+    /// Whether a part is encoded anew for it.
+    pub(crate) fn encodes(&self, part: &Part<'_>) -> bool {
+        self.side == Side::Columns || !self.is_format_of(part.planned)
+    }
+
+    /// Whether a matrix has this format by rows, too.
+    fn is_format_of(&self, planned: &Planned) -> bool {
+        let format = planned.engine_format();
+        format.is_some_and(|f| f.id == self.channels.format.id)
+    }
+
+    /// Fills `bytes`, those of all channels, and gives the norms of these.
+    ///
+    /// # Errors
+    /// When a value is not finite.
+    pub(crate) fn fill(&self, p: &Packer<'_>, bytes: &mut [u8]) -> Result<Vec<f32>> {
+        let channels = &self.channels;
+        let mut rest = bytes;
+        let per_channel = channels.run_bytes();
+        let mut parts_of_memory = Vec::new();
+        for i in 0..channels.items() {
+            let n = channels.item(i).channels.len();
+            let (bytes, after) = rest.split_at_mut(n * per_channel);
+            rest = after;
+            parts_of_memory.push(Mutex::new((bytes, vec![0.0; n])));
+        }
+        let finite = AtomicBool::new(true);
+        p.pool.run(&|ctx| {
+            for i in ctx.share(channels.items()) {
+                let mut part = parts_of_memory[i].lock().expect("one thread each");
+                let (bytes, squares) = &mut *part;
+                if !self.pack(p, &channels.item(i), bytes, squares) {
+                    finite.store(false, Relaxed);
+                }
+            }
+        });
+        let mut norms = vec![0.0f32; channels.len];
+        for (i, part) in parts_of_memory.into_iter().enumerate() {
+            let (_, squares) = part.into_inner().expect("no thread panicked");
+            let of_item = &mut norms[channels.item(i).channels];
+            of_item.iter_mut().zip(squares).for_each(|(n, s)| *n += s);
+        }
+        self.drop_pages(p);
+        match finite.into_inner() {
+            true => Ok(norms.into_iter().map(f32::sqrt).collect()),
+            false => Err(self.parts[0].1.planned.not_finite()),
+        }
+    }
+
+    /// Whether `bytes` and `norms` are what [`Layout::fill`] would give, as far as some channels of one block show, the block and
+    /// the strip by the matrix's `turn` among several. Norms take all outputs, and so the whole matrix from the file: the
+    /// first one shows them.
+    pub(crate) fn would_fill(
+        &self,
+        p: &Packer<'_>,
+        turn: usize,
+        bytes: &[u8],
+        norms: &[f32],
+    ) -> bool {
+        let c = &self.channels;
+        let first = turn % c.blocks() * c.block;
+        let seen = first..c.len.min(first + SEEN_CHANNELS);
+        let strip = turn % c.strips;
+        let (strips, of_a_piece) = match (turn, self.side) {
+            (1.., Side::Columns) => (strip..strip + 1, 1),
+            _ => (0..c.strips, c.slice),
+        };
+        let mut sums = vec![0.0f32; seen.len()];
+        let same = strips.step_by(of_a_piece).all(|strip| {
+            let start = strip / c.slice * c.len * c.run_bytes();
+            let within = strip % c.slice * c.strip_bytes();
+            let piece_bytes = of_a_piece * c.strip_bytes();
+            let item = Item {
+                block: first / c.block,
+                channels: seen.clone(),
+                strips: strip..strip + of_a_piece,
+            };
+            let mut packed = vec![0; seen.len() * piece_bytes];
+            let mut squares = vec![0.0; seen.len()];
+            let finite = self.pack(p, &item, &mut packed, &mut squares);
+            sums.iter_mut().zip(squares).for_each(|(n, s)| *n += s);
+            let mut pairs = seen.clone().zip(packed.chunks_exact(piece_bytes));
+            let found = |channel| &bytes[start + channel * c.run_bytes() + within..][..piece_bytes];
+            finite && pairs.all(|(channel, packed)| packed == found(channel))
+        });
+        self.drop_pages(p);
+        let found = norms[seen].iter().map(|n| n.to_bits());
+        same && (turn > 0 || found.eq(sums.iter().map(|s| s.sqrt().to_bits())))
+    }
+
+    /// Lets go of the file's pages that it is made of.
+    fn drop_pages(&self, p: &Packer<'_>) {
+        for (_, part) in &self.parts {
+            p.gguf.drop_pages(&part.planned.from);
+        }
+    }
+
+    /// Packs the channels of an item into `bytes`, and adds the squares of their weights to `squares`. Whether all are finite.
+    fn pack(&self, p: &Packer<'_>, item: &Item, bytes: &mut [u8], squares: &mut [f32]) -> bool {
+        match self.side {
+            Side::Columns => self.pack_columns(p, item, bytes, squares),
+            Side::Rows => self.pack_rows(p, item, bytes),
+        }
+    }
+
+    /// Packs the columns of an item: strip by strip its 512 rows are decoded, as far as they are its channels, and each
+    /// channel's values encoded anew in blocks along the rows.
+    fn pack_columns(
+        &self,
+        p: &Packer<'_>,
+        item: &Item,
+        bytes: &mut [u8],
+        squares: &mut [f32],
+    ) -> bool {
+        let (format, strip_bytes) = (self.channels.format, self.channels.strip_bytes());
+        // Rows are decoded in whole blocks of every format.
+        let first = item.channels.start / BLOCK_LEN_MAX * BLOCK_LEN_MAX;
+        let end = item.channels.end.next_multiple_of(BLOCK_LEN_MAX);
+        let cols = first..end.min(self.channels.len);
+        let (n, skipped) = (cols.len(), item.channels.start - first);
+        let mut finite = true;
+        let mut decoded = vec![0.0f32; STRIP * n];
+        let mut encoded = vec![0u8; strip_bytes];
+        for (u, strip) in item.strips.clone().enumerate() {
+            decoded.fill(0.0);
+            for (r, values) in decoded.chunks_exact_mut(n).enumerate() {
+                let output = strip * STRIP + r;
+                let mut parts = self.parts.iter();
+                let part =
+                    parts.find(|(first, part)| (*first..first + part.rows).contains(&output));
+                if let Some((first, part)) = part {
+                    decode(p.gguf, part, output - first, cols.clone(), values);
+                    finite &= values.iter().all(|v| v.is_finite());
+                }
+            }
+            if !finite {
+                return false;
+            }
+            for c in 0..item.channels.len() {
+                let mut block = [0.0; GROUP];
+                for (b, encoded) in encoded.chunks_exact_mut(format.block_bytes).enumerate() {
+                    for (j, v) in block.iter_mut().enumerate() {
+                        *v = decoded[(b * GROUP + j) * n + skipped + c];
+                        squares[c] += *v * *v;
+                    }
+                    format.quantize(&block, &[], encoded);
+                }
+                let blocks = std::array::from_fn(|b| {
+                    &encoded[b * format.block_bytes..][..format.block_bytes]
+                });
+                let at = (c * item.strips.len() + u) * strip_bytes;
+                p.kernels
+                    .pack(format.id, blocks, &mut bytes[at..][..strip_bytes]);
+            }
+        }
+        true
+    }
+
+    /// Packs the rows of an item as they are, or encoded anew where the format has to be another one.
+    fn pack_rows(&self, p: &Packer<'_>, item: &Item, bytes: &mut [u8]) -> bool {
+        let (channels, part) = (&self.channels, self.parts[0].1);
+        let (format, planned) = (channels.format, part.planned);
+        let cols = planned.from.dims[0] as usize;
+        let padded = cols.next_multiple_of(GROUP);
+        let mut values = vec![0.0; padded];
+        let mut zero = vec![0u8; format.block_bytes];
+        format.quantize(&[0.0; GROUP], &[], &mut zero);
+        let mut row = zero.repeat(channels.strips * LANES);
+        let row_bytes = format.row_bytes(padded);
+        let data = p.gguf.data(&planned.from);
+        let same = self.is_format_of(planned);
+        for (c, out) in item
+            .channels
+            .clone()
+            .zip(bytes.chunks_exact_mut(channels.channel_bytes()))
+        {
+            let at = part.first_row + c;
+            match &planned.encode {
+                Some(encode) if same => {
+                    if !encode.rows(data, at..at + 1, &mut row[..row_bytes]) {
+                        return false;
+                    }
+                }
+                None if same => {
+                    row[..row_bytes].copy_from_slice(&data[at * row_bytes..][..row_bytes])
+                }
+                _ => {
+                    decode(p.gguf, &part, c, 0..cols, &mut values[..cols]);
+                    if !values.iter().all(|v| v.is_finite()) {
+                        return false;
+                    }
+                    format.quantize(&values, &[], &mut row[..row_bytes]);
+                }
+            }
+            let strip_bytes = channels.strip_bytes();
+            for (blocks, out) in row
+                .chunks_exact(strip_bytes)
+                .zip(out.chunks_exact_mut(strip_bytes))
+            {
+                let blocks = std::array::from_fn(|b| {
+                    &blocks[b * format.block_bytes..][..format.block_bytes]
+                });
+                p.kernels.pack(format.id, blocks, out);
+            }
+        }
+        true
+    }
+}
+
+impl Channels {
     /// Bytes of all of them.
     pub(crate) fn bytes(&self) -> usize {
-        self.memory.bytes().len()
+        self.len * self.channel_bytes()
+    }
+
+    /// Those in the arena.
+    pub(crate) fn place(&self) -> Range<usize> {
+        self.offset..self.offset + self.bytes()
     }
 
     /// Bytes of one.
@@ -216,116 +457,23 @@ impl Channels {
         }
     }
 
-    /// All channels of the slice with the strips of `item`.
-    pub(crate) fn slice(&self, item: &Item) -> Strips<'_> {
-        let start = item.strips.start * self.len * self.strip_bytes();
+    /// All channels of the slice with the strips of `item`, in the arena.
+    pub(crate) fn slice<'a>(&self, arena: &'a [u8], item: &Item) -> Strips<'a> {
+        let start = self.offset + item.strips.start * self.len * self.strip_bytes();
         let bytes = self.len * self.run_bytes();
         Strips {
-            bytes: &self.memory.bytes()[start..start + bytes],
+            bytes: &arena[start..start + bytes],
             per_channel: self.slice,
         }
     }
 
-    /// All channels of a matrix by rows.
-    pub(crate) fn rows(&self) -> Strips<'_> {
+    /// All channels of a matrix by rows, in the arena.
+    pub(crate) fn rows<'a>(&self, arena: &'a [u8]) -> Strips<'a> {
         Strips {
-            bytes: self.memory.bytes(),
+            bytes: &arena[self.place()],
             per_channel: self.strips,
         }
     }
-
-    /// Has `pack` fill the bytes of every item and add the squares of its channels' weights; whether all are finite.
-    fn fill(
-        &mut self,
-        p: &Packer<'_>,
-        parts: &[Part<'_>],
-        pack: impl Fn(&Channels, &Item, &mut [u8], &mut [f32]) -> bool + Sync,
-    ) -> Result<()> {
-        let none = Anon::zeroed(0, false).expect("nothing");
-        let mut memory = std::mem::replace(&mut self.memory, none);
-        let mut rest = memory.bytes_mut();
-        let per_channel = self.run_bytes();
-        let mut parts_of_memory = Vec::new();
-        for i in 0..self.items() {
-            let n = self.item(i).channels.len();
-            let (bytes, after) = rest.split_at_mut(n * per_channel);
-            rest = after;
-            parts_of_memory.push(Mutex::new((bytes, vec![0.0; n])));
-        }
-        let finite = AtomicBool::new(true);
-        p.pool.run(&|ctx| {
-            for i in ctx.share(self.items()) {
-                let mut part = parts_of_memory[i].lock().expect("one thread each");
-                let (bytes, squares) = &mut *part;
-                if !pack(self, &self.item(i), bytes, squares) {
-                    finite.store(false, Relaxed);
-                }
-            }
-        });
-        let mut norms = vec![0.0f32; self.len];
-        for (i, part) in parts_of_memory.into_iter().enumerate() {
-            let (_, squares) = part.into_inner().expect("no thread panicked");
-            let of_item = &mut norms[self.item(i).channels];
-            of_item.iter_mut().zip(squares).for_each(|(n, s)| *n += s);
-        }
-        self.norms = norms.into_iter().map(f32::sqrt).collect();
-        self.memory = memory;
-        for part in parts {
-            p.gguf.drop_pages(&part.planned.from);
-        }
-        match finite.into_inner() {
-            true => Ok(()),
-            false => Err(parts[0].planned.not_finite()),
-        }
-    }
-}
-
-/// Packs the columns of an item: strip by strip its 512 rows are decoded, as far as they are its channels, and each channel's
-/// values encoded anew in blocks along the rows.
-fn pack_columns(
-    p: &Packer<'_>,
-    outputs: &[(usize, Part<'_>)],
-    channels: &Channels,
-    item: &Item,
-    bytes: &mut [u8],
-    squares: &mut [f32],
-) -> bool {
-    let (n, format, strip_bytes) = (item.channels.len(), channels.format, channels.strip_bytes());
-    let mut finite = true;
-    let mut decoded = vec![0.0f32; STRIP * n];
-    let mut encoded = vec![0u8; strip_bytes];
-    for (u, strip) in item.strips.clone().enumerate() {
-        decoded.fill(0.0);
-        for (r, values) in decoded.chunks_exact_mut(n).enumerate() {
-            let output = strip * STRIP + r;
-            let part = outputs
-                .iter()
-                .find(|(first, part)| (*first..first + part.rows).contains(&output));
-            if let Some((first, part)) = part {
-                decode(p.gguf, part, output - first, item.channels.clone(), values);
-                finite &= values.iter().all(|v| v.is_finite());
-            }
-        }
-        if !finite {
-            return false;
-        }
-        for c in 0..n {
-            let mut block = [0.0; GROUP];
-            for (b, encoded) in encoded.chunks_exact_mut(format.block_bytes).enumerate() {
-                for (j, v) in block.iter_mut().enumerate() {
-                    *v = decoded[(b * GROUP + j) * n + c];
-                    squares[c] += *v * *v;
-                }
-                format.quantize(&block, &[], encoded);
-            }
-            let blocks =
-                std::array::from_fn(|b| &encoded[b * format.block_bytes..][..format.block_bytes]);
-            let at = (c * item.strips.len() + u) * strip_bytes;
-            p.kernels
-                .pack(format.id, blocks, &mut bytes[at..][..strip_bytes]);
-        }
-    }
-    true
 }
 
 /// Decodes the columns `cols` of row `row` of a part; they begin at a whole block.
@@ -335,56 +483,4 @@ fn decode(gguf: &Gguf, part: &Part<'_>, row: usize, cols: Range<usize>, out: &mu
     let at = (part.first_row + row) * row_bytes + from.row_bytes(cols.start);
     let bytes = &gguf.data(&part.planned.from)[at..][..from.row_bytes(cols.len())];
     from.dequantize(bytes, out);
-}
-
-/// Packs the rows of an item as they are, or encoded anew where the format has to be another one.
-fn pack_rows(
-    p: &Packer<'_>,
-    part: Part<'_>,
-    channels: &Channels,
-    item: &Item,
-    bytes: &mut [u8],
-) -> bool {
-    let (format, planned) = (channels.format, part.planned);
-    let cols = planned.from.dims[0] as usize;
-    let padded = cols.next_multiple_of(GROUP);
-    let mut values = vec![0.0; padded];
-    let mut zero = vec![0u8; format.block_bytes];
-    format.quantize(&[0.0; GROUP], &[], &mut zero);
-    let mut row = zero.repeat(channels.strips * LANES);
-    let row_bytes = format.row_bytes(padded);
-    let data = p.gguf.data(&planned.from);
-    for (c, out) in item
-        .channels
-        .clone()
-        .zip(bytes.chunks_exact_mut(channels.channel_bytes()))
-    {
-        let at = part.first_row + c;
-        let same = planned.engine_format().is_some_and(|f| f.id == format.id);
-        match &planned.encode {
-            Some(encode) if same => {
-                if !encode.rows(data, at..at + 1, &mut row[..row_bytes]) {
-                    return false;
-                }
-            }
-            None if same => row[..row_bytes].copy_from_slice(&data[at * row_bytes..][..row_bytes]),
-            _ => {
-                decode(p.gguf, &part, c, 0..cols, &mut values[..cols]);
-                if !values.iter().all(|v| v.is_finite()) {
-                    return false;
-                }
-                format.quantize(&values, &[], &mut row[..row_bytes]);
-            }
-        }
-        let strip_bytes = channels.strip_bytes();
-        for (blocks, out) in row
-            .chunks_exact(strip_bytes)
-            .zip(out.chunks_exact_mut(strip_bytes))
-        {
-            let blocks =
-                std::array::from_fn(|b| &blocks[b * format.block_bytes..][..format.block_bytes]);
-            p.kernels.pack(format.id, blocks, out);
-        }
-    }
-    true
 }

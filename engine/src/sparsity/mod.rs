@@ -11,10 +11,11 @@ mod thresholds;
 
 pub use calibrate::Magnitudes;
 pub use channels::strip_format;
-pub(crate) use channels::{Channels, Packer, Part};
+pub(crate) use channels::{Channels, Layout, Packer, Part};
 pub use thresholds::{Thresholds, fingerprint, text_hash};
 
 use crate::kernel::Active;
+use crate::mmap::Arena;
 use crate::options::sparsity::Method;
 use crate::stage::Stage;
 use serde::{Deserialize, Serialize};
@@ -85,6 +86,8 @@ pub(crate) struct Layer {
 pub(crate) struct Sparse {
     pub(crate) method: Method,
     pub(crate) layers: Vec<Layer>,
+    /// The bytes of all matrices by channels.
+    pub(crate) arena: Arena,
 }
 
 impl Sparse {

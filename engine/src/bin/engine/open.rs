@@ -184,7 +184,8 @@ impl Windows {
     }
 }
 
-/// Loads a model; where its weights are to be kept, standard error is told what came of it.
+/// Loads a model. Standard error is told what came of its weights where they are to be kept, and with sparsity that it is
+/// lossy and what is encoded a second time for it.
 ///
 /// # Errors
 /// As [`Model::load`].
@@ -195,6 +196,13 @@ pub(crate) fn load(path: &Path, pool: &Pool, options: &Options) -> Result<Model>
         eprintln!(
             "lossy: engine.sparsity leaves channels of small inputs out of passes over one token"
         );
+    }
+    if let Some(held) = model.by_channels() {
+        let warning = match held.placed {
+            Placed::NotKept(_) => "warning: ",
+            _ => "",
+        };
+        eprintln!("{warning}by channels: {held}; {}", held.placed);
     }
     Ok(model)
 }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::file::tests::pipe;
 use crate::gguf::Gguf;
+use crate::options::sparsity::{Method, Sparsity};
 use crate::options::{Affinity, AffinityPolicy, Kernel};
 use crate::session::Session;
 use crate::synth::{Shape, synth};
@@ -27,13 +28,40 @@ fn options(packed_cache: &Path) -> Options {
 
 /// How the weights came into memory, and the bits of the logits after some tokens.
 fn load(path: &Path, options: &Options) -> (Placed, Vec<u32>) {
+    let (placed, _, bits) = load_all(path, options);
+    (placed, bits)
+}
+
+/// The same with how matrices by channels did.
+fn load_all(path: &Path, options: &Options) -> (Placed, Option<Placed>, Vec<u32>) {
     let pool = Pool::new(options).expect("pool");
     let model = Model::load(path, &pool, options).expect("model");
     let mut session = Session::new(&model, &pool, options).expect("session");
     session.prefill(&[3, 1, 4, 1, 5, 9, 2, 6]).expect("fits");
     let logits = session.decode(7).expect("fits");
     let bits = logits.iter().map(|l| l.to_bits()).collect();
-    (model.placed().clone(), bits)
+    let by_channels = model.by_channels().map(|held| held.placed.clone());
+    (model.placed().clone(), by_channels, bits)
+}
+
+/// `options` with half of the channels or so left out.
+fn sparse(options: &Options, method: Method) -> Options {
+    Options {
+        sparsity: Some(Sparsity {
+            method,
+            threshold: 0.5,
+            thresholds: PathBuf::new(),
+        }),
+        ..options.clone()
+    }
+}
+
+/// The files of matrices by channels in a folder.
+fn files_by_channels(folder: &Path) -> Vec<PathBuf> {
+    let all = std::fs::read_dir(folder).expect("a folder");
+    let all = all.map(|entry| entry.expect("readable").path());
+    all.filter(|path| path.extension().is_some_and(|e| e == "channels"))
+        .collect()
 }
 
 /// The only file in a folder.
@@ -215,4 +243,105 @@ fn several_at_once_leave_one_whole_file() {
     });
     assert_eq!(load(&path, &kept), (Placed::Mapped, expect));
     only_file(&cache);
+}
+
+#[test]
+fn matrices_by_channels_that_were_kept_give_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = model(folder.path(), "Q4_K", 1);
+    let encoded = |options: &Options| Options {
+        quant: "Q5_0".into(),
+        ..options.clone()
+    };
+    let methods = [
+        Method::Teal,
+        Method::Wina,
+        Method::Gated,
+        Method::FatreluTransposed,
+    ];
+    for (cache, change) in [
+        ("native", Options::clone as fn(&Options) -> Options),
+        ("encoded", encoded),
+    ] {
+        let cache = folder.path().join(cache);
+        let (plain, kept) = (options(Path::new("")), options(&cache));
+        for (n, method) in methods.into_iter().enumerate() {
+            let of = |options: &Options| sparse(&change(options), method);
+            let (_, placed, expect) = load_all(&path, &of(&plain));
+            assert_eq!(placed, Some(Placed::Packed), "{method:?}");
+            // `wina` reads the matrices of `teal`.
+            let first = match method {
+                Method::Wina => Placed::Mapped,
+                _ => Placed::Kept,
+            };
+            let (_, placed, bits) = load_all(&path, &of(&kept));
+            assert_eq!((placed, &bits), (Some(first), &expect), "{method:?}");
+            let threads = Options {
+                threads: 3,
+                ..of(&kept)
+            };
+            for options in [of(&kept), threads] {
+                let found = load_all(&path, &options);
+                let mapped = (Placed::Mapped, Some(Placed::Mapped), expect.clone());
+                assert_eq!(found, mapped, "{method:?}");
+            }
+            assert_eq!(files_by_channels(&cache).len(), n.max(1), "{method:?}");
+        }
+    }
+    // Nothing is held a second time, and nothing written.
+    let cache = folder.path().join("masked");
+    let masked = sparse(&options(&cache), Method::FatreluMasked);
+    assert_eq!(load_all(&path, &masked).1, None);
+    assert!(files_by_channels(&cache).is_empty());
+}
+
+/// The bytes of a file, changed by `change` behind its start, with checksums as if it had been written so.
+fn forged(whole: &[u8], change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    let mut bytes = whole.to_vec();
+    change(&mut bytes[START..]);
+    let (head, weights) = bytes.split_at_mut(START);
+    let sums = weights.chunks(CHUNK_BYTES).map(crc32fast::hash);
+    for (i, sum) in sums.enumerate() {
+        head[MAGIC.len() + 40 + 4 * i..][..4].copy_from_slice(&sum.to_le_bytes());
+    }
+    bytes
+}
+
+#[test]
+fn matrices_by_channels_that_lie_otherwise_are_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
+    let path = model(folder.path(), "Q8_0", 1);
+    let kept = sparse(&options(&cache), Method::Wina);
+    let (_, _, expect) = load_all(&path, &kept);
+    let file = files_by_channels(&cache).remove(0);
+    let whole = std::fs::read(&file).unwrap();
+    let check = |what: &str, bytes: &[u8]| {
+        std::fs::write(&file, bytes).unwrap();
+        let (_, placed, bits) = load_all(&path, &kept);
+        assert_eq!((placed, &bits), (Some(Placed::Kept), &expect), "{what}");
+        assert!(std::fs::read(&file).unwrap() == whole, "{what}");
+        let (_, placed, bits) = load_all(&path, &kept);
+        assert_eq!((placed, &bits), (Some(Placed::Mapped), &expect), "{what}");
+    };
+    assert!(forged(&whole, |_| {}) == whole);
+    check("another order", &forged(&whole, |bytes| bytes.swap(0, 1)));
+    // A channel is one strip of 16 blocks of 34 bytes here.
+    let strip = 16 * 34;
+    let turned = forged(&whole, |bytes| bytes[..2 * strip].rotate_left(strip));
+    check("another order of channels", &turned);
+    // Two layers with 256, 256, 256 and 512 channels.
+    let norms = whole.len() - START - 4 * 2 * (3 * 256 + 512);
+    let other_norm = forged(&whole, |bytes| bytes[norms] ^= 1);
+    check("another norm", &other_norm);
+    let mut flipped = whole.clone();
+    flipped[whole.len() - 1] ^= 1;
+    check("a norm damaged", &flipped);
+    check("cut short", &whole[..whole.len() - 4]);
+    check("zeros", &forged(&whole, |bytes| bytes.fill(0)));
+    // What another method keeps, under this one's name.
+    load_all(&path, &sparse(&kept, Method::Gated));
+    let mut others = files_by_channels(&cache);
+    others.retain(|other| *other != file);
+    check("of another method", &std::fs::read(&others[0]).unwrap());
 }
