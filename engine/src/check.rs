@@ -4,7 +4,6 @@ use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::model::{Config, check_kernel, check_packed_cache};
 use crate::options::Options;
-use crate::options::sparsity::refused;
 use crate::quantize::{self, Recipe, plan, product_formats};
 use crate::simd;
 use crate::sparsity::Thresholds;
@@ -47,10 +46,6 @@ pub fn model(options: &Options, path: &Path) -> Result<()> {
     speculate::check(options, &file)?;
     if let Some(sparsity) = options.lossy_sparsity() {
         config.check_sparsity()?;
-        if sparsity.threshold == 0.0 && sparsity.thresholds.as_os_str().is_empty() {
-            let what = "the method needs thresholds, a file of \"engine calibrate\", or a threshold above 0";
-            return Err(refused("sparsity.thresholds", what.into()));
-        }
         Thresholds::of(sparsity, &file, config.n_layers())?;
     }
     Ok(())

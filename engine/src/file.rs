@@ -42,6 +42,31 @@ pub fn open(path: &Path) -> Result<(File, Metadata)> {
     Ok((file, metadata))
 }
 
+/// Refuses to write over a file, or into a folder that is not there: asked before any time is spent on what it would hold.
+///
+/// # Errors
+/// [`Error::Io`]: `out` exists, or its folder does not.
+pub fn require_new(out: &Path) -> Result<()> {
+    let refused = |kind, what: &str| {
+        Err(Error::Io {
+            action: "write",
+            path: out.to_path_buf(),
+            source: std::io::Error::new(kind, what),
+        })
+    };
+    if out.exists() {
+        let what = "it exists already: remove it, or choose another name";
+        return refused(ErrorKind::AlreadyExists, what);
+    }
+    match out.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => refused(
+            ErrorKind::NotFound,
+            "its folder does not exist: make it, or choose another",
+        ),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;

@@ -468,6 +468,125 @@ fn models_are_quantised_with_an_importance_matrix() {
 }
 
 #[test]
+fn thresholds_are_calibrated_with_what_they_come_from() {
+    let (folder, model) = folder();
+    let (prompt, out, cache) = (
+        path(&folder, "text.txt"),
+        path(&folder, "out.toml"),
+        path(&folder, "cache"),
+    );
+    fs::write(&prompt, "one two three four five six ".repeat(8)).expect("written");
+    let calibrate = |method: &'static str, model: &str| -> Vec<String> {
+        let words = [
+            "calibrate",
+            "-m",
+            model,
+            "-f",
+            &prompt,
+            "-o",
+            &out,
+            "-c",
+            "32",
+            "-t",
+            "1",
+            "--sparsity",
+            "0.5",
+            "--method",
+            method,
+        ];
+        words.map(str::to_owned).to_vec()
+    };
+    let words = |args: &[String]| {
+        args.iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    let none = calibrate("none", &model);
+    let none = output(&none.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(none.status.code(), Some(2), "{}", text(&none.stderr));
+    assert!(
+        text(&none.stderr).contains("it leaves nothing out"),
+        "{}",
+        text(&none.stderr)
+    );
+    assert!(!Path::new(&out).exists());
+
+    let teal = words(&calibrate("teal", &model));
+    let teal: Vec<&str> = teal.split('\n').collect();
+    let done = output(&teal);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let shown = text(&done.stdout);
+    assert!(
+        shown.contains("  1  qkv ") && shown.contains("(50.0 %)"),
+        "{shown}"
+    );
+    let made: toml::Table = fs::read_to_string(&out)
+        .expect("written")
+        .parse()
+        .expect("TOML");
+    let by = &made["made_by"];
+    assert_eq!(by["method"].as_str(), Some("teal"));
+    assert_eq!(by["version"].as_str(), Some(env!("CARGO_PKG_VERSION")));
+    assert_eq!(by["program"].as_str().map(str::len), Some(64));
+    for key in ["layer", "left_out", "curve"] {
+        assert_eq!(made[key].as_array().map(Vec::len), Some(2), "{key}");
+    }
+    let at = |of: &toml::Value, i: usize| of["down"][i].as_float().expect("a number");
+    let curve = &made["curve"][1];
+    assert!((0..8).all(|i| at(curve, i) < at(curve, i + 1)), "{curve}");
+    assert_eq!(made["layer"][1]["down"].as_float(), Some(at(curve, 4)));
+
+    // Told before the model is looked at.
+    let again = words(&calibrate("teal", "no.gguf"));
+    fails(
+        &again.split('\n').collect::<Vec<_>>(),
+        &["out.toml", "exists already"],
+    );
+
+    let run = |thresholds: &str| {
+        let thresholds = format!("sparsity.thresholds={thresholds}");
+        let cache = format!("packed_cache={cache}");
+        let args = [
+            "run",
+            "-m",
+            &model,
+            "-p",
+            "a",
+            "-n",
+            "4",
+            "-t",
+            "1",
+            "--set",
+            "sparsity.method=teal",
+            "--set",
+            &thresholds,
+            "--set",
+            &cache,
+        ];
+        output(&args)
+    };
+    let refused = run("");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(
+        text(&refused.stderr).contains("the method needs thresholds: make a file of them"),
+        "{}",
+        text(&refused.stderr)
+    );
+    for way in [
+        "packed, and kept for the next time",
+        "mapped, as an earlier load packed them",
+    ] {
+        let done = run(&out);
+        let said = text(&done.stderr);
+        let line = format!(
+            "by channels: 14 matrices a second time, 0.9 MB; encoded anew: 14 from Q4_0 to Q4_0; {way}\n"
+        );
+        assert!(done.status.success() && said.contains(&line), "{said}");
+    }
+}
+
+#[test]
 fn a_plan_is_measured_and_followed() {
     let (folder, model) = folder();
     let prompt = path(&folder, "text.txt");

@@ -3,18 +3,21 @@
 
 use engine::gguf::Gguf;
 use engine::kernel::{self, Active, Row, RowMut, STRIP, SUM_GROUP, StripCodes, Strips};
-use engine::model::Model;
+use engine::model::{Config, Model};
 use engine::options::sparsity::{Method, Sparsity};
 use engine::options::{Affinity, AffinityPolicy, Isa};
 use engine::pool::Pool;
 use engine::quant::{FORMATS, FormatInfo, GROUP};
 use engine::session::Session;
 use engine::simd::{self, LANES};
-use engine::sparsity::{Site, Telemetry, Thresholds, fingerprint, text_hash};
+use engine::sparsity::{CURVE_SHARES, Site, Telemetry, Thresholds, fingerprint, text_hash};
 use engine::stage::Ledger;
 use engine::synth::{Shape, in_memory};
 use engine::{Options, Result};
 use std::path::{Path, PathBuf};
+
+/// A threshold that nothing is left out by but zeros.
+const LEAST: f32 = f32::MIN_POSITIVE;
 
 const METHODS: [Method; 5] = [
     Method::FatreluMasked,
@@ -41,6 +44,30 @@ fn with(method: Method, threshold: f32) -> Option<Sparsity> {
         method,
         threshold,
         thresholds: PathBuf::new(),
+    })
+}
+
+/// A method whose thresholds, in a file of `folder`, leave out nothing at all, not even zeros.
+fn with_all(method: Method, shape: &str, quant: &str, folder: &Path) -> Option<Sparsity> {
+    let file = file(shape, quant);
+    let layers = Config::from_gguf(&file).expect("a model").n_layers();
+    let thresholds = Thresholds {
+        norms: method == Method::Wina,
+        sparsity: 0.0,
+        model: fingerprint(&file),
+        text: text_hash("none"),
+        tokens: 0,
+        made_by: None,
+        layer: vec![Site::ALL.map(|site| (site, 0.0)).into(); layers],
+        left_out: vec![],
+        curve: vec![],
+    };
+    let path = folder.join(format!("{shape}-{quant}-{method:?}.toml"));
+    thresholds.save(&path).expect("written");
+    Some(Sparsity {
+        method,
+        threshold: 0.0,
+        thresholds: path,
     })
 }
 
@@ -93,7 +120,7 @@ fn try_score(file: Gguf, options: &Options, n: u32) -> Result<Scored> {
 fn masking_nothing_changes_no_bit() {
     for shape in ["tiny", "tiny-gemma3"] {
         let dense = score(shape, "Q4_0", &options(2, Isa::Auto, None), 12);
-        let masked = with(Method::FatreluMasked, 0.0);
+        let masked = with(Method::FatreluMasked, LEAST);
         let masked = score(shape, "Q4_0", &options(2, Isa::Auto, masked), 12);
         assert!(masked.bits() == dense.bits(), "{shape}");
         let none = score(
@@ -108,6 +135,7 @@ fn masking_nothing_changes_no_bit() {
 
 #[test]
 fn leaving_nothing_out_comes_close_to_the_dense_model() {
+    let folder = tempfile::tempdir().expect("folder");
     for (shape, quant, most) in [
         ("tiny", "Q8_0", 0.03),
         ("tiny", "Q4_1", 0.2),
@@ -118,7 +146,8 @@ fn leaving_nothing_out_comes_close_to_the_dense_model() {
     ] {
         let dense = score(shape, quant, &options(2, Isa::Auto, None), 6);
         for method in METHODS {
-            let got = score(shape, quant, &options(2, Isa::Auto, with(method, 0.0)), 6);
+            let sparsity = with_all(method, shape, quant, folder.path());
+            let got = score(shape, quant, &options(2, Isa::Auto, sparsity), 6);
             let off = got.distance(&dense);
             assert!(off < most, "{shape} {quant} {method:?}: {off}");
             assert_eq!(got.ledger.skipped_bytes, 0);
@@ -174,16 +203,11 @@ fn bytes_read_and_left_out_are_those_of_the_channels() {
         panels(512, 256),
         panels(256, 512),
     ];
-    let bytes = |method: Method, threshold: f32| {
-        let ledger = score(
-            "tiny",
-            "Q4_0",
-            &options(2, Isa::Auto, with(method, threshold)),
-            1,
-        )
-        .ledger;
+    let bytes = |sparsity: Option<Sparsity>| {
+        let ledger = score("tiny", "Q4_0", &options(2, Isa::Auto, sparsity), 1).ledger;
         [ledger.weight_bytes - head, ledger.skipped_bytes]
     };
+    let folder = tempfile::tempdir().expect("folder");
     let dense = layers * (qkv + o + 2 * up + down);
     let transposed = layers * 512 * strip;
     let by_rows = layers * 512 * strip;
@@ -198,9 +222,10 @@ fn bytes_read_and_left_out_are_those_of_the_channels() {
         ),
         (Method::Teal, 0, all),
     ] {
-        assert_eq!(bytes(method, 0.0), [kept + possible, 0], "{method:?}");
-        assert_eq!(bytes(method, 1e30), [kept, possible], "{method:?}");
-        let [read, skipped] = bytes(method, 0.5);
+        let everything = with_all(method, "tiny", "Q4_0", folder.path());
+        assert_eq!(bytes(everything), [kept + possible, 0], "{method:?}");
+        assert_eq!(bytes(with(method, 1e30)), [kept, possible], "{method:?}");
+        let [read, skipped] = bytes(with(method, 0.5));
         assert_eq!(read + skipped, kept + possible, "{method:?}");
     }
 }
@@ -412,7 +437,7 @@ fn check_dots(
 
 /// Thresholds that leave out about half at every site, as `engine calibrate` finds them.
 fn calibrated(method: Method) -> Thresholds {
-    let norms = (method == Method::Wina).then(|| with(method, 0.0).expect("some"));
+    let norms = (method == Method::Wina).then(|| with(method, LEAST).expect("some"));
     let options = options(2, Isa::Auto, norms);
     let pool = Pool::new(&options).expect("pool");
     let model = Model::from_gguf(file("tiny", "Q4_0"), &pool, &options).expect("model");
@@ -421,13 +446,17 @@ fn calibrated(method: Method) -> Thresholds {
     let tokens: Vec<u32> = (0..200).map(|i| (i * i * 31 + 7 * i) % 512).collect();
     session.prefill(&tokens).expect("fits");
     let magnitudes = session.magnitudes().expect("asked for");
+    let layer = magnitudes.quantiles(0.5);
     Thresholds {
         norms: method == Method::Wina,
         sparsity: 0.5,
         model: fingerprint(model.gguf()),
         text: text_hash("made up"),
         tokens: 200,
-        layer: magnitudes.quantiles(0.5),
+        made_by: None,
+        left_out: magnitudes.shares_below(&layer),
+        layer,
+        curve: magnitudes.curves(&CURVE_SHARES),
     }
 }
 
@@ -521,6 +550,68 @@ fn thresholds_that_do_not_fit_are_refused() {
     };
     let why = both.check().expect_err("refused").to_string();
     assert!(why.contains("both given"), "{why}");
+}
+
+#[test]
+fn a_method_without_thresholds_is_refused() {
+    for method in METHODS {
+        let options = options(1, Isa::Auto, with(method, 0.0));
+        let error = try_score(file("tiny", "Q4_0"), &options, 1).err();
+        let text = error.expect("refused").to_string();
+        assert!(
+            text.contains("\"sparsity.thresholds\"") && text.contains("\"engine calibrate\""),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn what_is_held_a_second_time_is_told() {
+    let held = |quant: &str, method: Method| {
+        let options = options(2, Isa::Auto, with(method, 0.5));
+        let pool = Pool::new(&options).expect("pool");
+        let model = Model::from_gguf(file("tiny", quant), &pool, &options).expect("model");
+        model.by_channels().map(ToString::to_string)
+    };
+    // Seven matrices in each of two layers, with all strips of 512 outputs filled but for half of those of `o` and `down`.
+    let mb = |blocks: f64| 2.0 * blocks * 16.0 / 1e6;
+    let all = (256 + 256 + 2 * 256 + 512) as f64;
+    let table = [
+        (
+            "Q4_0",
+            Method::Teal,
+            14,
+            mb(all * 18.0),
+            "14 from Q4_0 to Q4_0",
+        ),
+        (
+            "Q4_K",
+            Method::Wina,
+            14,
+            mb(all * 18.0),
+            "14 from Q4_K to Q4_0",
+        ),
+        (
+            "F16",
+            Method::FatreluTransposed,
+            2,
+            mb(512.0 * 34.0),
+            "2 from F16 to Q8_0",
+        ),
+        // Rows stay as they are.
+        (
+            "Q8_0",
+            Method::Gated,
+            4,
+            mb(1024.0 * 34.0),
+            "2 from Q8_0 to Q8_0",
+        ),
+    ];
+    for (quant, method, n, mb, encoded) in table {
+        let expect = format!("{n} matrices a second time, {mb:.1} MB; encoded anew: {encoded}");
+        assert_eq!(held(quant, method).as_ref(), Some(&expect), "{method:?}");
+    }
+    assert_eq!(held("Q4_0", Method::FatreluMasked), None);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::limits::ALIGNMENT_DEFAULT;
 use super::{Gguf, Kind};
 use crate::error::{Error, Result};
-use crate::file::NO_WAIT;
+use crate::file::{NO_WAIT, require_new};
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -123,13 +123,7 @@ pub(crate) fn create(
     bytes: u64,
     fill: impl FnOnce(&File) -> std::io::Result<()>,
 ) -> Result<()> {
-    if out.exists() {
-        return Err(write_error(
-            out,
-            ErrorKind::AlreadyExists,
-            "it exists already: remove it, or choose another name",
-        ));
-    }
+    require_new(out)?;
     replace(out, bytes, fill)
 }
 

@@ -56,6 +56,32 @@ impl Magnitudes {
         (0..layers).map(of_layer).collect()
     }
 
+    /// The magnitudes at each site that each of `shares` lies below, for every layer.
+    pub fn curves(&self, shares: &[f64]) -> Vec<BTreeMap<Site, Vec<f32>>> {
+        let all = shares.iter().map(|share| self.quantiles(*share));
+        let mut curves = Vec::new();
+        for quantiles in all {
+            curves.resize_with(quantiles.len(), BTreeMap::<Site, Vec<f32>>::new);
+            for (curve, sites) in curves.iter_mut().zip(quantiles) {
+                for (site, magnitude) in sites {
+                    curve.entry(site).or_default().push(magnitude);
+                }
+            }
+        }
+        curves
+    }
+
+    /// The share of the magnitudes seen that lies below each of `thresholds`, those of every layer by site; of those that are
+    /// not told apart from the threshold, by proportion.
+    pub fn shares_below(&self, thresholds: &[BTreeMap<Site, f32>]) -> Vec<BTreeMap<Site, f64>> {
+        let of_layer = |(l, sites): (usize, &BTreeMap<Site, f32>)| {
+            let of_site =
+                |(site, t): (&Site, &f32)| (*site, share_below(&self.counts(l, *site), *t));
+            sites.iter().map(of_site).collect()
+        };
+        thresholds.iter().enumerate().map(of_layer).collect()
+    }
+
     /// Counts of all threads.
     fn counts(&self, layer: usize, site: Site) -> Vec<u64> {
         let mut all = vec![0; BINS];
@@ -86,6 +112,23 @@ fn quantile(counts: &[u64], below: f64) -> f32 {
         .map_or(0.0, |bin| value(bin + 1))
 }
 
+/// The share of what was counted that lies below `threshold`, within its bin by proportion; all zeros lie below a threshold
+/// above 0.
+fn share_below(counts: &[u64], threshold: f32) -> f64 {
+    let value = |bin: usize| f32::from_bits((bin as u32) << SHIFT);
+    let bin = (threshold.to_bits() >> SHIFT) as usize;
+    let before: u64 = counts[..bin.min(counts.len())].iter().sum();
+    let within = counts.get(bin).map_or(0.0, |&count| {
+        let (low, high) = (value(bin), value(bin + 1));
+        let part = match bin {
+            0 => f32::from(threshold > 0.0),
+            _ => (threshold - low) / (high - low),
+        };
+        count as f64 * f64::from(part)
+    });
+    (before as f64 + within) / counts.iter().sum::<u64>().max(1) as f64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,7 +144,19 @@ mod tests {
             let below = values.iter().filter(|v| v.abs() < threshold).count();
             let found = below as f64 / values.len() as f64;
             assert!((found - share).abs() < 2e-3, "{share}: {found}");
+            let told = magnitudes.shares_below(&magnitudes.quantiles(share))[0][&Site::Down];
+            assert!((told - share).abs() < 1e-4, "{share}: {told}");
+            let curve = magnitudes.curves(&[0.25, share]).remove(0);
+            assert_eq!(curve[&Site::Down][1], threshold);
         }
+    }
+
+    #[test]
+    fn zeros_are_below_any_threshold() {
+        let magnitudes = Magnitudes::new(1, 1);
+        magnitudes.add(0, 0, Site::Down, &[0.0, 0.0, 0.0, 1.0], &[]);
+        let half = magnitudes.quantiles(0.5);
+        assert_eq!(magnitudes.shares_below(&half)[0][&Site::Down], 0.75);
     }
 
     #[test]

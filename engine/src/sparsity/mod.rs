@@ -12,7 +12,7 @@ mod thresholds;
 pub use calibrate::Magnitudes;
 pub use channels::strip_format;
 pub(crate) use channels::{Channels, Layout, Packer, Part};
-pub use thresholds::{Thresholds, fingerprint, text_hash};
+pub use thresholds::{CURVE_SHARES, MadeBy, Thresholds, fingerprint, text_hash};
 
 use crate::kernel::Active;
 use crate::mmap::Arena;

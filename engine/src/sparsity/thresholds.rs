@@ -30,8 +30,34 @@ pub struct Thresholds {
     pub text: String,
     /// Tokens of it that were read.
     pub tokens: u64,
+    /// What made them; nothing in files of versions that did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<MadeBy>,
     /// Thresholds of every layer, by site.
     pub layer: Vec<BTreeMap<Site, f32>>,
+    /// Share of the channels below them in the text, of every layer by site.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<BTreeMap<Site, f64>>,
+    /// Thresholds that would leave out each of [`CURVE_SHARES`], of every layer by site.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub curve: Vec<BTreeMap<Site, Vec<f32>>>,
+}
+
+/// Shares that curves of sparsity have a threshold for.
+pub const CURVE_SHARES: [f64; 9] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];
+
+/// What made a file of thresholds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MadeBy {
+    /// Method that was asked for; all but `wina` have the same thresholds.
+    pub method: Method,
+    /// Version of the engine.
+    pub version: String,
+    /// SHA-256 of the program.
+    pub program: String,
+    /// [`CURVE_SHARES`] of that version.
+    pub curve_shares: Vec<f64>,
 }
 
 /// What a model is recognised by: SHA-256 of the name, type, shape and first 64 KiB of every tensor.
@@ -51,6 +77,26 @@ pub fn fingerprint(file: &Gguf) -> String {
 /// SHA-256 of a text.
 pub fn text_hash(text: &str) -> String {
     hex(&Sha256::digest(text))
+}
+
+impl MadeBy {
+    /// The program whose file is `program`, asked for `method`.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn program(program: &Path, method: Method) -> Result<MadeBy> {
+        let read = std::fs::read(program).map_err(|source| Error::Io {
+            action: "read",
+            path: program.to_owned(),
+            source,
+        })?;
+        Ok(MadeBy {
+            method,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            program: hex(&Sha256::digest(read)),
+            curve_shares: CURVE_SHARES.to_vec(),
+        })
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -107,13 +153,20 @@ impl Thresholds {
     /// The thresholds that `wanted` has for the `layers` layers of `file`, each by site.
     ///
     /// # Errors
-    /// When those of a file are for another method or model, or one is missing.
+    /// When there is neither a file nor a threshold above 0, or those of the file are for another method or model, or one is
+    /// missing.
     pub fn of(
         wanted: &Sparsity,
         file: &Gguf,
         layers: usize,
     ) -> Result<Vec<[f32; Site::ALL.len()]>> {
         if wanted.thresholds.as_os_str().is_empty() {
+            if wanted.threshold == 0.0 {
+                return Err(refused_file(
+                    "the method needs thresholds: make a file of them with \"engine calibrate\", or set sparsity.threshold above 0"
+                        .into(),
+                ));
+            }
             return Ok(vec![[wanted.threshold; Site::ALL.len()]; layers]);
         }
         let found = Thresholds::open(&wanted.thresholds)?;

@@ -38,6 +38,10 @@ fn what_the_model_cannot_do_is_refused_before_anything_is_written() {
             "engine.sparsity.thresholds: cannot open",
         ),
         (
+            "[engine.sparsity]\nmethod = \"gated\"\n".to_owned(),
+            "engine.sparsity.thresholds: the method needs thresholds",
+        ),
+        (
             "quant = \"mixed@4.5\"\nquant_plan = \"no.toml\"\n".to_owned(),
             "engine.quant_plan: cannot open",
         ),

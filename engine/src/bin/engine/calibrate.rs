@@ -1,15 +1,17 @@
 //! `engine calibrate`: thresholds of sparsity, from what a model computes while it reads a text.
 //!
 //! The text is cut into windows as for `engine imatrix`. Everything is computed densely; the threshold of a site is the
-//! magnitude that the wanted share of those seen there lies below.
+//! magnitude that the wanted share of those seen there lies below. The file has them with the curve of each layer and site:
+//! which threshold would leave out which share.
 
 use crate::open;
 use clap::Args;
+use engine::file::require_new;
 use engine::gguf::Gguf;
 use engine::model::Config;
 use engine::options::sparsity::{Method, Sparsity};
-use engine::sparsity::{Thresholds, fingerprint, text_hash};
-use engine::{Options, Result};
+use engine::sparsity::{CURVE_SHARES, MadeBy, Thresholds, fingerprint, text_hash};
+use engine::{Error, Options, Result};
 use std::path::PathBuf;
 
 /// Arguments of `engine calibrate`.
@@ -25,7 +27,7 @@ pub(crate) struct CalibrateArgs {
     #[arg(long, value_name = "SHARE", value_parser = share)]
     sparsity: f64,
     /// Method that the thresholds are for, as `engine.sparsity.method` names it; all but `wina` have the same.
-    #[arg(long, default_value = "teal", value_parser = open::named::<Method>)]
+    #[arg(long, default_value = "teal", value_parser = method)]
     method: Method,
     #[command(flatten)]
     windows: open::WindowArgs,
@@ -38,15 +40,31 @@ fn share(text: &str) -> std::result::Result<f64, String> {
     }
 }
 
-/// Writes the thresholds.
+/// A method that has thresholds.
+fn method(text: &str) -> std::result::Result<Method, String> {
+    match open::named(text)? {
+        Method::None => Err("it leaves nothing out and has no thresholds: name a method".into()),
+        method => Ok(method),
+    }
+}
+
+/// Writes the thresholds, and shows them by layer.
 pub(crate) fn run(args: &CalibrateArgs) -> Result<()> {
-    // Only the norms of WINA need the matrices by channels; nothing is left out while several tokens are read.
+    require_new(&args.output)?;
+    // Only the norms of WINA need the matrices by channels. While several tokens are read nothing is left out, whatever the
+    // threshold.
     let norms = args.method == Method::Wina;
     let sparsity = norms.then(|| Sparsity {
         method: args.method,
-        threshold: 0.0,
+        threshold: f32::MIN_POSITIVE,
         thresholds: PathBuf::new(),
     });
+    let program = std::env::current_exe().map_err(|source| Error::Io {
+        action: "find",
+        path: "engine".into(),
+        source,
+    })?;
+    let made_by = MadeBy::program(&program, args.method)?;
     Config::from_gguf(&Gguf::open(&args.model)?)?.check_sparsity()?;
     let windows = args.windows.open(&args.model, |options| Options {
         sparsity,
@@ -57,15 +75,20 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<()> {
     session.observe_magnitudes();
     windows.prefill(&mut session)?;
     let magnitudes = session.magnitudes().expect("asked for above");
+    let layer = magnitudes.quantiles(args.sparsity);
     let found = Thresholds {
         norms,
         sparsity: args.sparsity,
         model: fingerprint(windows.model.gguf()),
         text: text_hash(&windows.text),
         tokens: windows.len() as u64 * u64::from(ctx),
-        layer: magnitudes.quantiles(args.sparsity),
+        made_by: Some(made_by),
+        left_out: magnitudes.shares_below(&layer),
+        layer,
+        curve: magnitudes.curves(&CURVE_SHARES),
     };
     found.save(&args.output)?;
+    open::print(&shown(&found, args.method))?;
     eprintln!(
         "wrote \"{}\": thresholds of {} layers from {} windows of {ctx} tokens",
         args.output.display(),
@@ -73,4 +96,17 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<()> {
         windows.len()
     );
     Ok(())
+}
+
+/// Thresholds of each layer at the sites of `method`, and the shares of the channels that they leave out.
+fn shown(found: &Thresholds, method: Method) -> String {
+    let mut page = String::from("thresholds by layer, with the share of the channels below\n");
+    for (l, (thresholds, shares)) in found.layer.iter().zip(&found.left_out).enumerate() {
+        let cells = method.sites().iter().map(|site| {
+            let share = 100.0 * shares[site];
+            format!("{} {:.4} ({share:.1} %)", site.name(), thresholds[site])
+        });
+        page += &format!("  {l:3}  {}\n", cells.collect::<Vec<_>>().join("  "));
+    }
+    page
 }

@@ -6,6 +6,7 @@
 use crate::open;
 use clap::Args;
 use engine::Result;
+use engine::file::require_new;
 use std::path::PathBuf;
 
 /// Arguments of `engine imatrix`.
@@ -22,6 +23,7 @@ pub(crate) struct ImatrixArgs {
 
 /// Writes the matrix.
 pub(crate) fn run(args: &ImatrixArgs) -> Result<()> {
+    require_new(&args.output)?;
     let windows = args.windows.open(&args.model, |options| options)?;
     let ctx = args.windows.ctx;
     let mut session = windows.session()?;

@@ -6,6 +6,7 @@
 
 use crate::open;
 use clap::Args;
+use engine::file::require_new;
 use engine::gguf::Gguf;
 use engine::model::Model;
 use engine::pool::Pool;
@@ -73,6 +74,7 @@ pub(crate) struct PlanArgs {
 
 /// Measures and writes a plan, or shows what one leads to.
 pub(crate) fn run(args: &PlanArgs) -> Result<()> {
+    args.output.as_deref().map_or(Ok(()), require_new)?;
     let formats = args.formats.iter().map(|name| {
         let format = format(name.trim());
         format.map_err(|e| open::refused("--formats", e.to_string()))
