@@ -13,7 +13,7 @@ pub use output::csv;
 use crate::counter;
 use crate::record::{
     CaseRecord, ComparisonPlan, ENGINE, ENGINE_AGAIN, Part, ReferencePlan, Run, Sample,
-    SecondEngine, Setting,
+    SecondEngine, Setting, marked,
 };
 use crate::stats;
 use crate::summary::{self, Summary};
@@ -360,8 +360,8 @@ impl Input<'_> {
     /// The row of the engine, or of the second one.
     fn engine(&self, rate: Rate, runner: &str) -> Row {
         let title = match runner {
-            ENGINE_AGAIN => self.plan.second.title(),
-            _ => "the engine".into(),
+            ENGINE_AGAIN => self.plan.second.title(self.case.index),
+            _ => marked("the engine", self.case.engine.lossy_sparsity().is_some()),
         };
         self.row(rate, runner, &title, None)
     }

@@ -15,6 +15,7 @@ mod simulated;
 mod sparsity;
 mod speculation;
 
+pub(crate) use comparison::marked;
 pub use comparison::{
     ComparisonPlan, ENGINE_AGAIN, Figure, Figures, OtherBuild, ReferenceCommand, ReferenceKind,
     ReferencePlan, Refused, Reported, SecondEngine, Setting,
@@ -155,10 +156,7 @@ pub struct CaseRecord {
 impl CaseRecord {
     /// The name, marked where the case says something else than the whole model would.
     pub fn shown_name(&self) -> String {
-        match self.engine.lossy_sparsity() {
-            Some(_) => format!("{} (lossy)", self.name),
-            None => self.name.clone(),
-        }
+        marked(&self.name, self.engine.lossy_sparsity().is_some())
     }
 }
 
@@ -241,6 +239,9 @@ pub struct Sample {
     /// How the weights came into memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<engine::model::Placed>,
+    /// What the model held a second time, by channels, and encoded anew for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_channels: Option<engine::model::ByChannels>,
     /// What the operating system says about the child.
     pub usage: Usage,
     /// Generated token ids.
@@ -628,6 +629,7 @@ pub(crate) mod tests {
             model: ModelFacts::default(),
             kv_capacity_bytes: None,
             weights: None,
+            by_channels: None,
             usage: Usage::default(),
             output_sha256: tokens_sha256(&output_ids),
             output_ids,

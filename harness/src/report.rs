@@ -15,7 +15,9 @@ mod sweep;
 mod tables;
 mod words;
 
+pub(crate) use data::{groups, own};
 pub use html::bandwidth_page;
+pub(crate) use sparsity::thinned;
 
 use crate::gate::Gate;
 use crate::history::{self, Series};

@@ -166,6 +166,9 @@ pub struct Outcome {
     /// How the weights came into memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<::engine::model::Placed>,
+    /// What the model holds a second time, by channels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_channels: Option<::engine::model::ByChannels>,
     /// Memory on huge pages.
     pub huge_pages_bytes: Option<u64>,
     /// Page faults and switches during the timed part.

@@ -406,6 +406,12 @@ fn the_second_engine_may_be_another_build_with_other_options() {
         .change
         .ratio;
     assert!((ratio - 2.0 / 3.0).abs() < 1e-6, "{ratio}");
+    assert!(
+        !comparison.cases[0].phases[0]
+            .subject
+            .title
+            .contains("lossy")
+    );
     for (wrong, words) in [
         (["--other-set", "run.rounds=3"], "no option of the engine"),
         (["--other-set", "engine.kw=1"], "kw"),
@@ -422,6 +428,39 @@ fn the_second_engine_may_be_another_build_with_other_options() {
         lab.compare(&[&["trial.toml", "--itself"], &wrong[..]].concat())
             .expect(2, &[words]);
     }
+}
+
+#[test]
+fn a_second_engine_that_leaves_something_out_is_marked() {
+    let lab = Lab::new(SCENARIO);
+    let sparse = [
+        "--other-set",
+        "engine.sparsity.method=teal",
+        "--other-set",
+        "engine.sparsity.threshold=0.5",
+    ];
+    let whole = ["--itself", "--rounds", "2", "--set", "run.slice_ms=0"];
+    lab.compare(&[&["trial.toml"], &whole[..], &sparse].concat())
+        .expect(0, &["threshold=0.5 (lossy)", "the same, but with"]);
+    let run = lab.recorded();
+    let comparison = compare::compare(&run).expect("a comparison");
+    let phase = &comparison.cases[0].phases[0];
+    assert!(phase.subject.title.ends_with(" (lossy)"), "{phase:?}");
+    assert_eq!(phase.others[0].title, "the engine");
+    let report = fs::read_to_string(lab.folder().join("report.md")).expect("a report");
+    assert!(report.contains("(lossy) · engine again"), "{report}");
+    assert!(!report.contains("(lossy) · engine |"), "{report}");
+
+    // The other way round the first one is.
+    let lab = Lab::new(&format!(
+        "{SCENARIO}[engine.sparsity]\nmethod = \"teal\"\nthreshold = 0.5\n"
+    ));
+    let dense = ["--other-set", "engine.sparsity.method=none"];
+    lab.compare(&[&["trial.toml"], &whole[..], &dense].concat())
+        .expect(0, &["the engine (lossy)"]);
+    let comparison = compare::compare(&lab.recorded()).expect("a comparison");
+    let phase = &comparison.cases[0].phases[0];
+    assert!(!phase.subject.title.contains("lossy"), "{phase:?}");
 }
 
 #[test]

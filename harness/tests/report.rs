@@ -442,7 +442,10 @@ fn what_is_left_out_is_held_against_the_same_model_densely() {
     let (_, sparsity) = markdown
         .split_once("Channels that took part")
         .expect("a table");
-    for (quant, by_bytes, measured) in [("Q8\\_0", 2.0, 1.6), ("Q4\\_0", 1.25, 1.2)] {
+    for (quant, by_bytes, measured, quality) in [
+        ("Q8\\_0", 2.0, 1.6, [21.0, 0.01]),
+        ("Q4\\_0", 1.25, 1.2, [23.0, 0.03]),
+    ] {
         let lossy = |line: &&str| line.contains(quant) && line.contains("(lossy)");
         let row = sparsity.lines().find(lossy).expect("a row");
         let cells: Vec<f64> = row
@@ -450,11 +453,19 @@ fn what_is_left_out_is_held_against_the_same_model_densely() {
             .filter_map(|c| c.trim().parse().ok())
             .collect();
         let near = |found: f64, expect: f64| (found / expect - 1.0).abs() < 0.05;
+        // Perplexity here and densely, and the divergence, stand in the same row.
+        let [perplexity, kld] = quality;
         assert!(
-            matches!(cells[..], [.., b, m] if near(b, by_bytes) && near(m, measured)),
+            matches!(cells[..], [.., p, d, k, b, m] if near(b, by_bytes) && near(m, measured)
+                && near(p, perplexity) && near(d, perplexity - 1.0) && near(k, kld)),
             "{row}"
         );
+        assert!(row.contains("95 %"), "{row}");
     }
+    let held = "14 matrices a second time, 1.5 MB; encoded anew: 14 from Q4_K to Q4_0; mapped";
+    assert!(page.contains(held), "{held} is missing");
+    let held = held.replace('_', "\\_");
+    assert_eq!(markdown.matches(&held).count(), 2, "{markdown}");
 }
 
 #[test]

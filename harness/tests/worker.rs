@@ -103,6 +103,18 @@ fn an_outcome_says_how_the_weights_came_into_memory() {
     );
     assert_eq!(packed.output_ids, kept.output_ids);
     assert_eq!(packed.output_ids, mapped.output_ids);
+    assert_eq!(packed.by_channels, None);
+
+    let sparsity = "method = \"teal\"\nthreshold = 0.5";
+    job.engine.sparsity = Some(toml::from_str(sparsity).expect("a table"));
+    let [kept, mapped] = [(); 2].map(|()| outcome(&job));
+    let held = [&kept, &mapped].map(|o| o.by_channels.clone().expect("by channels"));
+    assert_eq!(
+        held.each_ref().map(|h| h.placed.clone()),
+        [Placed::Kept, Placed::Mapped]
+    );
+    assert_eq!(held[0].encoded, held[1].encoded);
+    assert_eq!(kept.output_ids, mapped.output_ids);
 }
 
 #[test]

@@ -102,6 +102,7 @@ fn show(run: &Run) -> anyhow::Result<()> {
     print(&table::beside_first(run))?;
     print_disturbances(run)?;
     print(&lossy(run))?;
+    print(&table::sparsity(run))?;
     print(&table::quality(run))?;
     print(&table::simulated(run))?;
     // Cases that differ in what llama.cpp has no option for have the same commands.

@@ -1,6 +1,6 @@
 //! What a comparison promised to compare, as the manifest keeps it.
 
-use super::ENGINE;
+use super::{CaseRecord, ENGINE, Manifest};
 use serde::{Deserialize, Serialize};
 
 /// Name of the second of two engines as a runner in records.
@@ -23,6 +23,18 @@ pub struct ComparisonPlan {
     pub texts: Vec<ReferencePlan>,
 }
 
+impl Manifest {
+    /// The name of a case as `runner` did it, marked where it says something else than the whole model would.
+    pub fn shown_name(&self, case: &CaseRecord, runner: &str) -> String {
+        match &self.comparison {
+            Some(plan) if runner == ENGINE_AGAIN => {
+                marked(&case.name, plan.second.lossy.contains(&case.index))
+            }
+            _ => case.shown_name(),
+        }
+    }
+}
+
 impl ComparisonPlan {
     /// Whether the engine is compared with itself.
     pub fn itself(&self) -> bool {
@@ -38,6 +50,14 @@ impl ComparisonPlan {
     }
 }
 
+/// `name`, marked where it is `lossy`: where it says something else than the whole model would.
+pub(crate) fn marked(name: &str, lossy: bool) -> String {
+    match lossy {
+        true => format!("{name} (lossy)"),
+        false => name.to_owned(),
+    }
+}
+
 /// What sets the second of two engines apart from the first; nothing at all if it is the same once more.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -48,6 +68,8 @@ pub struct SecondEngine {
     pub set: Vec<String>,
     /// How much slower it is made on purpose, in per cent.
     pub slow_down_percent: f64,
+    /// Indices of the cases in which it says something else than the whole model would.
+    pub lossy: Vec<u32>,
 }
 
 /// Another build of this program.
@@ -60,13 +82,14 @@ pub struct OtherBuild {
 }
 
 impl SecondEngine {
-    /// What it is, in the place of a name.
-    pub fn title(&self) -> String {
+    /// What it is in the case of this index, in the place of a name.
+    pub fn title(&self, case: u32) -> String {
         let differences = self.differences();
-        match differences.is_empty() {
+        let title = match differences.is_empty() {
             true => "the engine again".into(),
             false => format!("the engine {}", differences.join(", ")),
-        }
+        };
+        marked(&title, self.lossy.contains(&case))
     }
 
     /// What sets it apart, in words.

@@ -15,7 +15,7 @@ const BOOTSTRAP_SEED: u64 = 2024;
 
 /// All repetitions of one case by one runner.
 #[derive(Debug)]
-pub(super) struct Group<'a> {
+pub(crate) struct Group<'a> {
     /// Name of the case; the runner is added where there are several.
     pub label: String,
     /// The same without the sections of the swept keys, for plots: `threads=2 ctx=512`.
@@ -62,7 +62,7 @@ impl Estimate {
 
 /// One quantile of the gaps between tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Quantile {
+pub(crate) struct Quantile {
     /// From 0 to 1.
     pub p: f64,
     /// Milliseconds; `None` if there are too few gaps for this quantile.
@@ -108,12 +108,16 @@ impl TokenTime {
 }
 
 /// Samples by case and runner, in the order of the cases. A case with nothing but failures has its group too.
-pub(super) fn groups(run: &Run) -> Vec<Group<'_>> {
+pub(crate) fn groups(run: &Run) -> Vec<Group<'_>> {
     let summaries = summaries(run);
     let runners: BTreeSet<&str> = summaries.iter().map(|s| s.runner).collect();
     let name = |s: &Summary<'_>| match runners.len() {
-        1 => s.case.shown_name(),
-        _ => format!("{} · {}", s.case.shown_name(), s.runner),
+        1 => run.manifest.shown_name(s.case, s.runner),
+        _ => format!(
+            "{} · {}",
+            run.manifest.shown_name(s.case, s.runner),
+            s.runner
+        ),
     };
     let labels: Vec<String> = summaries.iter().map(name).collect();
     let groups = labels.into_iter().zip(summaries);
@@ -123,7 +127,7 @@ pub(super) fn groups(run: &Run) -> Vec<Group<'_>> {
 }
 
 /// Those of the engine.
-pub(super) fn own<'a>(groups: &'a [Group<'a>]) -> Vec<&'a Group<'a>> {
+pub(crate) fn own<'a>(groups: &'a [Group<'a>]) -> Vec<&'a Group<'a>> {
     let engines = [ENGINE, ENGINE_AGAIN];
     groups
         .iter()

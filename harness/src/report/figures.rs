@@ -15,7 +15,7 @@ pub(super) fn all(run: &Run) -> anyhow::Result<Vec<(&'static str, Plot)>> {
     let quality = quality::points(run, &own);
     let drafted = drafted(&own);
     let drafts: Vec<_> = drafted.iter().filter_map(Drafted::speed_up).collect();
-    let thinned = thinned(&own);
+    let thinned = thinned(run, &own);
     let sparse: Vec<_> = thinned.iter().filter_map(Thinned::speed_up).collect();
     let sweep = sweep::sweep(run, &own);
     let plots = [

@@ -3,7 +3,7 @@
 use super::comparison;
 use super::data;
 use super::quality;
-use super::sparsity::thinned;
+use super::sparsity::{Thinned, thinned};
 use super::speculation::drafted;
 use super::tables::{self, Table};
 use super::words;
@@ -56,12 +56,16 @@ pub(super) fn page(run: &Run) -> String {
     if let (Some(first), false) = (manifest.cases.first(), beside.is_empty()) {
         table(&mut out, &tables::beside_first(first, &beside));
     }
-    let (drafted, thinned) = (drafted(&own), thinned(&own));
+    let (drafted, thinned) = (drafted(&own), thinned(run, &own));
     if !drafted.is_empty() {
         table(&mut out, &tables::speculation(&drafted));
     }
     if !thinned.is_empty() {
         table(&mut out, &tables::sparsity(&thinned));
+        for held in thinned.iter().filter_map(Thinned::held) {
+            let _ = writeln!(out, "- by channels, {}", inline(&held));
+        }
+        out.push('\n');
     }
     let predicted = quality::points(run, &own);
     if !predicted.is_empty() {

@@ -1,17 +1,19 @@
-//! What sparsity came to in each case: one row of the report, from the records of its repetitions.
+//! What sparsity came to in each case: one row of a table, from the records of its repetitions.
 
 use super::data::Group;
 use super::plots::SpeedUp;
-use crate::record::active_share;
+use crate::record::{Run, active_share};
 use crate::summary::Beside;
+use engine::quality::Figures;
 use engine::sparsity::{SiteCount, Telemetry};
+use std::collections::BTreeSet;
 
 /// What the keys of sparsity begin with.
 const SPARSITY: &str = "engine.sparsity.";
 
 /// A case that left something out.
-pub(super) struct Thinned<'a> {
-    pub group: &'a Group<'a>,
+pub(crate) struct Thinned<'a> {
+    pub(super) group: &'a Group<'a>,
     /// Of all repetitions that count.
     pub telemetry: Telemetry,
     /// Weights read and left out for a decoded token, in bytes.
@@ -21,10 +23,13 @@ pub(super) struct Thinned<'a> {
     pub measured: Option<Beside>,
     /// What the bytes of the dense case over those of this one would give.
     pub by_bytes: Option<f64>,
+    /// How well it predicts, where the scenario asks for that, and how well the dense case does.
+    pub figures: Option<&'a Figures>,
+    pub dense_figures: Option<&'a Figures>,
 }
 
 /// The cases that had sites to leave something out at.
-pub(super) fn thinned<'a>(groups: &[&'a Group<'a>]) -> Vec<Thinned<'a>> {
+pub(crate) fn thinned<'a>(run: &'a Run, groups: &[&'a Group<'a>]) -> Vec<Thinned<'a>> {
     let is_dense =
         |g: &Group<'_>| !g.counted.is_empty() && g.counted.iter().all(|s| s.sparsity.is_none());
     let of_group = |group: &'a Group<'a>| {
@@ -41,14 +46,31 @@ pub(super) fn thinned<'a>(groups: &[&'a Group<'a>]) -> Vec<Thinned<'a>> {
             skipped: bytes.skipped,
             measured: dense.and_then(|dense| group.beside(dense)),
             by_bytes: dense_bytes.as_ref().map(|d| d.moved() / bytes.moved()),
+            figures: run.quality(group.case.index),
+            dense_figures: dense.and_then(|dense| run.quality(dense.case.index)),
         })
     };
     groups.iter().filter_map(|group| of_group(group)).collect()
 }
 
 impl Thinned<'_> {
+    /// Name of the case.
+    pub(crate) fn name(&self) -> &str {
+        &self.group.short
+    }
+
+    /// What the model held a second time, by channels, what of that was encoded anew, and how it came into memory, in all ways
+    /// that it did; `None` where it held nothing so.
+    pub(crate) fn held(&self) -> Option<String> {
+        let all = self.group.counted.iter();
+        let all: Vec<_> = all.filter_map(|s| s.by_channels.as_ref()).collect();
+        let ways: BTreeSet<String> = all.iter().map(|held| held.placed.to_string()).collect();
+        let ways = Vec::from_iter(ways).join("; ");
+        Some(format!("{}: {}; {ways}", self.name(), all.first()?))
+    }
+
     /// Share of the channels that took part, over all sites.
-    pub(super) fn active(&self) -> f64 {
+    pub(crate) fn active(&self) -> f64 {
         let mut all = SiteCount::default();
         self.telemetry.sites.iter().for_each(|s| all.add(&s.count));
         active_share(&all).unwrap_or(1.0)

@@ -74,6 +74,7 @@ pub fn work(job: &Job, tell: &mut dyn FnMut(&Answer)) -> Result<()> {
         model: model_facts(&model),
         kv_capacity_bytes: Some(session.kv_bytes()),
         weights: Some(model.placed().clone()),
+        by_channels: model.by_channels().cloned(),
         huge_pages_bytes: model.huge_page_bytes(),
         timed: run.timed,
         counters: run.counters,

@@ -211,6 +211,7 @@ impl FakeRun {
             },
             kv_capacity_bytes: Some(11_796_480),
             weights: None,
+            by_channels: None,
             usage: Usage {
                 peak_rss_bytes: Some(243_000_000 + u64::from(index) * 9_000_000),
                 huge_pages_bytes: Some(90 << 20),

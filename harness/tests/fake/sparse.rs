@@ -1,7 +1,9 @@
 //! A run of a model in two weight formats, each densely and with half of the channels of `down` left out.
 
 use super::FakeRun;
+use engine::model::{ByChannels, Encoded, Placed};
 use engine::options::sparsity::{Method, Sparsity};
+use engine::quality::Figures;
 use engine::sparsity::{LayerCount, Site, SiteCount, Telemetry};
 use harness::record::*;
 use serde_json::json;
@@ -49,9 +51,51 @@ impl FakeRun {
                         count,
                     }];
                     sample.sparsity = Some(Telemetry { sites });
+                    sample.by_channels = Some(by_channels(round));
                 }
             }
+            run.quality.push(QualityRecord {
+                schema_version: SCHEMA_VERSION,
+                case: run.manifest.cases[index as usize].name.clone(),
+                case_index: index,
+                started_at: "2025-03-14T09:26:53Z".to_owned(),
+                key: "e7".repeat(32),
+                from_cache: false,
+                result: Quality::Measured(Figures {
+                    predictions: 2040,
+                    perplexity: 20.0 + f64::from(index),
+                    perplexity_error: 0.5,
+                    kld_mean: 0.01 * f64::from(index),
+                    kld_mean_error: 0.001,
+                    kld_p99: 0.1,
+                    top1_share: 0.95,
+                }),
+            });
         }
+        run.manifest.quality = Some(QualityPlan {
+            corpus: "/texts/tokenlab.md".to_owned(),
+            corpus_sha256: "d6".repeat(32),
+            ctx: 512,
+            windows: Some(8),
+            base: QualityBase::Own("F32".to_owned()),
+        });
         run
+    }
+}
+
+/// What is encoded in the first round, and mapped from then on.
+fn by_channels(round: u32) -> ByChannels {
+    ByChannels {
+        matrices: 14,
+        bytes: 1_500_000,
+        encoded: vec![Encoded {
+            matrices: 14,
+            from: "Q4_K".to_owned(),
+            to: "Q4_0".to_owned(),
+        }],
+        placed: match round {
+            0 => Placed::Kept,
+            _ => Placed::Mapped,
+        },
     }
 }

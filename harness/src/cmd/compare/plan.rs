@@ -263,7 +263,8 @@ pub(super) fn second(
             "--other-set \"{other}\" is no option of the engine: expected engine.KEY=VALUE, as the work must be the same"
         )));
     }
-    require_machine(&changed(scenario, set)?)?;
+    let changed = changed(scenario, set)?;
+    require_machine(&changed)?;
     let build = build.map(|path| {
         let path = std::path::absolute(path)?;
         let shown = path.display();
@@ -286,10 +287,13 @@ pub(super) fn second(
             sha256: hash,
         })
     });
+    let lossy = (0..).zip(&changed.cases);
+    let lossy = lossy.filter(|(_, case)| case.engine.lossy_sparsity().is_some());
     Ok(SecondEngine {
         build: build.transpose()?,
         set: set.to_vec(),
         slow_down_percent,
+        lossy: lossy.map(|(index, _)| index).collect(),
     })
 }
 

@@ -1,7 +1,7 @@
 //! What is equal on both sides of a comparison, and what could not be made so.
 
 use super::ways::Way;
-use crate::record::{ReferenceKind, SecondEngine, Setting};
+use crate::record::{ReferenceKind, SecondEngine, Setting, marked};
 use crate::repeat::cpu_mask;
 use crate::scenario::{Case, PromptSpec, Scenario};
 use engine::topology::Topology;
@@ -16,7 +16,10 @@ pub(super) fn all(scenario: &Scenario, ways: &[Way], second: &SecondEngine) -> V
         let differences = second.differences();
         let other = match differences.is_empty() {
             true => "the same".into(),
-            false => format!("the same, but {}", differences.join(", ")),
+            false => marked(
+                &format!("the same, but {}", differences.join(", ")),
+                !second.lossy.is_empty(),
+            ),
         };
         let same = differences.is_empty();
         return vec![

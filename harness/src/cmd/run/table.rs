@@ -3,6 +3,7 @@
 use crate::counter;
 use crate::quality;
 use crate::record::{CaseRecord, ENGINE, RepeatCommand, Run, Sample, above_peak};
+use crate::report;
 use crate::simulate;
 use crate::stats;
 use crate::summary::{self, Beside, Summary, summaries};
@@ -50,7 +51,9 @@ fn row(run: &Run, summary: &Summary<'_>) -> [String; 8] {
     let median =
         |quantity: fn(&Sample) -> Option<f64>, digits| number(summary.median(quantity), digits);
     [
-        summary.case.name.replace(' ', "\n"),
+        run.manifest
+            .shown_name(summary.case, summary.runner)
+            .replace(' ', "\n"),
         format!("{}\n{spread}", number(stats::median(&rates), 2)),
         format!(
             "{}\n{}",
@@ -149,7 +152,7 @@ pub(super) fn beside_first(run: &Run) -> String {
             format!("{:.3}\n{}", beside.ratio, between.unwrap_or_default())
         };
         table.add_row([
-            row.case.name.replace(' ', "\n"),
+            row.case.shown_name().replace(' ', "\n"),
             ratio(&row.decode),
             ratio(&row.prefill),
             row.word().unwrap_or(UNKNOWN).into(),
@@ -192,7 +195,7 @@ pub(super) fn quality(run: &Run) -> String {
         let figures = record.figures();
         let figure = |of: fn(&Figures) -> String| figures.map_or(UNKNOWN.into(), of);
         table.add_row([
-            case.name.replace(' ', "\n"),
+            case.shown_name().replace(' ', "\n"),
             figure(|f| format!("{:.5} ± {:.5}", f.kld_mean, f.kld_mean_error)),
             figure(|f| format!("{:.5}", f.kld_p99)),
             figure(|f| format!("{:.2} %", 100.0 * f.top1_share)),
@@ -202,6 +205,55 @@ pub(super) fn quality(run: &Run) -> String {
     align_numbers(&mut table, 5);
     let said = wrapped(&format!("quality: {}", quality::sentence(promised)), "");
     format!("\n{said}\n{table}\n{reasons}")
+}
+
+/// What leaving channels out came to: speed beside quality, and what is encoded a second time for it; nothing where nothing was
+/// left out.
+pub(super) fn sparsity(run: &Run) -> String {
+    let groups = report::groups(run);
+    let all = report::thinned(run, &report::own(&groups));
+    if all.is_empty() {
+        return String::new();
+    }
+    let mut table = new_table();
+    table.set_header([
+        "case",
+        "channels\nactive",
+        "read\nMB a token",
+        "speed-up\nby bytes",
+        "speed-up\nmeasured",
+        "perplexity\ndensely",
+        "KL\ndivergence",
+        "same first\nchoice",
+    ]);
+    for one in &all {
+        let measured = one.measured.as_ref();
+        let interval = measured.and_then(|m| m.interval);
+        let between = interval.map_or(String::new(), |i| format!("{:.3} to {:.3}", i.low, i.high));
+        let (figures, dense) = (one.figures, one.dense_figures);
+        table.add_row([
+            one.name().replace(' ', "\n"),
+            format!("{:.1} %", 100.0 * one.active()),
+            format!("{:.1}", one.read / 1e6),
+            number(one.by_bytes, 3),
+            format!("{}\n{between}", number(measured.map(|m| m.ratio), 3)),
+            format!(
+                "{}\n{}",
+                number(figures.map(|f| f.perplexity), 4),
+                number(dense.map(|f| f.perplexity), 4)
+            ),
+            number(figures.map(|f| f.kld_mean), 5),
+            figures.map_or(UNKNOWN.into(), |f| format!("{:.2} %", 100.0 * f.top1_share)),
+        ]);
+    }
+    align_numbers(&mut table, 8);
+    let held = all.iter().filter_map(|one| one.held());
+    let held: String = held
+        .map(|held| wrapped(&format!("by channels, {held}"), "") + "\n")
+        .collect();
+    let said =
+        "sparsity is lossy; speed-ups are over the dense case with the same settings otherwise:";
+    format!("\n{}\n{table}\n{held}", wrapped(said, ""))
 }
 
 /// What the simulation of each case counted, or why it did not; a line each.

@@ -8,7 +8,7 @@ use maud::{Markup, html};
 
 /// Nothing where nothing was left out.
 pub(super) fn section(page: &Page<'_>) -> anyhow::Result<Option<Markup>> {
-    let all = thinned(&page.own);
+    let all = thinned(page.run, &page.own);
     if all.is_empty() {
         return Ok(None);
     }
@@ -25,6 +25,10 @@ pub(super) fn section(page: &Page<'_>) -> anyhow::Result<Option<Markup>> {
             "Speed-ups are those over the dense case with the same settings otherwise, where there is one."
         }
         (table(&tables::sparsity(&all)))
+        @if all.iter().any(|one| one.held().is_some()) {
+            p { "What cases hold a second time in memory, by channels, and what of it is encoded anew from the file:" }
+            ul { @for held in all.iter().filter_map(Thinned::held) { li { (held) } } }
+        }
         @if let Some(speed_ups) = &speed_ups {
             h3 { "Measured, and by bytes" }
             (figure(speed_ups, html! { "How many times as fast as densely." }, &[]))

@@ -102,6 +102,6 @@ pub(in super::super) fn mixed(groups: &[&Group<'_>]) -> Option<Table> {
 }
 
 /// A divergence; below a millionth it is rounding.
-fn nats(x: f64) -> Cell {
+pub(super) fn nats(x: f64) -> Cell {
     Cell::shown(format!("{x:.6}"), Some(x))
 }
