@@ -128,6 +128,10 @@ fn what_a_model_has_no_room_for_is_refused() {
     set("threads=many", &["\"threads=many\"", "invalid type"]);
     set("threads", &["\"--set\": \"threads\""]);
     set(
+        "speculation.method=suffix",
+        &["option \"speculation\"", "\"engine run\""],
+    );
+    set(
         "wait_prefetch_bytes=99999999999",
         &["99999999999 is not within 0 to 16777216"],
     );
@@ -663,4 +667,34 @@ fn a_plan_is_measured_and_followed() {
     refuses(&few, &["\"quant\"", "fewer than the smallest"]);
     let none = ["info", &model, "--set", "quant=mixed@3"];
     refuses(&none, &["\"quant_plan\"", "engine plan"]);
+}
+
+#[test]
+fn drafts_that_cannot_be_made_are_refused_by_their_own_keys() {
+    let (_folder, model) = folder();
+    let run = |set: &[&str], parts: &[&str]| {
+        let args = ["run", "-m", &model, "-p", "x", "-n", "4", "-t", "1"];
+        let set = set.iter().flat_map(|one| ["--set", one]);
+        refuses(&args.into_iter().chain(set).collect::<Vec<_>>(), parts);
+    };
+    let draft_quant = "option \"speculation.draft_quant\"";
+    let qcsd = |quant: &str, parts: &[&str]| {
+        let set = format!("speculation={{method=\"qcsd\",draft_quant=\"{quant}\"}}");
+        run(&[&set], &[&[draft_quant], parts].concat());
+    };
+    qcsd("Q9", &["\"Q9\" is unknown: expected one of top, native"]);
+    qcsd("top", &["\"top\" takes one of", "no matrix of the model"]);
+    qcsd(
+        "mixed@4.5",
+        &["\"mixed@4.5\" hangs on engine.quant_plan", "engine plan"],
+    );
+    qcsd("mixed@x", &["\"mixed@x\": expected mixed@BITS"]);
+    let sampled = ["run", "-m", &model, "-p", "x", "--temp", "0.8", "--set"];
+    refuses(
+        &[&sampled[..], &["speculation.method=suffix"]].concat(),
+        &["option \"speculation.draft_tokens\"", "set it to a number"],
+    );
+    let fixed = "speculation={method=\"suffix\",draft_tokens=2}";
+    let out = output(&[&sampled[..], &[fixed, "-n", "4"]].concat());
+    assert!(out.status.success(), "{}", text(&out.stderr));
 }

@@ -90,7 +90,7 @@ impl<'de> Deserialize<'de> for DraftTokens {
 pub struct Speculation {
     /// How tokens are drafted.
     pub method: Method,
-    /// How many at a time.
+    /// How many at a time; with sampling a number.
     #[serde(default = "auto")]
     pub draft_tokens: DraftTokens,
     /// Format of the copy that `qcsd` drafts with; or `top`, the four top bits of the model's own codes of six and eight bits,
@@ -135,8 +135,29 @@ pub(crate) fn refused(option: &'static str, what: String) -> Error {
 impl Speculation {
     /// Whether a model drafts with the top bits of its own codes.
     pub fn drafts_with_top_bits(&self) -> bool {
-        let top = self.draft_quant.as_deref() == Some("top");
-        top && matches!(self.method, Method::Qcsd | Method::Cascade)
+        let quant = self.draft_quant.as_deref().unwrap_or_default();
+        quant.eq_ignore_ascii_case("top") && matches!(self.method, Method::Qcsd | Method::Cascade)
+    }
+
+    /// Whether anything is drafted.
+    pub fn drafts(&self) -> bool {
+        self.method != Method::None
+    }
+
+    /// Refuses to draw tokens with temperature `temp` where the text would be another one each time: what is drawn hangs on how
+    /// many tokens were drafted before, and with `auto` that hangs on times.
+    ///
+    /// # Errors
+    /// As said.
+    pub fn check_sampling(&self, temp: f32) -> Result<()> {
+        let repeats = temp == 0.0 || !self.drafts() || self.draft_tokens != DraftTokens::Auto;
+        match repeats {
+            true => Ok(()),
+            false => Err(refused(
+                "speculation.draft_tokens",
+                "\"auto\" with sampling: lengths of drafts hang on times, and so would the text that is drawn: set it to a number, or the temperature to 0".into(),
+            )),
+        }
     }
 
     /// Refuses what does not fit together. What a method has no use for is permitted, so that a scenario can sweep over

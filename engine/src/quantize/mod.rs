@@ -79,31 +79,42 @@ fn names() -> String {
 /// # Errors
 /// [`Error::Option`] for an unknown name, and for `mixed` without bits or a plan.
 pub fn check(options: &Options) -> Result<()> {
-    let refused = |option, what| Err(Error::Option { option, what });
-    if let Some(bits) = options.mixed_bits() {
-        bits_of(bits)?;
-        if options.quant_plan.as_os_str().is_empty() {
-            let what =
-                "formats are mixed by a plan: make one with \"engine plan\" and name it here";
-            return refused("quant_plan", what.into());
-        }
-    } else if !options.is_native() && FormatInfo::by_name(&options.quant).is_none() {
-        let what = format!(
-            "\"{}\" is unknown: expected one of native, {MIXED}@BITS, {}",
-            options.quant,
-            names()
-        );
-        return refused("quant", what);
+    check_format(options, "quant", "")?;
+    if options.is_mixed() && options.quant_plan.as_os_str().is_empty() {
+        let what = "formats are mixed by a plan: make one with \"engine plan\" and name its file";
+        return Err(Error::Option {
+            option: "quant_plan",
+            what: what.into(),
+        });
     }
     Ok(())
 }
 
+/// Refuses a format that there is not, as the fault of `option`, which takes the words of `others` too.
+///
+/// # Errors
+/// [`Error::Option`] for an unknown name, and for `mixed` without bits.
+pub(crate) fn check_format(options: &Options, option: &'static str, others: &str) -> Result<()> {
+    if let Some(bits) = options.mixed_bits() {
+        return bits_of(option, bits).map(drop);
+    }
+    if options.is_native() || FormatInfo::by_name(&options.quant).is_some() {
+        return Ok(());
+    }
+    let what = format!(
+        "\"{}\" is unknown: expected one of {others}native, {MIXED}@BITS, {}",
+        options.quant,
+        names()
+    );
+    Err(Error::Option { option, what })
+}
+
 /// The bits a weight of `mixed@4.5`.
-fn bits_of(text: &str) -> Result<f64> {
+fn bits_of(option: &'static str, text: &str) -> Result<f64> {
     let bits = text.parse().ok();
     bits.filter(|&bits| bits > 0.0 && bits <= BITS_MAX)
         .ok_or_else(|| Error::Option {
-            option: "quant",
+            option,
             what: format!(
                 "\"{MIXED}@{text}\": expected {MIXED}@BITS, with above 0 and at most {BITS_MAX} bits a weight, such as {MIXED}@4.5"
             ),
@@ -128,7 +139,7 @@ impl Recipe {
             let plan = Mixed::open(&options.quant_plan).map_err(|e| e.of_option("quant_plan"))?;
             if !plan.imatrix.is_empty() && importance.is_none() {
                 let what = format!(
-                    "the plan was measured with the importance matrix \"{}\": name it here",
+                    "the plan was measured with the importance matrix \"{}\": name its file",
                     plan.imatrix
                 );
                 return Err(Error::Option {
@@ -136,7 +147,7 @@ impl Recipe {
                     what,
                 });
             }
-            rules = plan.rules(file, bits_of(bits)?)?;
+            rules = plan.rules(file, bits_of("quant", bits)?)?;
         }
         Ok(Recipe {
             to: FormatInfo::by_name(&options.quant),

@@ -84,7 +84,7 @@ pub(crate) fn require_top_bits(
     let names = FORMATS.iter().filter(|f| has_top(f)).map(|f| f.name);
     let names: Vec<&str> = names.collect();
     let what = format!(
-        "no matrix of the model has codes to leave bits out of: \"top\" takes one of {}, for instance by engine.quant",
+        "\"top\" takes one of {}, and no matrix of the model is of one: name the format of a copy, or take a model in one of them",
         names.join(", ")
     );
     Err(refused("speculation.draft_quant", what))

@@ -7,14 +7,15 @@ use crate::model::{Config, Model};
 use crate::options::Options;
 use crate::options::speculation::{DraftTokens, LONGEST_MATCH, Method, Speculation, refused};
 use crate::pool::Pool;
-use crate::quantize::{Recipe, plan, product_formats};
+use crate::quantize::{Recipe, check_format, plan, product_formats};
 use crate::sample::SamplerOptions;
 use crate::session::{Parts, Session, check_vocabulary, require_top_bits, skipped};
 use crate::tokenizer::Tokenizer;
 use std::path::{Path, PathBuf};
 
-/// Name of an option in errors.
+/// Names of options in errors.
 const DRAFT_MODEL: &str = "speculation.draft_model";
+const DRAFT_QUANT: &str = "speculation.draft_quant";
 
 /// What drafts.
 enum Source<'a> {
@@ -62,9 +63,8 @@ pub fn check(options: &Options, target: &Gguf) -> Result<()> {
             require_same_vocabulary(target, &draft)?;
         }
         Source::Copy(quant) => {
-            let options = copy(options, quant);
-            let recipe = Recipe::from_options(&options, target);
-            plan(target, &recipe.map_err(|e| of_quant(e, quant))?)?;
+            let recipe = copy_recipe(&copy(options, quant), target)?;
+            plan(target, &recipe)?;
         }
         Source::Own => {}
     }
@@ -122,19 +122,20 @@ fn open_draft(path: &Path, options: &Options) -> Result<Gguf> {
     })
 }
 
-/// An error about the format of the copy, which [`copy`] made `engine.quant`.
-fn of_quant(error: Error, quant: &str) -> Error {
-    match error {
+/// What `options`, made by [`copy`], ask to make of `file`. Errors are about `draft_quant`, which the options have as `quant`.
+fn copy_recipe(options: &Options, file: &Gguf) -> Result<Recipe> {
+    check_format(options, DRAFT_QUANT, "top, ")?;
+    Recipe::from_options(options, file).map_err(|e| match e {
         Error::Option {
             option: "quant",
             what,
-        } => refused("speculation.draft_quant", what),
+        } => refused(DRAFT_QUANT, what),
         Error::Option { option, what } => {
-            let what = format!("\"{quant}\" does not do: engine.{option}: {what}");
-            refused("speculation.draft_quant", what)
+            let what = format!("\"{}\" hangs on engine.{option}: {what}", options.quant);
+            refused(DRAFT_QUANT, what)
         }
         other => other,
-    }
+    })
 }
 
 /// Loads the model that drafts, where it is not the target itself.
@@ -146,28 +147,28 @@ pub fn load_draft(target: &Model, pool: &Pool, options: &Options) -> Result<Opti
         return Ok(None);
     };
     wanted.check()?;
-    // Whether or not its products can be looked up, as those of the target are with `kernel = "lut"`.
-    let load = |file: Gguf, options: &Options| {
-        let recipe = Recipe::from_options(options, &file)?;
-        Model::with_recipe(file, &recipe, pool, options)
-    };
-    match Source::of(wanted) {
+    let (file, recipe, options) = match Source::of(wanted) {
         Source::File(path) => {
-            let draft = open_draft(path, options)?;
-            require_same_vocabulary(target.gguf(), &draft)?;
+            let file = open_draft(path, options)?;
+            require_same_vocabulary(target.gguf(), &file)?;
             // In its own formats: what is asked of the target's is not meant for it.
-            let own = Options {
+            let options = Options {
                 quant_imatrix: PathBuf::new(),
                 ..copy(options, "native")
             };
-            load(draft, &own).map(Some)
+            let recipe = Recipe::from_options(&options, &file)?;
+            (file, recipe, options)
         }
         Source::Copy(quant) => {
             let file = Gguf::open(target.gguf().path())?;
-            load(file, &copy(options, quant)).map(Some)
+            let options = copy(options, quant);
+            let recipe = copy_recipe(&options, &file)?;
+            (file, recipe, options)
         }
-        Source::Own => Ok(None),
-    }
+        Source::Own => return Ok(None),
+    };
+    // Whether or not its products can be looked up, as those of the target are with `kernel = "lut"`.
+    Model::with_recipe(file, &recipe, pool, &options).map(Some)
 }
 
 /// What decodes `target` as `options` want it, plainly where they say nothing, with `draft` as [`load_draft`] gave it.

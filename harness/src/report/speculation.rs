@@ -5,7 +5,7 @@ use super::plots::SpeedUp;
 use crate::record::{Terms, acceptance_by_position, pass_costs, plain_pass_ns};
 use crate::stats;
 use crate::summary::Beside;
-use engine::options::speculation::Method;
+use engine::options::speculation::Speculation;
 use engine::speculate::Telemetry;
 
 /// What the keys of drafts begin with.
@@ -38,7 +38,7 @@ pub(super) fn drafted<'a>(groups: &[&'a Group<'a>]) -> Vec<Drafted<'a>> {
     };
     let drafts = |group: &Group<'_>| {
         let wanted = group.case.engine.speculation.as_ref();
-        wanted.is_some_and(|s| s.method != Method::None)
+        wanted.is_some_and(Speculation::drafts)
     };
     let plain_of = |one: &Group<'_>| {
         let same =

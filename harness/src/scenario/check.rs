@@ -6,7 +6,6 @@ use super::wire::{Model, Prompt, Reference, Run, Scenario};
 use crate::counter;
 use crate::record::{ENGINE, Figure, ReferenceKind};
 use engine::options::Affinity;
-use engine::options::speculation::{DraftTokens, Method};
 use engine::sample::SamplerOptions;
 
 /// Longest scenario name: it becomes a part of a folder's name.
@@ -259,18 +258,11 @@ fn sampler(sampler: &SamplerOptions) -> Result<(), Problem> {
     sampler.check().map_err(|e| refused("sampler", e))
 }
 
-/// A text that is the same in every repetition. What is drawn hangs on how many tokens were drafted before, and with "auto" that
-/// hangs on times.
+/// A text that is the same in every repetition.
 fn repeats(scenario: &Scenario) -> Result<(), Problem> {
     let drafts = scenario.engine.speculation.as_ref();
-    let by_time =
-        drafts.is_some_and(|s| s.method != Method::None && s.draft_tokens == DraftTokens::Auto);
-    if !by_time || scenario.sampler.temp == 0.0 {
-        return Ok(());
-    }
-    let what = "\"auto\" with sampling: lengths of drafts hang on times, and so would the text that is drawn";
-    let help = "set draft_tokens to a number, or sampler.temp = 0";
-    Err(Problem::new("engine.speculation.draft_tokens", what).help(help))
+    let checked = drafts.map_or(Ok(()), |s| s.check_sampling(scenario.sampler.temp));
+    checked.map_err(|e| refused("engine", e))
 }
 
 /// What the engine says about an option of a section.

@@ -161,7 +161,7 @@ fn a_text_that_would_hang_on_times_is_refused() {
     refused(
         "threads = 2",
         "[engine.speculation]\nmethod = \"suffix\"\ndraft_tokens = \"auto\"\n[sampler]\ntemp = 0.8",
-        "t.toml:17:16: \"auto\" with sampling: lengths of drafts hang on times, and so would the text that is drawn\n   |\n17 | draft_tokens = \"auto\"\n   |                ^^^^^^\n  = set draft_tokens to a number, or sampler.temp = 0",
+        "t.toml:17:16: \"engine.speculation.draft_tokens\": \"auto\" with sampling: lengths of drafts hang on times, and so would the text that is drawn: set it to a number, or the temperature to 0\n   |\n17 | draft_tokens = \"auto\"\n   |                ^^^^^^",
     );
 }
 

@@ -49,12 +49,7 @@ pub(crate) struct ChatArgs {
 /// Talks until the input ends.
 pub(crate) fn run(args: &ChatArgs) -> Result<()> {
     let options = args.engine.options(args.ctx)?;
-    if options.speculation.is_some() {
-        return Err(Error::Option {
-            option: "speculation",
-            what: "\"engine chat\" does not draft: leave it out, or use \"engine run\"".into(),
-        });
-    }
+    open::refuse_drafts(&options, "chat")?;
     let mut sampler = Sampler::new(args.sampling.options())?;
     let pool = Pool::new(&options)?;
     let model = open::load(&args.model, &pool, &options)?;

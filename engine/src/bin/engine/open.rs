@@ -284,6 +284,22 @@ pub(crate) fn set(options: Options, text: &String) -> Result<Options> {
         .map_err(|e: toml::de::Error| refused(e.message().into()))
 }
 
+/// Refuses options with which something is drafted, of a `command` that would not do so.
+///
+/// # Errors
+/// As said.
+pub(crate) fn refuse_drafts(options: &Options, command: &str) -> Result<()> {
+    match &options.speculation {
+        Some(wanted) if wanted.drafts() => Err(refused(
+            "speculation",
+            format!(
+                "\"engine {command}\" does not draft: leave it out, or use \"engine run\" or a scenario of \"harness run\""
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// An error about what was given with a flag.
 pub(crate) fn refused(option: &'static str, what: String) -> Error {
     Error::Option { option, what }

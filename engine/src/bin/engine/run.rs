@@ -63,6 +63,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
         (None, None) => unreachable!("clap requires one of them"),
     };
     let pool_options = args.engine.options(0)?;
+    if let Some(wanted) = &pool_options.speculation {
+        wanted.check_sampling(sampler_options.temp)?;
+    }
     let pool = Pool::new(&pool_options)?;
     let model = open::load(&args.model, &pool, &pool_options)?;
     let tokenizer = open::tokenizer(model.gguf())?;
