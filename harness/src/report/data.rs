@@ -111,19 +111,9 @@ impl TokenTime {
 pub(crate) fn groups(run: &Run) -> Vec<Group<'_>> {
     let summaries = summaries(run);
     let runners: BTreeSet<&str> = summaries.iter().map(|s| s.runner).collect();
-    let name = |s: &Summary<'_>| match runners.len() {
-        1 => run.manifest.shown_name(s.case, s.runner),
-        _ => format!(
-            "{} · {}",
-            run.manifest.shown_name(s.case, s.runner),
-            s.runner
-        ),
-    };
-    let labels: Vec<String> = summaries.iter().map(name).collect();
-    let groups = labels.into_iter().zip(summaries);
-    groups
-        .map(|(label, summary)| group(run, label, summary))
-        .collect()
+    let several = runners.len() > 1;
+    let groups = summaries.into_iter();
+    groups.map(|summary| group(run, several, summary)).collect()
 }
 
 /// Those of the engine.
@@ -135,7 +125,12 @@ pub(crate) fn own<'a>(groups: &'a [Group<'a>]) -> Vec<&'a Group<'a>> {
         .collect()
 }
 
-fn group<'a>(run: &'a Run, label: String, summary: Summary<'a>) -> Group<'a> {
+/// The samples of one case by one runner, of `several` there are.
+fn group<'a>(run: &'a Run, several: bool, summary: Summary<'a>) -> Group<'a> {
+    let by = |name: String| match several {
+        true => format!("{name} · {}", summary.runner),
+        false => name,
+    };
     let here = |s: &&Sample| s.case_index == summary.case.index && s.runner == summary.runner;
     let gaps: Vec<Vec<f64>> = summary
         .counted
@@ -143,9 +138,10 @@ fn group<'a>(run: &'a Run, label: String, summary: Summary<'a>) -> Group<'a> {
         .map(|s| s.gaps_ms())
         .filter(|g| !g.is_empty())
         .collect();
+    let name = run.manifest.shown_name(summary.case, summary.runner);
     Group {
-        short: without_sections(&label),
-        label,
+        short: by(shortened(summary.case, &name)),
+        label: by(name),
         case: summary.case,
         runner: summary.runner,
         all: run.samples.iter().filter(here).collect(),
@@ -156,23 +152,37 @@ fn group<'a>(run: &'a Run, label: String, summary: Summary<'a>) -> Group<'a> {
     }
 }
 
-/// Each word without what stands before its last dot left of the equals sign.
-pub(super) fn without_sections(label: &str) -> String {
-    let words = label.split(' ').map(|word| {
-        let key = word.split('=').next().unwrap_or(word);
-        match (word.contains('='), key.rfind('.')) {
-            (true, Some(dot)) => &word[dot + 1..],
-            _ => word,
-        }
-    });
-    words.collect::<Vec<_>>().join(" ")
+/// The shown name of a case with its swept keys shortened.
+pub(super) fn short_name(case: &CaseRecord) -> String {
+    shortened(case, &case.shown_name())
 }
 
-/// The swept keys that `wanted` wants, without their sections, with their values.
+/// A name of a case with its swept keys shortened.
+fn shortened(case: &CaseRecord, name: &str) -> String {
+    let mut name = name.to_owned();
+    for key in case.swept.keys() {
+        name = name.replacen(&format!("{key}="), &format!("{}=", short_key(case, key)), 1);
+    }
+    name
+}
+
+/// The end of a swept key, as short as tells it from the others: `threads`, or `sparsity.method` beside
+/// `engine.speculation.method`.
+fn short_key<'a>(case: &CaseRecord, key: &'a str) -> &'a str {
+    let ends_so = |other: &str, end: &str| {
+        let before = other.strip_suffix(end);
+        before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
+    };
+    let alone = |end: &&str| case.swept.keys().filter(|k| ends_so(k, end)).count() == 1;
+    let mut ends = key.rmatch_indices('.').map(|(dot, _)| &key[dot + 1..]);
+    ends.find(alone).unwrap_or(key)
+}
+
+/// The swept keys that `wanted` wants, shortened as in [`short_name`], with their values.
 pub(super) fn short_words(case: &CaseRecord, wanted: impl Fn(&str) -> bool) -> String {
     let swept = case.swept.iter().filter(|(key, _)| wanted(key));
     let words = swept.map(|(key, value)| {
-        let short = key.rsplit('.').next().unwrap_or(key);
+        let short = short_key(case, key);
         match value.as_str() {
             Some(text) => format!("{short}={text}"),
             None => format!("{short}={value}"),
@@ -382,6 +392,7 @@ fn used(stats: Option<PassStats>) -> Option<PassStats> {
 mod tests {
     use super::*;
     use crate::record::tests::{manifest, sample};
+    use serde_json::json;
 
     #[test]
     fn a_stall_is_a_gap_of_more_than_two_medians() {
@@ -407,15 +418,45 @@ mod tests {
     }
 
     #[test]
-    fn sections_are_left_out() {
-        let table = [
-            ("engine.threads=2 engine.ctx=512", "threads=2 ctx=512"),
-            ("strict", "strict"),
-            ("a.b", "a.b"),
-            ("run.seed=1.5", "seed=1.5"),
-        ];
-        for (label, expect) in table {
-            assert_eq!(without_sections(label), expect);
-        }
+    fn keys_are_as_short_as_tells_them_apart() {
+        let named = |name: &str, swept: serde_json::Value| {
+            let case = CaseRecord {
+                name: name.to_owned(),
+                swept: swept.as_object().expect("keys").clone(),
+                ..manifest().cases[0].clone()
+            };
+            (
+                short_name(&case),
+                short_words(&case, |key| !key.starts_with("run.")),
+            )
+        };
+        let same = |text: &str| (text.to_owned(), text.to_owned());
+        assert_eq!(
+            named(
+                "engine.threads=2 engine.ctx=512",
+                json!({"engine.threads": 2, "engine.ctx": 512})
+            ),
+            same("threads=2 ctx=512")
+        );
+        // Where one key departs at a time, the others are not in the name, but could be in that of the next case.
+        assert_eq!(
+            named(
+                "engine.speculation.method=qcsd",
+                json!({"engine.speculation.method": "qcsd", "engine.sparsity.method": "teal", "run.seed": 1.5})
+            ),
+            (
+                "speculation.method=qcsd".to_owned(),
+                "speculation.method=qcsd sparsity.method=teal".to_owned()
+            )
+        );
+        // One key that is the end of another.
+        assert_eq!(
+            named("b.c=1 a.b.c=2", json!({"b.c": 1, "a.b.c": 2})),
+            same("b.c=1 a.b.c=2")
+        );
+        assert_eq!(
+            named("strict", json!({})),
+            ("strict".to_owned(), String::new())
+        );
     }
 }

@@ -12,7 +12,7 @@ pub(super) use sparsity::sparsity;
 pub(super) use speculation::speculation;
 pub(super) use time::{counters, history, simulated, stalls};
 
-use super::data::{Group, TokenTime, without_sections};
+use super::data::{Group, TokenTime, short_name};
 use super::format::{self, MISSING, count, decimal_bytes, maybe, median, percent};
 use crate::host::binary_bytes;
 use crate::record::{CaseRecord, Phase, Run, Sample, Taint, above_peak};
@@ -189,7 +189,7 @@ pub(super) fn beside_first(first: &CaseRecord, all: &[BesideFirst<'_>]) -> Table
         let [decode, decode_interval] = ratio(&row.decode);
         let [prefill, prefill_interval] = ratio(&row.prefill);
         vec![
-            Cell::text(without_sections(&row.case.shown_name())),
+            Cell::text(short_name(row.case)),
             decode,
             decode_interval,
             Cell::text(row.word().unwrap_or(MISSING)),
@@ -202,7 +202,7 @@ pub(super) fn beside_first(first: &CaseRecord, all: &[BesideFirst<'_>]) -> Table
     let confidence = confidence.map(|i| i.confidence).reduce(f64::min);
     let caption = format!(
         "Rates over those of {}, paired by round, the largest difference first{}",
-        without_sections(&first.name),
+        short_name(first),
         confidence.map_or_else(String::new, |c| format!(
             "; intervals of {:.0} %",
             c * 100.0

@@ -1,6 +1,6 @@
 //! Decode rates: every repetition, sweeps, grids.
 
-use super::super::data::{Group, without_sections};
+use super::super::data::{Group, short_name};
 use super::super::format::{number, percent};
 use super::super::plots::{self, Role};
 use super::super::sweep::{self, Grid, Line, Sweep, THREADS};
@@ -44,7 +44,7 @@ fn beside(run: &Run) -> anyhow::Result<Markup> {
     Ok(html! {
         h3 { "Beside the first case" }
         @if let Some(plot) = &plot {
-            (figure(plot, html! { "How many times as fast as " (without_sections(&first.name)) " each case decodes, the largest difference first." }, &[]))
+            (figure(plot, html! { "How many times as fast as " (short_name(first)) " each case decodes, the largest difference first." }, &[]))
         }
         (table(&tables::beside_first(first, &all)))
     })

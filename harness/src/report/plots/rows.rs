@@ -1,6 +1,6 @@
 //! One row a case: points on a common axis, with the case's name and value above them.
 
-use super::super::data::without_sections;
+use super::super::data::short_name;
 use super::super::format::{interval, number};
 use super::{Axes, Key, Mark, Plot, ROW_PX, Role, Shape};
 use crate::summary::{Beside, BesideFirst};
@@ -148,7 +148,7 @@ pub(in super::super) fn speed_ups(
 /// Cases beside the first, one row each. `None` without any.
 pub(in super::super) fn beside_first(all: &[BesideFirst<'_>]) -> anyhow::Result<Option<Plot>> {
     let rows = all.iter().filter_map(|row| {
-        let name = without_sections(&row.case.shown_name());
+        let name = short_name(row.case);
         Some((name, row.decode.as_ref()?))
     });
     let rows: Vec<_> = rows.collect();
