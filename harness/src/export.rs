@@ -104,6 +104,12 @@ fn result_row(run: &Run, summary: &Summary<'_>) -> anyhow::Result<Vec<(String, S
         ("acceptance_median", median(Sample::acceptance)),
         ("kept_share_median", median(Sample::kept_share)),
         ("tokens_per_pass_median", median(Sample::tokens_per_pass)),
+        ("draft_ms_median", median(|s| Some(s.speculation_ms()?[0]))),
+        ("verify_ms_median", median(|s| Some(s.speculation_ms()?[1]))),
+        (
+            "rollback_ms_median",
+            median(|s| Some(s.speculation_ms()?[2])),
+        ),
         ("active_share_median", median(Sample::active_share)),
         (
             "skipped_bytes_per_token",

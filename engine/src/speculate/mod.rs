@@ -132,6 +132,9 @@ pub struct Telemetry {
     /// Of passes of each number of tokens, from one on: how many, and their time.
     pub passes_ns: Vec<[u64; 2]>,
 }
+    /// Time in which the target forgot what was refused; CPU time likewise. A drafter forgets as it drafts. 0 in older records.
+    #[serde(default)]
+    pub rollback_ns: u64,
 
 impl Telemetry {
     /// Adds what came of other passes.
@@ -145,13 +148,16 @@ impl Telemetry {
         for (i, pair) in other.by_position.iter().enumerate() {
             add_pair(&mut self.by_position, i, *pair);
         }
+        self.rollback_ns += other.rollback_ns;
         for (i, pair) in other.passes_ns.iter().enumerate() {
             add_pair(&mut self.passes_ns, i, *pair);
         }
     }
 
-    /// Adds a pass with `drafted` tokens of which `kept` were kept, and from which `tokens` came.
-    fn count(&mut self, drafted: usize, kept: usize, tokens: usize, draft_ns: u64, verify_ns: u64) {
+    /// Adds a pass with `drafted` tokens of which `kept` were kept, and from which `tokens` came; times are those of the draft,
+    /// of verifying it and of rolling back.
+    fn count(&mut self, drafted: usize, kept: usize, tokens: usize, times_ns: [u64; 3]) {
+        let [draft_ns, verify_ns, rollback_ns] = times_ns;
         self.passes += 1;
         self.tokens += tokens as u64;
         self.drafted += drafted as u64;
@@ -161,6 +167,7 @@ impl Telemetry {
         for i in 0..drafted.min(tokens) {
             add_pair(&mut self.by_position, i, [1, u64::from(i < kept)]);
         }
+        self.rollback_ns += rollback_ns;
         add_pair(&mut self.passes_ns, drafted, [1, verify_ns]);
     }
 }
@@ -256,17 +263,19 @@ impl<'a> Speculator<'a> {
             }
         })?;
         let draft_ns = drafted_ns - start_ns;
-        let verify_ns = thread_cpu_ns() - drafted_ns;
+        let verified_ns = thread_cpu_ns();
+        let verify_ns = verified_ns - drafted_ns;
         let tokens = context.len() - held - 1;
         target.truncate(held + tokens);
         chosen?;
 
         let drafted = self.draft.tokens().len();
+        let rollback_ns = thread_cpu_ns() - verified_ns;
         let kept = std::iter::zip(self.draft.tokens(), &context[held + 1..])
             .take_while(|(a, b)| a == b)
             .count();
-        self.telemetry
-            .count(drafted, kept, tokens, draft_ns, verify_ns);
+        let times_ns = [draft_ns, verify_ns, rollback_ns];
+        self.telemetry.count(drafted, kept, tokens, times_ns);
         match asked {
             Some((i, behind)) => {
                 let length = &mut self.stages[i].length;

@@ -15,6 +15,12 @@ impl Sample {
         share(t.accepted, t.drafted)
     }
 
+    /// Time of drafting, of verifying and of rolling back, in milliseconds; CPU time of the thread that drives the others.
+    pub fn speculation_ms(&self) -> Option<[f64; 3]> {
+        let t = self.speculation.as_ref()?;
+        Some([t.draft_ns, t.verify_ns, t.rollback_ns].map(|ns| ns as f64 / 1e6))
+    }
+
     /// Tokens that came of a pass of the target.
     pub fn tokens_per_pass(&self) -> Option<f64> {
         let t = self.speculation.as_ref()?;
@@ -135,6 +141,7 @@ mod tests {
             tokens: 24,
             drafted: 20,
             accepted: 14,
+            rollback_ns: 16,
             by_position: vec![[5, 4], [4, 4], [0, 0]],
             draft_ns: 4_000,
             verify_ns: 12_000,
@@ -148,6 +155,7 @@ mod tests {
             speculation: Some(telemetry()),
             ..sample()
         };
+        assert_eq!(sample.speculation_ms(), Some([0.004, 0.012, 0.000_016]));
         assert_eq!(sample.kept_share(), Some(0.7));
         assert_eq!(sample.acceptance(), Some(8.0 / 9.0));
         assert_eq!(sample.tokens_per_pass(), Some(2.4));

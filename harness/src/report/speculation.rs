@@ -112,10 +112,11 @@ impl Drafted<'_> {
         positions.fold((0, 0), |(seen, kept), p| (seen + p[0], kept + p[1]))
     }
 
-    /// Share of the decode time that went into drafting.
-    pub(super) fn draft_share(&self) -> f64 {
+    /// Shares of the decode time that went into drafting and into rolling back; the rest verified.
+    pub(super) fn time_shares(&self) -> [f64; 2] {
         let t = &self.telemetry;
-        t.draft_ns as f64 / (t.draft_ns + t.verify_ns).max(1) as f64
+        let all_ns = t.draft_ns + t.verify_ns + t.rollback_ns;
+        [t.draft_ns, t.rollback_ns].map(|ns| ns as f64 / all_ns.max(1) as f64)
     }
 
     /// Tokens of a pass, median over repetitions.

@@ -165,11 +165,12 @@ fn drafts(t: &Telemetry) -> String {
         n => format!("{:.1} % kept", 100.0 * t.accepted as f64 / n as f64),
     };
     format!(
-        "drafted {} tokens, {share}; {:.2} tokens a pass; {:.0} ms drafting, {:.0} ms verifying",
+        "drafted {} tokens, {share}; {:.2} tokens a pass; {:.0} ms drafting, {:.0} ms verifying, {:.2} ms rolling back",
         t.drafted,
         t.tokens as f64 / t.passes.max(1) as f64,
         t.draft_ns as f64 / 1e6,
         t.verify_ns as f64 / 1e6,
+        t.rollback_ns as f64 / 1e6,
     )
 }
 

@@ -16,6 +16,7 @@ pub(in super::super) fn speculation(all: &[Drafted<'_>]) -> Table {
         "cost of a drafted token c",
         "cost of a pass v(k+1)",
         "time drafting",
+        "time rolling back",
         "pays from a",
         "speed-up expected",
         "speed-up measured",
@@ -25,6 +26,7 @@ pub(in super::super) fn speculation(all: &[Drafted<'_>]) -> Table {
         let t = &one.telemetry;
         let term = |of: fn(&crate::record::Terms) -> f64| Cell::number(one.terms.as_ref().map(of));
         let kept = (t.drafted > 0).then(|| t.accepted as f64 / t.drafted as f64);
+        let [drafting, rolling_back] = one.time_shares();
         let from = match one.terms.as_ref().map(|terms| terms.break_even()) {
             Some(None) => Cell::text("never"),
             from => Cell::number(from.flatten()),
@@ -41,7 +43,8 @@ pub(in super::super) fn speculation(all: &[Drafted<'_>]) -> Table {
             term(|t| t.k),
             term(|t| t.c),
             term(|t| t.v),
-            Cell::shown(percent(one.draft_share()), Some(one.draft_share())),
+            Cell::shown(percent(drafting), Some(drafting)),
+            Cell::shown(percent(rolling_back), Some(rolling_back)),
             from,
             term(|t| t.speed_up()),
             Cell::number(one.measured.as_ref().map(|m| m.ratio)),
