@@ -263,22 +263,59 @@ fn what_was_looked_up_is_booked() {
 
 #[test]
 fn truncate_then_append_equals_append() {
-    let options = options(2, Isa::Auto, 16);
-    let pool = Pool::new(&options).expect("pool");
-    let model = Model::from_gguf(gguf("tiny", "Q8_0"), &pool, &options).expect("model");
-    let mut plain = Session::new(&model, &pool, &options).expect("session");
-    let tokens = prompt(40);
-    let expect = plain.prefill(&tokens).expect("fits").to_vec();
-    let mut session = Session::new(&model, &pool, &options).expect("session");
-    session.prefill(&tokens[..25]).expect("fits");
-    session.prefill(&[1, 2, 3, 500, 4, 5]).expect("fits");
-    session.truncate(25);
-    for &t in &tokens[25..39] {
-        session.decode(t).expect("fits");
+    for isa in simd::available() {
+        for threads in [1, 2] {
+            // The layers of the second one see windows of 48 positions.
+            for shape in ["tiny", "tiny-gemma3"] {
+                let options = options(threads, isa, 16);
+                let pool = Pool::new(&options).expect("pool");
+                let model = Model::from_gguf(gguf(shape, "Q8_0"), &pool, &options).expect("model");
+                for kv in [KvType::F16, KvType::Q8_0] {
+                    let options = Options {
+                        kv,
+                        ..options.clone()
+                    };
+                    let session = || Session::new(&model, &pool, &options).expect("session");
+                    let case = format!("{shape} {kv:?} {isa:?} {threads}");
+                    truncated(session(), session(), &case);
+                }
+            }
+        }
     }
-    session.decode(9).expect("fits");
-    session.truncate(39);
-    assert_eq!(session.decode(tokens[39]).expect("fits"), expect);
+}
+
+/// Appends to one session, and to the other with tokens between that it is to forget; all logits are the same bits.
+fn truncated(mut plain: Session<'_>, mut session: Session<'_>, case: &str) {
+    let tokens = prompt(60);
+    let mut expect = Vec::new();
+    plain
+        .score(&tokens, 0, |_, logits| expect.push(logits.to_vec()))
+        .expect("fits");
+    let other = |token: &u32| (token * 17 + 3) % 512;
+    // Within a panel of 16 positions, at its end, beyond it and beyond a window; the last time back to near the start.
+    for (kept, forgotten) in [(0, 20), (16, 1), (25, 20), (47, 2), (10, 45)] {
+        let position = session.position().min(kept);
+        session.truncate(position);
+        if position < kept {
+            session.prefill(&tokens[position..kept]).expect("fits");
+        }
+        let forgotten: Vec<u32> = tokens[kept..].iter().take(forgotten).map(other).collect();
+        session.prefill(&forgotten).expect("fits");
+        session.truncate(kept);
+        let logits = session.decode(tokens[kept]).expect("fits").to_vec();
+        assert!(
+            bits(&[logits]) == bits(&expect[kept..=kept]),
+            "{case}: token {kept}"
+        );
+    }
+    let position = session.position();
+    let mut rest = Vec::new();
+    session
+        .score(&tokens[position..], 0, |_, logits| {
+            rest.push(logits.to_vec())
+        })
+        .expect("fits");
+    assert!(bits(&rest) == bits(&expect[position..]), "{case}: the rest");
 }
 
 #[test]
