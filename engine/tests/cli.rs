@@ -670,6 +670,61 @@ fn a_plan_is_measured_and_followed() {
 }
 
 #[test]
+fn layers_to_skip_are_found_and_drafted_without() {
+    let (folder, model) = folder();
+    let prose = path(&folder, "text.txt");
+    fs::write(&prose, "one two three four five six seven ".repeat(8)).expect("written");
+    let find = [
+        "skip-layers",
+        "-m",
+        &model,
+        "-f",
+        &prose,
+        "-c",
+        "32",
+        "-t",
+        "1",
+    ];
+    let out = output(&find);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let (table, found) = text(&out.stdout).split_once("\n\n").expect("two parts");
+    assert_eq!(table.lines().count(), 3, "{table}");
+    let section: toml::Table = found.parse().expect("a part of a scenario");
+    let wanted = &section["engine"]["speculation"];
+    assert_eq!(wanted["method"].as_str(), Some("layer-skip"));
+    assert_eq!(output(&find).stdout, out.stdout, "the same each time");
+    let run = [
+        "run",
+        "-m",
+        &model,
+        "-p",
+        "Hello",
+        "-n",
+        "9",
+        "-t",
+        "1",
+        "--ignore-eos",
+    ];
+    let plain = output(&run);
+    let set = format!("speculation={wanted}");
+    let drafted = output(&[&run[..], &["--set", &set]].concat());
+    assert!(
+        text(&drafted.stderr).contains("ms rolling back"),
+        "{}",
+        text(&drafted.stderr)
+    );
+    assert_eq!(drafted.stdout, plain.stdout);
+    refuses(
+        &[&find[..], &["--most", "2"]].concat(),
+        &["\"--most\"", "the model has 2"],
+    );
+    refuses(
+        &[&find[..], &["--pass-slope", "nan"]].concat(),
+        &["\"--pass-slope\""],
+    );
+}
+
+#[test]
 fn drafts_that_cannot_be_made_are_refused_by_their_own_keys() {
     let (_folder, model) = folder();
     let run = |set: &[&str], parts: &[&str]| {

@@ -104,7 +104,7 @@ pub struct Speculation {
     /// output's matrix is not read (after Zhao et al. 2025, FR-Spec). 0 for all.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub draft_vocab: usize,
-    /// Layers that `layer-skip` leaves out, from 0.
+    /// Layers that `layer-skip` leaves out, from 0; `engine skip-layers` finds them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skip_layers: Vec<usize>,
     /// Tokens that must have stood in the text before for `prompt-lookup` and `suffix` to guess what follows.

@@ -6,7 +6,7 @@ mod tests;
 use crate::options::speculation::DraftTokens;
 
 /// Longest draft that `auto` asks for.
-const AUTO_MAX: usize = 16;
+pub(super) const AUTO_MAX: usize = 16;
 
 /// Share of the time that `auto` may lose against plain decoding, besides one token.
 const LOSS_MAX: f64 = 0.01;
@@ -29,6 +29,15 @@ const FORGOTTEN: (f64, f64) = (0.02, 0.01);
 
 /// What each further token is taken to add to a pass of one before any such pass was timed.
 const GUESSED_SLOPE: f64 = 0.05;
+
+/// Tokens that a pass with a draft of `k` tokens gives on average, where each is kept with a chance of `a`: `(1 - a^(k + 1)) /
+/// (1 - a)` (Leviathan et al. 2023).
+pub fn expected_tokens(a: f64, k: f64) -> f64 {
+    match a < 1.0 {
+        true => (1.0 - a.powf(k + 1.0)) / (1.0 - a),
+        false => k + 1.0,
+    }
+}
 
 /// Chooses lengths. `auto` takes the length `k` with the most tokens in a unit of time, `(1 - a^(k + 1)) / (1 - a)` in `k c +
 /// v(k + 1)` (Leviathan et al. 2023), from the acceptance `a`, the draft's time `c` and the passes' times `v` met so far; none

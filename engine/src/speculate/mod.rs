@@ -7,6 +7,7 @@
 //! ([`crate::sample::Sampler::verify`]). Rolling back is [`Session::truncate`], which costs nothing.
 
 mod build;
+mod layers;
 mod length;
 mod lookup;
 mod model;
@@ -14,6 +15,8 @@ mod model;
 mod tests;
 
 pub use build::{check, check_room, load_draft, speculator};
+pub use layers::{LayerSearch, Skipping};
+pub use length::expected_tokens;
 pub use lookup::{PromptLookup, Suffixes};
 pub use model::{ModelDrafter, SelfDrafter};
 
@@ -129,12 +132,12 @@ pub struct Telemetry {
     pub draft_ns: u64,
     /// Time of the target, the choice of tokens included; CPU time likewise.
     pub verify_ns: u64,
-    /// Of passes of each number of tokens, from one on: how many, and their time.
-    pub passes_ns: Vec<[u64; 2]>,
-}
     /// Time in which the target forgot what was refused; CPU time likewise. A drafter forgets as it drafts. 0 in older records.
     #[serde(default)]
     pub rollback_ns: u64,
+    /// Of passes of each number of tokens, from one on: how many, and their time.
+    pub passes_ns: Vec<[u64; 2]>,
+}
 
 impl Telemetry {
     /// Adds what came of other passes.
@@ -145,10 +148,10 @@ impl Telemetry {
         self.accepted += other.accepted;
         self.draft_ns += other.draft_ns;
         self.verify_ns += other.verify_ns;
+        self.rollback_ns += other.rollback_ns;
         for (i, pair) in other.by_position.iter().enumerate() {
             add_pair(&mut self.by_position, i, *pair);
         }
-        self.rollback_ns += other.rollback_ns;
         for (i, pair) in other.passes_ns.iter().enumerate() {
             add_pair(&mut self.passes_ns, i, *pair);
         }
@@ -164,10 +167,10 @@ impl Telemetry {
         self.accepted += kept as u64;
         self.draft_ns += draft_ns;
         self.verify_ns += verify_ns;
+        self.rollback_ns += rollback_ns;
         for i in 0..drafted.min(tokens) {
             add_pair(&mut self.by_position, i, [1, u64::from(i < kept)]);
         }
-        self.rollback_ns += rollback_ns;
         add_pair(&mut self.passes_ns, drafted, [1, verify_ns]);
     }
 }
@@ -267,10 +270,10 @@ impl<'a> Speculator<'a> {
         let verify_ns = verified_ns - drafted_ns;
         let tokens = context.len() - held - 1;
         target.truncate(held + tokens);
+        let rollback_ns = thread_cpu_ns() - verified_ns;
         chosen?;
 
         let drafted = self.draft.tokens().len();
-        let rollback_ns = thread_cpu_ns() - verified_ns;
         let kept = std::iter::zip(self.draft.tokens(), &context[held + 1..])
             .take_while(|(a, b)| a == b)
             .count();

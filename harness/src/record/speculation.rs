@@ -1,7 +1,7 @@
 //! What speculation came to in a repetition, each quantity derived in one place; the terms are those of Leviathan et al. 2023.
 
 use super::Sample;
-use engine::speculate::Telemetry;
+use engine::speculate::{Telemetry, expected_tokens};
 
 impl Sample {
     /// Of the drafted tokens that the target came to look at, the share kept.
@@ -60,12 +60,9 @@ impl Terms {
         })
     }
 
-    /// Tokens that a pass with a draft gives on average: `(1 - a^(k + 1)) / (1 - a)`.
+    /// Tokens that a pass with a draft gives on average.
     pub fn tokens(&self) -> f64 {
-        match self.a < 1.0 {
-            true => (1.0 - self.a.powf(self.k + 1.0)) / (1.0 - self.a),
-            false => self.k + 1.0,
-        }
+        expected_tokens(self.a, self.k)
     }
 
     /// How many times as fast as plain decoding the formula has it: passes with a draft give that many tokens in `k c + v`, the
@@ -141,10 +138,10 @@ mod tests {
             tokens: 24,
             drafted: 20,
             accepted: 14,
-            rollback_ns: 16,
             by_position: vec![[5, 4], [4, 4], [0, 0]],
             draft_ns: 4_000,
             verify_ns: 12_000,
+            rollback_ns: 16,
             passes_ns: vec![[5, 5_000], [0, 0], [5, 7_000]],
         }
     }
@@ -155,10 +152,10 @@ mod tests {
             speculation: Some(telemetry()),
             ..sample()
         };
-        assert_eq!(sample.speculation_ms(), Some([0.004, 0.012, 0.000_016]));
         assert_eq!(sample.kept_share(), Some(0.7));
         assert_eq!(sample.acceptance(), Some(8.0 / 9.0));
         assert_eq!(sample.tokens_per_pass(), Some(2.4));
+        assert_eq!(sample.speculation_ms(), Some([0.004, 0.012, 0.000_016]));
         let t = telemetry();
         let terms = Terms {
             a: 8.0 / 9.0,

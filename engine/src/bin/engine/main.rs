@@ -14,6 +14,7 @@ mod perplexity;
 mod plan;
 mod quantize;
 mod run;
+mod skip_layers;
 mod synth;
 mod text;
 mod tokenize;
@@ -57,6 +58,8 @@ enum Command {
     Quantize(quantize::QuantizeArgs),
     /// Completes a prompt.
     Run(run::RunArgs),
+    /// Finds the layers that drafts are best made without, for `method = "layer-skip"`.
+    SkipLayers(skip_layers::SkipLayersArgs),
     /// Writes a model file of a given shape with random weights.
     Synth(synth::SynthArgs),
     /// Shows a text as tokens.
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Command::Plan(args) => plan::run(&args),
         Command::Quantize(args) => quantize::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::SkipLayers(args) => skip_layers::run(&args),
         Command::Synth(args) => synth::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
     };
