@@ -10,13 +10,14 @@ use super::{Reading, Row, SUM_GROUP, panel_bytes};
 use crate::quant::{Codes, GROUP, Planes, low_bits, parts};
 use crate::simd::{LANES, Simd};
 use std::iter::Chain;
-use std::slice::Iter;
+use std::marker::PhantomData;
+use std::slice::Chunks;
 
 /// Weights in a strip.
 pub const STRIP: usize = LANES * GROUP;
 
-/// How many channels ahead those of a product by rows are fetched: fewer were slower, more no faster.
-const DISTANCE: usize = 8;
+/// How many strips ahead those of a product by rows are fetched: eight channels of six. Fewer were slower, more no faster.
+const DISTANCE: usize = 48;
 
 /// Quads of a block.
 pub(super) const QUADS: usize = GROUP / QUAD;
@@ -78,58 +79,68 @@ pub struct StripCodes {
     pub sums: [i32; LANES],
 }
 
-/// Channels that will be read soon, asked for strip by strip, so that the memory has neither too much to do at once nor nothing.
-/// A core's own prefetch begins anew on each channel.
+/// What will be read soon, asked for strip by strip as it is read, so that the memory has neither too much to do at once nor
+/// nothing. A core's own prefetch begins anew on each channel; in this order it helps where channels are long.
 pub(super) struct Ahead<'a, Q> {
     strips: Strips<'a>,
-    channels: Chain<Iter<'a, Active>, Iter<'a, Active>>,
-    next: *const u8,
-    left: usize,
-    format: std::marker::PhantomData<Q>,
+    /// Channels that are read side by side, and those that come later.
+    group: &'a [Active],
+    groups: Chain<Chunks<'a, Active>, Chunks<'a, Active>>,
+    /// The next strip to ask for, and of which channel of the group.
+    strip: usize,
+    channel: usize,
+    format: PhantomData<Q>,
 }
 
 impl<'a, Q: Codes> Ahead<'a, Q> {
-    /// The strips of what comes `distance` channels later in `active`, and behind its last one in `next`; none where nothing is
-    /// to be fetched.
+    /// Asks for the first `distance` strips of what is read: of each `group` channels of `active` strip after strip, then of
+    /// those of `next`. Of none where nothing is to be fetched.
     #[inline(always)]
-    pub(super) fn of(
+    pub(super) fn of<S: Simd>(
+        s: S,
         strips: Strips<'a>,
-        active: &'a [Active],
-        next: &'a [Active],
-        distance: usize,
+        [active, next]: [&'a [Active]; 2],
+        (group, distance): (usize, usize),
         reading: Reading,
     ) -> Self {
-        let [later, next] = match reading.ahead {
+        let [active, next] = match reading.ahead {
             0 => [&[][..]; 2],
-            _ => [
-                &active[distance.min(active.len())..],
-                &next[..distance.min(next.len())],
-            ],
+            _ => [active, next],
         };
-        Ahead {
+        let mut groups = active.chunks(group).chain(next.chunks(group));
+        let mut ahead = Ahead {
             strips,
-            channels: later.iter().chain(next),
-            next: std::ptr::null(),
-            left: 0,
-            format: std::marker::PhantomData,
+            group: groups.next().unwrap_or(&[]),
+            groups,
+            strip: 0,
+            channel: 0,
+            format: PhantomData,
+        };
+        for _ in 0..distance {
+            ahead.step(s);
         }
+        ahead
     }
 
     /// Asks for the next one.
     #[inline(always)]
     pub(super) fn step<S: Simd>(&mut self, s: S) {
-        if self.left == 0 {
-            let Some(a) = self.channels.next() else {
-                return;
-            };
-            (self.next, self.left) = (self.strips.at::<Q>(a), self.strips.per_channel);
-        }
+        let Some(a) = self.group.get(self.channel) else {
+            return;
+        };
         let bytes = panel_bytes::<Q>(GROUP);
+        let strip = self.strips.at::<Q>(a).wrapping_add(self.strip * bytes);
         for line in 0..bytes.div_ceil(LINE) {
-            s.prefetch_second(self.next.wrapping_add(line * LINE));
+            s.prefetch_second(strip.wrapping_add(line * LINE));
         }
-        self.next = self.next.wrapping_add(bytes);
-        self.left -= 1;
+        self.channel += 1;
+        if self.channel == self.group.len() {
+            (self.channel, self.strip) = (0, self.strip + 1);
+            if self.strip == self.strips.per_channel {
+                self.strip = 0;
+                self.group = self.groups.next().unwrap_or(&[]);
+            }
+        }
     }
 }
 
@@ -150,7 +161,7 @@ pub(super) fn dot<S: Simd, Q: Codes>(
     s.vectorize(
         #[inline(always)]
         || {
-            let mut ahead = Ahead::<Q>::of(strips, active, &[], DISTANCE, reading);
+            let mut ahead = Ahead::<Q>::of(s, strips, [active, &[]], (1, DISTANCE), reading);
             for (a, out) in active.iter().zip(out) {
                 let mut total = s.splat(0.0);
                 for (u, x) in x.iter().enumerate() {

@@ -18,6 +18,9 @@ use std::mem::MaybeUninit;
 /// Channels whose factors are rounded together. More of them would need fewer conversions, and be coarser.
 const SHARED: usize = 32;
 
+/// How many strips ahead they are fetched: two of each channel.
+const DISTANCE: usize = 2 * SHARED;
+
 /// What the largest factor of a block is rounded to: 127 in the high part.
 const LIMIT: f32 = (127 << LOW_PART) as f32;
 
@@ -95,7 +98,8 @@ pub(super) fn channels<S: Simd, Q: Codes>(
         || {
             out.fill(0.0);
             let mut factors = MaybeUninit::<Factors>::uninit();
-            let mut ahead = Ahead::<Q>::of(strips, active, next, SHARED, reading);
+            let lists = [active, next];
+            let mut ahead = Ahead::<Q>::of(s, strips, lists, (SHARED, DISTANCE), reading);
             for these in active.chunks(SHARED) {
                 let shared = Shared::of::<Q>(strips, these);
                 for (u, sums) in out.as_chunks_mut::<STRIP>().0.iter_mut().enumerate() {
