@@ -174,7 +174,11 @@ impl Sampler {
             for (id, p) in &mut target.0 {
                 *p = (*p - draft.chance(*id)).max(0.0);
             }
-            self.draw(&target)
+            match target.0.iter().any(|&(_, p)| p > 0.0) {
+                true => self.draw(&target),
+                // By rounding alone: the two are the same.
+                false => Ok(drafted),
+            }
         };
         self.target = target;
         token
