@@ -31,7 +31,7 @@ fn what_the_model_cannot_do_is_refused_before_anything_is_written() {
         ),
         (
             format!("{drafts}\"qcsd\"\ndraft_quant = \"top\"\n"),
-            "engine.speculation.draft_quant: no matrix",
+            "engine.speculation.draft_quant: \"top\" takes one of",
         ),
         (
             "[engine.sparsity]\nmethod = \"teal\"\nthresholds = \"no.toml\"\n".to_owned(),
