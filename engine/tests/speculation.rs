@@ -153,6 +153,98 @@ fn greedy_tokens_are_those_of_plain_decoding() {
     }
 }
 
+/// Proposes `token` more often than it was asked to.
+struct TooMuch {
+    token: u32,
+}
+
+impl Drafter for TooMuch {
+    fn propose(
+        &mut self,
+        _target: &mut Session<'_>,
+        _context: &[u32],
+        max: usize,
+        draft: &mut Draft,
+    ) -> Result<()> {
+        (0..max + 200).for_each(|_| draft.push_certain(self.token));
+        Ok(())
+    }
+}
+
+#[test]
+fn drafts_beyond_all_bounds_do_no_harm() {
+    let options = options(2, Isa::Auto);
+    let pool = Pool::new(&options).expect("pool");
+    let model = model("Q4_0", &pool, &options);
+    let expect = plain(&model, &pool, &options);
+    for length in [
+        DraftTokens::Fixed(1),
+        DraftTokens::Fixed(64),
+        DraftTokens::Auto,
+    ] {
+        let drafter = Box::new(TooMuch { token: expect[45] });
+        let mut speculator = Speculator::new(vec![drafter], length);
+        let (got, telemetry) = speculative(&mut speculator, &model, &pool, &options);
+        assert_eq!(got, expect, "{length:?}");
+        assert!(telemetry.drafted > 0, "{length:?}");
+        if length == DraftTokens::Fixed(1) {
+            assert_eq!(telemetry.by_position.len(), 1, "no more than asked for");
+        }
+    }
+    // Of no vocabulary: refused, and nothing was written.
+    let mut session = Session::new(&model, &pool, &options).expect("session");
+    let mut tokens = prompt();
+    session.prefill(&tokens[..tokens.len() - 1]).expect("fits");
+    let drafter = Box::new(TooMuch { token: u32::MAX });
+    let mut hostile = Speculator::new(vec![drafter], DraftTokens::Fixed(2));
+    let choose = |logits: &mut [f32], _: Option<(u32, &Distribution)>| argmax(logits);
+    let error = hostile.step(&mut session, &mut tokens, 9, choose, |_| false);
+    assert!(error.is_err(), "{error:?}");
+    assert_eq!(tokens, prompt());
+    let mut alone = Speculator::new(vec![], DraftTokens::Auto);
+    let n = alone.step(&mut session, &mut tokens, 9, choose, |_| false);
+    assert_eq!(n.expect("as before"), 1);
+    assert_eq!(tokens, expect[..tokens.len()]);
+}
+
+#[test]
+fn a_copy_in_fewer_bits_is_loaded_from_the_same_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("target.gguf");
+    let tiny = Shape::load("tiny").expect("built in");
+    synth(&tiny, "Q8_0", 7, &path, &mut |_, _| Ok(())).expect("a model");
+    for quant in ["native", "Q5_0"] {
+        let wanted = Speculation {
+            draft_quant: Some("Q4_0".into()),
+            draft_tokens: DraftTokens::Fixed(3),
+            ..drafting(Method::Qcsd)
+        };
+        let options = Options {
+            quant: quant.into(),
+            speculation: Some(wanted),
+            ..options(2, Isa::Auto)
+        };
+        let pool = Pool::new(&options).expect("pool");
+        let target = Model::load(&path, &pool, &options).expect("a model");
+        let sampler = SamplerOptions::default();
+        let missing = speculator(&target, None, &pool, &options, sampler, &[]).map(|_| ());
+        let error = missing.expect_err("nothing drafts").to_string();
+        assert!(error.contains("speculation.draft_quant"), "{error}");
+        let copy = load_draft(&target, &pool, &options).expect("fits");
+        let copy = copy.expect("a model of its own");
+        assert!(
+            copy.description().ends_with("Q4_0"),
+            "{}",
+            copy.description()
+        );
+        let drafting = speculator(&target, Some(&copy), &pool, &options, sampler, &[]);
+        let (got, telemetry) = speculative(&mut drafting.expect("fits"), &target, &pool, &options);
+        assert_eq!(got, plain(&target, &pool, &options), "{quant}");
+        let (all, kept) = (telemetry.drafted, telemetry.accepted);
+        assert!(kept > 0 && kept < all, "{quant}: {kept} of {all}");
+    }
+}
+
 #[test]
 fn mixtures_of_experts_lose_nothing_either() {
     let options = options(2, Isa::Auto);
@@ -214,12 +306,16 @@ fn every_method(shape: &str, options: &Options) {
             let sampler = SamplerOptions::default();
             let mut speculator =
                 speculator(&target, Some(&small), &pool, &options, sampler, &[]).expect("fits");
-            let (got, _) = speculative(&mut speculator, &target, &pool, &options);
+            let (got, telemetry) = speculative(&mut speculator, &target, &pool, &options);
             let case = format!(
                 "{shape} {method:?} {quant:?} {draft_tokens:?} {:?}",
                 options.isa
             );
             assert_eq!(got, expect, "{case}");
+            if draft_tokens != DraftTokens::Auto {
+                let drafts = method != Method::None;
+                assert_eq!(telemetry.drafted > 0, drafts, "{case}: {telemetry:?}");
+            }
             let guesses = [Method::None, Method::PromptLookup, Method::Suffix];
             let booked = speculator.take_stats().ledger.weight_bytes;
             // A cascade leaves its model alone where the text so far always has a guess, as that of the windows' model does.
@@ -465,26 +561,51 @@ const SEEDS: u64 = 150;
 /// Tokens drawn in such a test.
 const DRAWN: usize = 3;
 
-/// Drawn from few tokens, so that each text of three comes up often.
-fn sampling(seed: u64) -> SamplerOptions {
+/// Ways to draw from few tokens, so that each text of three comes up often.
+const SAMPLINGS: [SamplerOptions; 2] = [
     SamplerOptions {
         temp: 1.0,
         top_k: 3,
         top_p: 1.0,
         min_p: 0.0,
-        seed,
-    }
+        seed: 0,
+    },
+    SamplerOptions {
+        temp: 1.4,
+        top_k: 6,
+        top_p: 0.9,
+        min_p: 0.1,
+        seed: 0,
+    },
+];
+
+/// What drafts in a test of what is drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Drafting {
+    /// A model in fewer bits with a cache of its own.
+    Model,
+    /// The target's top bits, from the target's cache.
+    TopBits,
+    /// What is likeliest, for certain.
+    Certain,
+    /// The same for the first token, and the model behind it.
+    Cascade,
 }
 
 /// Every text of so many tokens that may be drawn to follow `context`, with its chance.
-fn chances(session: &mut Session<'_>, context: &[u32], tokens: usize) -> Vec<(Vec<u32>, f64)> {
+fn chances(
+    session: &mut Session<'_>,
+    context: &[u32],
+    tokens: usize,
+    sampling: SamplerOptions,
+) -> Vec<(Vec<u32>, f64)> {
     if tokens == 0 {
         return vec![(Vec::new(), 1.0)];
     }
     session.truncate(0);
     let logits = session.prefill(context).expect("fits");
     let mut drawn_from = Distribution::default();
-    let mut sampler = Sampler::new(sampling(0)).expect("in range");
+    let mut sampler = Sampler::new(sampling).expect("in range");
     sampler
         .distribution(logits, &mut drawn_from)
         .expect("finite");
@@ -493,7 +614,7 @@ fn chances(session: &mut Session<'_>, context: &[u32], tokens: usize) -> Vec<(Ve
     let mut all = Vec::new();
     for (token, chance) in likely {
         let context = [context, &[token]].concat();
-        for (mut text, later) in chances(session, &context, tokens - 1) {
+        for (mut text, later) in chances(session, &context, tokens - 1, sampling) {
             text.insert(0, token);
             all.push((text, f64::from(chance) * later));
         }
@@ -507,7 +628,7 @@ fn critical(freedom: f64) -> f64 {
     freedom * (1.0 - spread + 3.719 * spread.sqrt()).powi(3)
 }
 
-/// Chi-square of the texts drawn, with its degrees of freedom; those of few are one.
+/// Chi-square of the texts drawn, with its degrees of freedom; rare ones are put together until five are expected of them.
 fn chi_square(drawn: &[Vec<u32>], chances: &[(Vec<u32>, f64)]) -> (f64, f64) {
     let (mut rest, mut sum, mut freedom) = ((0.0, 0.0), 0.0, -1.0);
     let mut add = |count: f64, expected: f64| {
@@ -520,6 +641,10 @@ fn chi_square(drawn: &[Vec<u32>], chances: &[(Vec<u32>, f64)]) -> (f64, f64) {
         match expected < 5.0 {
             true => rest = (rest.0 + count, rest.1 + expected),
             false => add(count, expected),
+        }
+        if rest.1 >= 5.0 {
+            let (count, expected) = std::mem::take(&mut rest);
+            add(count, expected);
         }
     }
     if rest.1 > 0.0 {
@@ -543,40 +668,69 @@ fn sampled_texts_follow_the_distribution_of_plain_sampling() {
                 ..options.clone()
             };
             let other = model("Q8_0", &pool, &fewer_bits);
-            let mut session = Session::new(&target, &pool, &options).expect("session");
-            let prompt = &prompt()[1..3];
-            let chances = chances(&mut session, prompt, DRAWN);
-            let likeliest = chances.iter().max_by(|a, b| a.1.total_cmp(&b.1));
-            let (likeliest, _) = likeliest.expect("some may be drawn");
-            let certain = [prompt, likeliest].concat();
-            for model in [Some(&other), None] {
-                let drafter = |seed| -> Box<dyn Drafter> {
-                    match model {
-                        Some(model) => {
-                            let own = Session::new(model, &pool, &options).expect("session");
-                            Box::new(ModelDrafter::new(own, sampling(seed), &[]).expect("fits"))
-                        }
-                        None => Box::new(Scripted {
-                            tokens: certain.clone(),
-                            wrong: usize::MAX,
-                        }),
-                    }
-                };
-                let mut all = Telemetry::default();
-                let mut drawn = Vec::new();
-                for seed in 0..SEEDS {
-                    let length = DraftTokens::Fixed(2);
-                    let mut speculator = Speculator::new(vec![drafter(seed)], length);
-                    drawn.push(draw(&mut speculator, &mut session, prompt, seed));
-                    all.add(&speculator.take_telemetry());
-                }
-                let case = format!("{isa:?} {threads} {}", model.is_some());
-                let (found, freedom) = chi_square(&drawn, &chances);
-                assert!(found < critical(freedom), "{case}: {found} for {freedom}");
-                let kept = all.accepted as f64 / all.drafted as f64;
-                assert!((0.1..0.9).contains(&kept), "{case}: {kept} kept");
+            for sampling in SAMPLINGS {
+                follow_the_distribution(&target, &other, &pool, &options, sampling);
             }
         }
+    }
+}
+
+/// Draws with each way to draft, and holds the texts against their chances.
+fn follow_the_distribution(
+    target: &Model,
+    other: &Model,
+    pool: &Pool,
+    options: &Options,
+    sampling: SamplerOptions,
+) {
+    let mut session = Session::new(target, pool, options).expect("session");
+    let prompt = &prompt()[1..3];
+    let chances = chances(&mut session, prompt, DRAWN, sampling);
+    let likeliest = chances.iter().max_by(|a, b| a.1.total_cmp(&b.1));
+    let (likeliest, _) = likeliest.expect("some may be drawn");
+    let certain = [prompt, likeliest].concat();
+    let scripted = |tokens: &[u32]| -> Box<dyn Drafter> {
+        Box::new(Scripted {
+            tokens: tokens.to_vec(),
+            wrong: usize::MAX,
+        })
+    };
+    for drafting in [
+        Drafting::Model,
+        Drafting::TopBits,
+        Drafting::Certain,
+        Drafting::Cascade,
+    ] {
+        let mut all = Telemetry::default();
+        let mut drawn = Vec::new();
+        for seed in 0..SEEDS {
+            let sampling = SamplerOptions { seed, ..sampling };
+            let model = || -> Box<dyn Drafter> {
+                let own = Session::new(other, pool, options).expect("session");
+                Box::new(ModelDrafter::new(own, sampling, &[]).expect("fits"))
+            };
+            let drafters = match drafting {
+                Drafting::Model => vec![model()],
+                Drafting::TopBits => {
+                    let own = SelfDrafter::new(top_bits(target), sampling, &[]);
+                    vec![Box::new(own.expect("in range")) as Box<dyn Drafter>]
+                }
+                Drafting::Certain => vec![scripted(&certain)],
+                Drafting::Cascade => vec![scripted(&certain[..prompt.len() + 1]), model()],
+            };
+            let mut speculator = Speculator::new(drafters, DraftTokens::Fixed(2));
+            drawn.push(draw(&mut speculator, &mut session, prompt, sampling));
+            all.add(&speculator.take_telemetry());
+        }
+        let case = format!(
+            "{:?} {} {drafting:?} top_k {}",
+            options.isa, options.threads, sampling.top_k
+        );
+        let (found, freedom) = chi_square(&drawn, &chances);
+        println!("{case}: chi-square {found:.1} for {freedom}");
+        assert!(found < critical(freedom), "{case}: {found} for {freedom}");
+        let kept = all.accepted as f64 / all.drafted as f64;
+        assert!((0.1..0.95).contains(&kept), "{case}: {kept} kept");
     }
 }
 
@@ -585,9 +739,9 @@ fn draw(
     speculator: &mut Speculator<'_>,
     session: &mut Session<'_>,
     prompt: &[u32],
-    seed: u64,
+    sampling: SamplerOptions,
 ) -> Vec<u32> {
-    let mut sampler = Sampler::new(sampling(seed)).expect("in range");
+    let mut sampler = Sampler::new(sampling).expect("in range");
     let mut text = prompt.to_vec();
     let (_, read) = prompt.split_last().expect("not empty");
     session.truncate(0);

@@ -32,6 +32,7 @@ pub use sparsity::{active_share, by_layer, by_site};
 pub use speculation::{Terms, acceptance_by_position, pass_costs, plain_pass_ns};
 
 use crate::host::HostFacts;
+use engine::sparsity::Thresholds;
 use engine::speculate::Telemetry;
 use engine::stage::{Ledger, StageTimes};
 use serde::{Deserialize, Serialize};
@@ -73,6 +74,9 @@ pub struct Manifest {
     /// SHA-256, hex, of the files that the cases' options name: plans, importance matrices, thresholds, models that draft.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
+    /// What those of them hold that cases leave channels out by.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub thresholds: BTreeMap<String, Thresholds>,
     /// What the engine is compared with, if the run is a comparison.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comparison: Option<ComparisonPlan>,
@@ -585,6 +589,7 @@ pub(crate) mod tests {
             comparison: None,
             quality: None,
             files: BTreeMap::new(),
+            thresholds: BTreeMap::new(),
         }
     }
 

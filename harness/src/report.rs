@@ -15,9 +15,10 @@ mod sweep;
 mod tables;
 mod words;
 
-pub(crate) use data::{groups, own};
+pub(crate) use data::{groups, own, shortened};
 pub use html::bandwidth_page;
 pub(crate) use sparsity::thinned;
+pub(crate) use speculation::drafted;
 
 use crate::gate::Gate;
 use crate::history::{self, Series};

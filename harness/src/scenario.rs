@@ -346,12 +346,9 @@ impl<'a> Reader<'a> {
             sweep::set(&mut table, &axis.path, value.clone())?;
             let json = serde_json::to_value(value);
             let json = json.map_err(|e| Problem::new(&key, e.to_string()))?;
-            let plain = value
-                .as_str()
-                .map_or_else(|| value.to_string(), str::to_owned);
             // Where one key departs at a time, that one says it all.
             if at > 0 || !self.base_read.scenario.one_at_a_time {
-                name.push(format!("{key}={plain}"));
+                name.push(format!("{key}={}", axis.shown(at)));
             }
             swept.insert(key, json);
         }

@@ -433,6 +433,35 @@ fn formats_stand_by_quality_size_and_speed() {
 }
 
 #[test]
+fn drafts_are_told_with_what_they_cost_and_bring() {
+    let (_, page, markdown) = report("drafting", &FakeRun::drafting());
+    check_page(&page);
+    for text in [
+        // Verifying 20 passes of 1.5 and 20 of 1, and drafting 40 tokens of 0.25, over 80 tokens.
+        "qcsd&quot;, verifying: 0.6250",
+        "qcsd&quot;, drafting: 0.1250",
+        "qcsd&quot;: 0.7500 passes a token",
+        "qcsd&quot;: 100 % of 200 kept",
+        "qcsd&quot;: pays from 62 %",
+        "lookup&quot;: pays from 17 %",
+        "qcsd&quot;, position 2: 100 % kept",
+        "lookup&quot;, position 1: 0.0 % kept",
+        "3 tokens: 1.500 passes of one",
+    ] {
+        assert!(page.contains(text), "\"{text}\" is missing");
+    }
+    // Half of the passes give three tokens in 0.5 + 1.5, the others one in one; measured 1.5 and 0.95.
+    let row = |method: &str| {
+        let row = markdown
+            .lines()
+            .find(|l| l.contains(method) && l.contains("0.2500"));
+        row.unwrap_or_else(|| panic!("{markdown}")).to_owned()
+    };
+    let qcsd = row("qcsd");
+    assert!(qcsd.contains("| 1.333 |"), "{qcsd}");
+}
+
+#[test]
 fn what_is_left_out_is_held_against_the_same_model_densely() {
     let (_, page, markdown) = report("sparse", &FakeRun::sparse());
     check_page(&page);
@@ -462,6 +491,11 @@ fn what_is_left_out_is_held_against_the_same_model_densely() {
         );
         assert!(row.contains("95 %"), "{row}");
     }
+    for site in ["qkv", "o", "gate_up", "down"] {
+        let title = format!("at {site} below which shares of them lie, by layer");
+        assert_eq!(page.matches(&title).count(), 1, "{title}");
+    }
+    assert!(page.contains("90 %, layer 11: below 1.08"), "{page}");
     let held = "14 matrices a second time, 1.5 MB; encoded anew: 14 from Q4_K to Q4_0; mapped";
     assert!(page.contains(held), "{held} is missing");
     let held = held.replace('_', "\\_");

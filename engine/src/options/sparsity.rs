@@ -68,7 +68,7 @@ impl Sparsity {
             return Err(refused("sparsity.threshold", what));
         }
         if self.threshold > 0.0 && !is_empty(&self.thresholds) {
-            let what = "threshold and thresholds are both given: choose one".into();
+            let what = "threshold and thresholds are both given: leave one out".into();
             return Err(refused("sparsity.thresholds", what));
         }
         Ok(())

@@ -93,11 +93,11 @@ pub struct Speculation {
     /// How many at a time; with sampling a number.
     #[serde(default = "auto")]
     pub draft_tokens: DraftTokens,
-    /// Format of the copy that `qcsd` drafts with; or `top`, the four top bits of the model's own codes of six and eight bits,
+    /// Format of the copy that `qcsd` drafts with, and `cascade` where the text has no guess, unless `draft_model` does; or `top`, the four top bits of the model's own codes of six and eight bits,
     /// which take no memory of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draft_quant: Option<String>,
-    /// File of the model that `draft-model` drafts with, in its own formats whatever `engine.quant` makes of the target.
+    /// File of the model that `draft-model` drafts with, or `cascade`, in its own formats whatever `engine.quant` makes of the target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draft_model: Option<PathBuf>,
     /// Tokens that a model drafts from, the first ones of the vocabulary: what is merged early is frequent, and the rest of the

@@ -174,8 +174,8 @@ pub fn load_draft(target: &Model, pool: &Pool, options: &Options) -> Result<Opti
 /// What decodes `target` as `options` want it, plainly where they say nothing, with `draft` as [`load_draft`] gave it.
 ///
 /// # Errors
-/// When the layers to skip are not there, the codes have no bits to leave out, the drafting model cannot hold as many tokens
-/// as the target, or all that it may draft from is in `never`.
+/// When the layers to skip are not there, the codes have no bits to leave out, the drafting model is not there or cannot hold as
+/// many tokens as the target, or all that it may draft from is in `never`.
 pub fn speculator<'a>(
     target: &'a Model,
     draft: Option<&'a Model>,
@@ -191,7 +191,11 @@ pub fn speculator<'a>(
     let model = || -> Result<Box<dyn Drafter + 'a>> {
         let skips = wanted.method == Method::LayerSkip;
         let top = wanted.drafts_with_top_bits();
-        let drafting = draft.filter(|_| !skips && !top);
+        let drafting = match Source::of(wanted) {
+            Source::Own => None,
+            Source::File(_) => Some(loaded(draft, DRAFT_MODEL)?),
+            Source::Copy(_) => Some(loaded(draft, DRAFT_QUANT)?),
+        };
         let mut parts = Parts::all(drafting.unwrap_or(target));
         if skips {
             parts.skip_layers(&wanted.skip_layers)?;
@@ -224,6 +228,14 @@ pub fn speculator<'a>(
         Method::Cascade => vec![suffixes(), model()?],
     };
     Ok(Speculator::new(drafters, wanted.draft_tokens))
+}
+
+/// The model that `option` asks for.
+fn loaded<'a>(draft: Option<&'a Model>, option: &'static str) -> Result<&'a Model> {
+    draft.ok_or_else(|| {
+        let what = "the model that drafts is not loaded: load it with load_draft";
+        refused(option, what.into())
+    })
 }
 
 /// Refuses to draft from the first `tokens` of the vocabulary when none of them may be chosen.

@@ -8,7 +8,7 @@ use crate::options::speculation::DraftTokens;
 /// Longest draft that `auto` asks for.
 pub(super) const AUTO_MAX: usize = 16;
 
-/// Share of the time that `auto` may lose against plain decoding, besides one token.
+/// Share of the time that `auto` may lose against plain decoding with all drafters together, besides one token.
 const LOSS_MAX: f64 = 0.01;
 
 /// What was won before and may be lost again, in plain tokens.
@@ -39,7 +39,38 @@ pub fn expected_tokens(a: f64, k: f64) -> f64 {
     }
 }
 
-/// Chooses lengths. `auto` takes the length `k` with the most tokens in a unit of time, `(1 - a^(k + 1)) / (1 - a)` in `k c +
+/// What `auto` has lost with all drafters of a loop.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Spent {
+    /// Time lost against plain decoding; below zero what was won.
+    lost_ns: f64,
+    /// Time of all passes and drafts.
+    total_ns: f64,
+}
+
+impl Spent {
+    /// Adds the time that a pass and its draft took, in which so many plain tokens of `plain_ns` were written.
+    fn add(&mut self, took_ns: f64, tokens: usize, plain_ns: f64) {
+        self.total_ns += took_ns;
+        self.lost_ns += took_ns - tokens as f64 * plain_ns;
+        // Little of what was won is staked again: a text that stops repeating itself costs hardly more than one that never
+        // did.
+        self.lost_ns = self.lost_ns.max(-STAKE_MAX * plain_ns);
+    }
+
+    /// Adds a pass of one token that took `verify_ns`, and the time in which a guess was sought in vain before it.
+    pub(super) fn plain(&mut self, draft_ns: u64, verify_ns: u64) {
+        self.total_ns += (draft_ns + verify_ns) as f64;
+        self.lost_ns += draft_ns as f64;
+    }
+
+    /// What may be lost now.
+    fn allowed_ns(&self, plain_ns: f64) -> f64 {
+        LOSS_MAX * self.total_ns + plain_ns - self.lost_ns
+    }
+}
+
+/// Chooses the lengths of one drafter. `auto` takes the length `k` with the most tokens in a unit of time, `(1 - a^(k + 1)) / (1 - a)` in `k c +
 /// v(k + 1)` (Leviathan et al. 2023), from the acceptance `a`, the draft's time `c` and the passes' times `v` met so far; none
 /// while, if all of it failed, it would be behind plain decoding by more than [`LOSS_MAX`] of the time and a token. What a
 /// plain pass takes is measured again where that costs no more than [`LOSS_MAX`].
@@ -58,8 +89,6 @@ pub(super) struct Length {
     /// Of passes of each number of tokens, from one on.
     pass: [Average; AUTO_MAX + 1],
     since_plain_ns: f64,
-    lost_ns: f64,
-    total_ns: f64,
 }
 
 /// A time as it was lately.
@@ -91,34 +120,32 @@ impl Length {
             read: Average::default(),
             pass: [Average::default(); AUTO_MAX + 1],
             since_plain_ns: 0.0,
-            lost_ns: 0.0,
-            total_ns: 0.0,
         }
     }
 
     /// Tokens to draft next, by a drafter that must first read `behind` tokens that it missed.
-    pub(super) fn next(&self, behind: usize) -> usize {
+    pub(super) fn next(&self, behind: usize, spent: &Spent) -> usize {
         match self.wanted {
             DraftTokens::Fixed(n) => n,
-            DraftTokens::Auto => self.best(behind).0,
+            DraftTokens::Auto => self.best(behind, spent).0,
         }
     }
 
     /// Whether a plain pass is due, so that drafts are held against what it takes now.
-    pub(super) fn wants_plain(&self) -> bool {
-        let (length, speed_up) = self.best(0);
+    pub(super) fn wants_plain(&self, spent: &Spent) -> bool {
+        let (length, speed_up) = self.best(0, spent);
         let lost_ns = self.plain_ns() * (1.0 - 1.0 / speed_up);
         self.wanted == DraftTokens::Auto && length > 0 && lost_ns <= LOSS_MAX * self.since_plain_ns
     }
 
     /// The best length, and how much faster than plain decoding it promises to be.
-    fn best(&self, behind: usize) -> (usize, f64) {
+    fn best(&self, behind: usize, spent: &Spent) -> (usize, f64) {
         let plain_ns = self.plain_ns();
         if plain_ns == 0.0 {
             return (0, 1.0);
         }
         let read_ns = behind as f64 * self.read.ns.unwrap_or(0.0);
-        let allowed_ns = LOSS_MAX * self.total_ns + plain_ns - self.lost_ns - read_ns;
+        let allowed_ns = spent.allowed_ns(plain_ns) - read_ns;
         // A first draft shows what one costs; a long one that fails would be paid for over hundreds of tokens.
         let longest = self.draft.ns.map_or(1, |_| AUTO_MAX);
         let acceptance = self.acceptance();
@@ -163,13 +190,11 @@ impl Length {
             .add(read_ns as f64 / tokens.max(1) as f64, self.passes);
     }
 
-    /// A pass of one token took `verify_ns`; before it a guess was sought in vain for `draft_ns`.
-    pub(super) fn plain(&mut self, draft_ns: u64, verify_ns: u64) {
+    /// A pass of one token took `verify_ns`.
+    pub(super) fn plain(&mut self, verify_ns: u64) {
         self.passes += 1;
         self.pass[0].add(verify_ns as f64, self.passes);
         self.since_plain_ns = 0.0;
-        self.lost_ns += draft_ns as f64;
-        self.total_ns += (draft_ns + verify_ns) as f64;
         self.forget(FORGOTTEN.1);
     }
 
@@ -178,8 +203,8 @@ impl Length {
         &mut self,
         (drafted, kept): (usize, usize),
         behind: usize,
-        draft_ns: u64,
-        verify_ns: u64,
+        (draft_ns, verify_ns): (u64, u64),
+        spent: &mut Spent,
     ) {
         self.passes += 1;
         for i in 0..drafted.min(kept + 1) {
@@ -195,11 +220,7 @@ impl Length {
         }
         let took_ns = (draft_ns + verify_ns) as f64;
         self.since_plain_ns += took_ns;
-        self.total_ns += took_ns;
-        // Little of what was won is staked again: a text that stops repeating itself costs hardly more than one that never
-        // did.
-        self.lost_ns += took_ns - (kept + 1) as f64 * self.plain_ns();
-        self.lost_ns = self.lost_ns.max(-STAKE_MAX * self.plain_ns());
+        spent.add(took_ns, kept + 1, self.plain_ns());
     }
 
     fn forget(&mut self, share: f64) {

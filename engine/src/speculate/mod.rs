@@ -25,7 +25,7 @@ use crate::options::speculation::DraftTokens;
 use crate::sample::Distribution;
 use crate::session::{Session, Stats};
 use crate::stage::thread_cpu_ns;
-use length::Length;
+use length::{Length, Spent};
 use serde::{Deserialize, Serialize};
 
 /// Tokens that a drafter proposes, and what each was drawn from.
@@ -96,7 +96,8 @@ pub trait Drafter {
     }
 
     /// Proposes at most `max` tokens, at least one, to follow `context`, which has grown or lost its end since the last call;
-    /// none where it has no guess. `target` holds all of `context` but its last token, and does so again afterwards.
+    /// none where it has no guess. Those beyond `max` are not looked at, and one that is not of the target's vocabulary is an error
+    /// of the step. `target` holds all of `context` but its last token, and does so again afterwards.
     ///
     /// # Errors
     /// When a model behind it cannot go on.
@@ -191,6 +192,7 @@ struct Stage<'a> {
 /// Decodes with drafters: the first of them that has a guess is asked.
 pub struct Speculator<'a> {
     stages: Vec<Stage<'a>>,
+    spent: Spent,
     draft: Draft,
     pass: Vec<u32>,
     telemetry: Telemetry,
@@ -205,6 +207,7 @@ impl<'a> Speculator<'a> {
         };
         Speculator {
             stages: drafters.into_iter().map(stage).collect(),
+            spent: Spent::default(),
             draft: Draft::default(),
             pass: Vec::new(),
             telemetry: Telemetry::default(),
@@ -282,11 +285,13 @@ impl<'a> Speculator<'a> {
         match asked {
             Some((i, behind)) => {
                 let length = &mut self.stages[i].length;
-                length.drafted((drafted, kept), behind, draft_ns, verify_ns);
+                let times_ns = (draft_ns, verify_ns);
+                length.drafted((drafted, kept), behind, times_ns, &mut self.spent);
             }
             None => {
+                self.spent.plain(draft_ns, verify_ns);
                 let stages = self.stages.iter_mut();
-                stages.for_each(|stage| stage.length.plain(draft_ns, verify_ns));
+                stages.for_each(|stage| stage.length.plain(verify_ns));
             }
         }
         Ok(tokens)
@@ -300,16 +305,17 @@ impl<'a> Speculator<'a> {
         most: usize,
     ) -> Result<Option<(usize, usize)>> {
         self.draft.clear();
-        if self.stages.iter().any(|stage| stage.length.wants_plain()) {
+        let spent = &self.spent;
+        if self.stages.iter().any(|s| s.length.wants_plain(spent)) {
             return Ok(None);
         }
         for (i, stage) in self.stages.iter_mut().enumerate() {
             let behind = stage.drafter.behind(context);
-            let max = stage.length.next(behind).min(most);
+            let max = stage.length.next(behind, spent).min(most);
             if max > 0 {
                 let draft = &mut self.draft;
                 stage.drafter.propose(target, context, max, draft)?;
-                debug_assert!(self.draft.tokens.len() <= max, "no more than asked for");
+                draft.tokens.truncate(max);
             }
             if !self.draft.tokens.is_empty() {
                 return Ok(Some((i, behind)));

@@ -156,3 +156,29 @@ impl Drafter for ModelDrafter<'_> {
         self.session.take_stats()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::Distribution;
+
+    /// A draft that is drawn by the same chance as its verdict would not be refused by chance.
+    #[test]
+    fn a_drafter_draws_otherwise_than_its_target() {
+        let options = SamplerOptions {
+            temp: 1.0,
+            top_k: 0,
+            ..SamplerOptions::default()
+        };
+        let drafting = Choice::new(options, &[]).expect("in range").sampler;
+        let target = Sampler::new(options).expect("in range");
+        let [drafted, wanted] = [drafting, target].map(|mut sampler| {
+            let mut chances = Distribution::default();
+            let logits = [0.0; 100];
+            sampler.distribution(&logits, &mut chances).expect("finite");
+            [(); 16].map(|()| sampler.draw(&chances).expect("some are likely"))
+        });
+        let same = std::iter::zip(drafted, wanted).filter(|(a, b)| a == b);
+        assert!(same.count() < 4, "{drafted:?} {wanted:?}");
+    }
+}

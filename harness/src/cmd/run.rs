@@ -7,10 +7,14 @@ pub(super) use table::new_table;
 
 use super::session::{self, Session, print, print_disturbances};
 use crate::exit::{Exit, Fail};
+use crate::host::plural;
 use crate::measure::{self, End};
 use crate::record::Run;
 use crate::scenario::Scenario;
 use std::path::PathBuf;
+
+/// Groups of cases whose commands are printed.
+const COMMANDS_MAX: usize = 3;
 
 /// Runs a scenario: records, a table, a report.
 ///
@@ -102,6 +106,7 @@ fn show(run: &Run) -> anyhow::Result<()> {
     print(&table::beside_first(run))?;
     print_disturbances(run)?;
     print(&lossy(run))?;
+    print(&table::speculation(run))?;
     print(&table::sparsity(run))?;
     print(&table::quality(run))?;
     print(&table::simulated(run))?;
@@ -115,7 +120,9 @@ fn show(run: &Run) -> anyhow::Result<()> {
         }
     }
     let all = seen.len() == 1;
-    for (commands, names) in seen.iter().filter(|(commands, _)| !commands.is_empty()) {
+    seen.retain(|(commands, _)| !commands.is_empty());
+    let (printed, others) = seen.split_at(seen.len().min(COMMANDS_MAX));
+    for (commands, names) in printed {
         let names = match names.len() {
             n if all && n > 1 => "all cases".to_owned(),
             n if n > 3 => format!("{} and {} more", names[..3].join("; "), n - 3),
@@ -123,6 +130,15 @@ fn show(run: &Run) -> anyhow::Result<()> {
         };
         print(&format!(
             "\nthe same work by llama.cpp ({names}):\n{commands}"
+        ))?;
+    }
+    if !others.is_empty() {
+        print(&format!(
+            "\nthe commands of {} stand in the report\n",
+            plural(
+                others.iter().map(|(_, names)| names.len()).sum(),
+                "other case"
+            )
         ))?;
     }
     Ok(())

@@ -158,7 +158,7 @@ pub(super) fn short_name(case: &CaseRecord) -> String {
 }
 
 /// A name of a case with its swept keys shortened.
-fn shortened(case: &CaseRecord, name: &str) -> String {
+pub(crate) fn shortened(case: &CaseRecord, name: &str) -> String {
     let mut name = name.to_owned();
     for key in case.swept.keys() {
         name = name.replacen(&format!("{key}="), &format!("{}=", short_key(case, key)), 1);

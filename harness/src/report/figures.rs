@@ -2,14 +2,14 @@
 
 use super::data::{self, Group};
 use super::plots::{self, Plot};
-use super::sparsity::{Thinned, thinned};
+use super::sparsity::{Thinned, magnitudes, thinned};
 use super::speculation::{Drafted, drafted};
 use super::{quality, sweep};
 use crate::record::Run;
 use crate::summary::beside_first;
 
 /// What each plot shows, as a part of a file's name, and the plot, as far as the run has them.
-pub(super) fn all(run: &Run) -> anyhow::Result<Vec<(&'static str, Plot)>> {
+pub(super) fn all(run: &Run) -> anyhow::Result<Vec<(String, Plot)>> {
     let groups = data::groups(run);
     let own: Vec<&Group<'_>> = data::own(&groups);
     let quality = quality::points(run, &own);
@@ -28,6 +28,7 @@ pub(super) fn all(run: &Run) -> anyhow::Result<Vec<(&'static str, Plot)>> {
             "drafts-speed-up",
             plots::speed_ups(&drafts, &plots::DRAFTS)?,
         ),
+        ("drafts-times", plots::times(&drafted)?),
         ("drafts-kept", plots::kept(&drafted)?),
         ("drafts-by-position", plots::acceptance(&drafted)?),
         ("pass-costs", plots::pass_costs(&drafted)?),
@@ -39,7 +40,12 @@ pub(super) fn all(run: &Run) -> anyhow::Result<Vec<(&'static str, Plot)>> {
         ("sparsity-by-layer", plots::active_by_layer(&thinned)?),
     ];
     let plots = plots.into_iter();
-    Ok(plots
-        .filter_map(|(what, plot)| Some((what, plot?)))
-        .collect())
+    let mut all: Vec<_> = plots
+        .filter_map(|(what, plot)| Some((what.to_owned(), plot?)))
+        .collect();
+    for one in magnitudes(run, &thinned) {
+        let what = format!("sparsity-magnitudes-{}", one.site.name());
+        all.extend(plots::magnitudes(&one)?.map(|plot| (what, plot)));
+    }
+    Ok(all)
 }

@@ -27,8 +27,8 @@ pub(super) use quality::{
 };
 pub(super) use rates::{rounds, strips};
 pub(super) use rows::{DRAFTS, SPARSITY, SpeedUp, beside_first, speed_ups};
-pub(super) use sparsity::{active_by_layer, break_even};
-pub(super) use speculation::{acceptance, kept, pass_costs};
+pub(super) use sparsity::{active_by_layer, break_even, magnitudes};
+pub(super) use speculation::{acceptance, kept, pass_costs, times};
 pub(super) use stages::stages;
 pub(super) use sweep::sweep;
 

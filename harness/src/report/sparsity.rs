@@ -2,10 +2,10 @@
 
 use super::data::Group;
 use super::plots::SpeedUp;
-use crate::record::{Run, active_share};
+use crate::record::{CaseRecord, Run, active_share};
 use crate::summary::Beside;
 use engine::quality::Figures;
-use engine::sparsity::{SiteCount, Telemetry};
+use engine::sparsity::{Site, SiteCount, Telemetry, Thresholds};
 use std::collections::BTreeSet;
 
 /// What the keys of sparsity begin with.
@@ -53,7 +53,57 @@ pub(crate) fn thinned<'a>(run: &'a Run, groups: &[&'a Group<'a>]) -> Vec<Thinned
     groups.iter().filter_map(|group| of_group(group)).collect()
 }
 
+/// How large the values that a site decides about are in each layer, as a file of thresholds tells it.
+pub(super) struct Magnitudes<'a> {
+    pub site: Site,
+    pub found: &'a Thresholds,
+}
+
+/// What the files of thresholds tell about the sites of the cases, the same text read by the same model once.
+pub(super) fn magnitudes<'a>(run: &'a Run, all: &[Thinned<'_>]) -> Vec<Magnitudes<'a>> {
+    let mut told: Vec<Magnitudes<'a>> = Vec::new();
+    for one in all {
+        let Some(sparsity) = &one.group.case.engine.sparsity else {
+            continue;
+        };
+        let name = sparsity.thresholds.display().to_string();
+        let Some(found) = run.manifest.thresholds.get(&name) else {
+            continue;
+        };
+        for &site in sparsity.method.sites() {
+            if !told
+                .iter()
+                .any(|m| m.site == site && m.found.curve == found.curve)
+            {
+                told.push(Magnitudes { site, found });
+            }
+        }
+    }
+    told.sort_by_key(|m| m.site);
+    told
+}
+
+impl Magnitudes<'_> {
+    /// Of every other share that the file has a magnitude for: that share, and the magnitudes below which it lies, layer by
+    /// layer.
+    pub(super) fn below(&self) -> Vec<(f64, Vec<f32>)> {
+        let shares = self.found.made_by.iter().flat_map(|by| &by.curve_shares);
+        let layers = &self.found.curve;
+        let of_share = |(i, share): (usize, &f64)| {
+            let magnitudes = layers.iter();
+            let magnitudes = magnitudes.map(|sites| sites.get(&self.site)?.get(i).copied());
+            Some((*share, magnitudes.collect::<Option<_>>()?))
+        };
+        shares.enumerate().step_by(2).filter_map(of_share).collect()
+    }
+}
+
 impl Thinned<'_> {
+    /// The case.
+    pub(crate) fn case(&self) -> &CaseRecord {
+        self.group.case
+    }
+
     /// Name of the case.
     pub(crate) fn name(&self) -> &str {
         &self.group.short

@@ -2,7 +2,7 @@
 
 use super::data::{Group, short_words};
 use super::plots::SpeedUp;
-use crate::record::{Terms, acceptance_by_position, pass_costs, plain_pass_ns};
+use crate::record::{CaseRecord, Terms, acceptance_by_position, pass_costs, plain_pass_ns};
 use crate::stats;
 use crate::summary::Beside;
 use engine::options::speculation::Speculation;
@@ -12,12 +12,12 @@ use engine::speculate::Telemetry;
 const SPECULATION: &str = "engine.speculation.";
 
 /// A case that may draft.
-pub(super) struct Drafted<'a> {
-    pub group: &'a Group<'a>,
+pub(crate) struct Drafted<'a> {
+    pub(super) group: &'a Group<'a>,
     /// Of all repetitions that count, added up.
     pub telemetry: Telemetry,
     /// Acceptance at each position.
-    pub by_position: Vec<f64>,
+    pub(super) by_position: Vec<f64>,
     /// Time of a pass over one token.
     plain_ns: Option<f64>,
     /// The formula's terms.
@@ -28,7 +28,7 @@ pub(super) struct Drafted<'a> {
 
 /// The cases that could draft something. A pass over one token takes what it took in the case of the same settings that drafts
 /// nothing, or where there is none in the case's own passes without a draft.
-pub(super) fn drafted<'a>(groups: &[&'a Group<'a>]) -> Vec<Drafted<'a>> {
+pub(crate) fn drafted<'a>(groups: &[&'a Group<'a>]) -> Vec<Drafted<'a>> {
     let telemetry = |group: &Group<'_>| {
         let all = group.counted.iter().filter_map(|s| s.speculation.as_ref());
         all.fold(Telemetry::default(), |mut sum, t| {
@@ -97,6 +97,11 @@ pub(super) fn costs_by_target(all: &[Drafted<'_>]) -> Vec<Costs> {
 }
 
 impl Drafted<'_> {
+    /// The case.
+    pub(crate) fn case(&self) -> &CaseRecord {
+        self.group.case
+    }
+
     /// As a row of a plot; `None` without a case that drafts nothing.
     pub(super) fn speed_up(&self) -> Option<SpeedUp<'_>> {
         Some(SpeedUp {
@@ -107,16 +112,25 @@ impl Drafted<'_> {
     }
 
     /// Drafted tokens that the model came to look at, and those of them that it kept.
-    pub(super) fn looked_at(&self) -> (u64, u64) {
+    pub(crate) fn looked_at(&self) -> (u64, u64) {
         let positions = self.telemetry.by_position.iter();
         positions.fold((0, 0), |(seen, kept), p| (seen + p[0], kept + p[1]))
     }
 
     /// Shares of the decode time that went into drafting and into rolling back; the rest verified.
-    pub(super) fn time_shares(&self) -> [f64; 2] {
+    pub(crate) fn time_shares(&self) -> [f64; 2] {
         let t = &self.telemetry;
         let all_ns = t.draft_ns + t.verify_ns + t.rollback_ns;
         [t.draft_ns, t.rollback_ns].map(|ns| ns as f64 / all_ns.max(1) as f64)
+    }
+
+    /// Time of a token that went into verifying, drafting and rolling back, in passes over one; `None` where what such a pass takes
+    /// is unknown.
+    pub(super) fn token_times(&self) -> Option<[f64; 3]> {
+        let t = &self.telemetry;
+        let tokens_ns = self.plain_ns? * t.tokens as f64;
+        let times_ns = [t.verify_ns, t.draft_ns, t.rollback_ns];
+        (t.tokens > 0).then(|| times_ns.map(|ns| ns as f64 / tokens_ns))
     }
 
     /// Tokens of a pass, median over repetitions.

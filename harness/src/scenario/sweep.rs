@@ -7,6 +7,8 @@ use toml::{Table, Value};
 const AXES_MAX: usize = 16;
 /// Most values one key may take.
 const VALUES_MAX: usize = 256;
+/// Longest text that a case's name holds whole, and about as many characters of a longer one, both without line breaks.
+const TEXT_MAX: (usize, usize) = (40, 28);
 /// Most cases a scenario may expand to.
 pub(super) const CASES_MAX: usize = 1000;
 
@@ -19,6 +21,40 @@ pub(super) struct Axis {
     pub(super) written: Vec<String>,
     /// Its values, at least one.
     pub(super) values: Vec<Value>,
+}
+
+impl Axis {
+    /// A value as names of cases have it: of a long text the first words, and its number where another begins alike.
+    pub(super) fn shown(&self, at: usize) -> String {
+        let short = shortened(&self.values[at]);
+        match self.values.iter().filter(|v| shortened(v) == short).count() {
+            1 => short,
+            _ => format!("{short} ({})", at + 1),
+        }
+    }
+}
+
+/// A value in few characters and one line.
+fn shortened(value: &Value) -> String {
+    let Some(text) = value.as_str() else {
+        return value.to_string();
+    };
+    let (whole, part) = TEXT_MAX;
+    let is_long = text.chars().count() > whole && text.contains(char::is_whitespace);
+    if !is_long && !text.contains(char::is_control) {
+        return text.to_owned();
+    }
+    let mut short = String::new();
+    for word in text.split_whitespace() {
+        let word: String = word.chars().take(part).collect();
+        let longer = short.chars().count() + 1 + word.chars().count();
+        if !short.is_empty() && longer > part {
+            break;
+        }
+        short += if short.is_empty() { "" } else { " " };
+        short += &word;
+    }
+    short + "…"
 }
 
 /// One case: the value of each axis, by index.

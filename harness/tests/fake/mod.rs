@@ -1,5 +1,6 @@
 //! Seeded fake runs: records as a real run would leave them, without running anything.
 
+mod drafts;
 mod formats;
 mod sparse;
 
@@ -504,6 +505,7 @@ fn manifest(name: &str, cases: Vec<CaseRecord>) -> Manifest {
         comparison: None,
         quality: None,
         files: Default::default(),
+        thresholds: Default::default(),
     }
 }
 

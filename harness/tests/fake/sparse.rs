@@ -4,7 +4,7 @@ use super::FakeRun;
 use engine::model::{ByChannels, Encoded, Placed};
 use engine::options::sparsity::{Method, Sparsity};
 use engine::quality::Figures;
-use engine::sparsity::{LayerCount, Site, SiteCount, Telemetry};
+use engine::sparsity::{CURVE_SHARES, LayerCount, MadeBy, Site, SiteCount, Telemetry, Thresholds};
 use harness::record::*;
 use serde_json::json;
 use std::path::PathBuf;
@@ -17,6 +17,9 @@ const CASES: [(&str, &str, f64, f64); 4] = [
     ("Q4_0", "teal", 120.0, 0.4),
 ];
 
+/// Where the thresholds are said to lie.
+const THRESHOLDS: &str = "/thresholds/half.toml";
+
 impl FakeRun {
     /// Five rounds of each case.
     pub(crate) fn sparse() -> FakeRun {
@@ -24,12 +27,14 @@ impl FakeRun {
             json!({ "engine.quant": quant, "engine.sparsity.method": method })
         });
         let mut run = FakeRun::new("sparse", &swept);
+        let found = (THRESHOLDS.to_owned(), thresholds());
+        run.manifest.thresholds.extend([found]);
         for (index, (_, method, rate, share)) in (0..).zip(CASES) {
             if method == "teal" {
                 run.manifest.cases[index as usize].engine.sparsity = Some(Sparsity {
                     method: Method::Teal,
-                    threshold: 0.5,
-                    thresholds: PathBuf::new(),
+                    threshold: 0.0,
+                    thresholds: PathBuf::from(THRESHOLDS),
                 });
             }
             for round in 0..5 {
@@ -80,6 +85,35 @@ impl FakeRun {
             base: QualityBase::Own("F32".to_owned()),
         });
         run
+    }
+}
+
+/// A file of thresholds for a model of twelve layers, whose values grow with the layer.
+fn thresholds() -> Thresholds {
+    let shares = CURVE_SHARES.to_vec();
+    let magnitude = |layer: usize, share: f64| (0.1 * (layer + 1) as f64 * share) as f32;
+    let at_each = |layer: usize| Site::ALL.map(|site| (site, magnitude(layer, 0.5))).into();
+    let curve = |layer: usize| {
+        let below: Vec<f32> = shares.iter().map(|s| magnitude(layer, *s)).collect();
+        Site::ALL.map(|site| (site, below.clone())).into()
+    };
+    Thresholds {
+        norms: false,
+        sparsity: 0.5,
+        model: "22".repeat(32),
+        text: "d6".repeat(32),
+        tokens: 4096,
+        layer: (0..12).map(at_each).collect(),
+        left_out: (0..12)
+            .map(|_| Site::ALL.map(|site| (site, 0.5)).into())
+            .collect(),
+        curve: (0..12).map(curve).collect(),
+        made_by: Some(MadeBy {
+            method: Method::Teal,
+            version: "0.1.0".to_owned(),
+            program: "11".repeat(32),
+            curve_shares: shares,
+        }),
     }
 }
 

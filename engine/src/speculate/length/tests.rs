@@ -48,24 +48,25 @@ impl Machine {
 /// Time for `tokens` tokens.
 fn time_ns(wanted: DraftTokens, drafts: Drafts, tokens: usize, seed: u64) -> f64 {
     let mut machine = Machine::new(seed);
-    let mut length = Length::new(wanted);
+    let (mut length, mut spent) = (Length::new(wanted), Spent::default());
     let (mut took_ns, mut written) = (0, 0);
     while written < tokens {
         machine.wander();
-        let asked = match length.wants_plain() {
+        let asked = match length.wants_plain(&spent) {
             true => 0,
-            false => length.next(0).min(tokens - written - 1),
+            false => length.next(0, &spent).min(tokens - written - 1),
         };
         let verify_ns = machine.ns(1.0 + drafts.slope * asked as f64);
         written += 1;
         took_ns += verify_ns;
         if asked == 0 {
-            length.plain(0, verify_ns);
+            length.plain(verify_ns);
+            spent.plain(0, verify_ns);
             continue;
         }
         let draft_ns = machine.ns(drafts.cost * asked as f64);
         let kept = machine.kept(asked, drafts.acceptance);
-        length.drafted((asked, kept), 0, draft_ns, verify_ns);
+        length.drafted((asked, kept), 0, (draft_ns, verify_ns), &mut spent);
         written += kept;
         took_ns += draft_ns;
     }
@@ -134,31 +135,54 @@ fn drafts_that_pay_come_near_the_best_length() {
 
 #[test]
 fn a_text_that_stops_repeating_itself_costs_a_few_passes() {
-    let mut length = Length::new(DraftTokens::Auto);
-    length.plain(0, 1_000);
+    let (mut length, mut spent) = (Length::new(DraftTokens::Auto), Spent::default());
+    length.plain(1_000);
+    spent.plain(0, 1_000);
     let mut lost_ns = 0;
     for pass in 0..400 {
-        let k = length.next(0);
+        let k = length.next(0, &spent);
         let kept = if pass < 50 { k } else { 0 };
         let verify_ns = 1_000 + 60 * k as u64;
         match k {
-            0 => length.plain(0, verify_ns),
-            _ => length.drafted((k, kept), 0, 1, verify_ns),
+            0 => {
+                length.plain(verify_ns);
+                spent.plain(0, verify_ns);
+            }
+            _ => length.drafted((k, kept), 0, (1, verify_ns), &mut spent),
         }
         if pass >= 50 {
             lost_ns += verify_ns - 1_000;
         }
     }
-    assert!(length.next(0) == 0 || lost_ns > 0, "it was tried");
+    assert!(length.next(0, &spent) == 0 || lost_ns > 0, "it was tried");
     let allowed_ns = 1_000.0 * (STAKE_MAX + 1.0 + LOSS_MAX * 450.0);
     assert!(lost_ns as f64 <= 1.1 * allowed_ns, "{lost_ns}");
 }
 
 #[test]
 fn a_drafter_that_has_much_to_catch_up_with_is_left_alone() {
-    let mut length = Length::new(DraftTokens::Auto);
+    let (mut length, mut spent) = (Length::new(DraftTokens::Auto), Spent::default());
     length.read(100, 20_000);
-    length.plain(0, 1_000);
-    assert_eq!(length.next(0), 1);
-    assert_eq!(length.next(30), 0, "reading takes six plain tokens");
+    length.plain(1_000);
+    spent.plain(0, 1_000);
+    assert_eq!(length.next(0, &spent), 1);
+    assert_eq!(length.next(30, &spent), 0, "reading takes six plain tokens");
+}
+
+#[test]
+fn drafters_share_what_may_be_lost() {
+    let mut lengths = [(); 2].map(|()| Length::new(DraftTokens::Auto));
+    let mut spent = Spent::default();
+    lengths.iter_mut().for_each(|l| l.plain(1_000));
+    spent.plain(0, 1_000);
+    let [first, second] = &mut lengths;
+    first.drafted((1, 0), 0, (900, 1_050), &mut spent);
+    // It took nearly all of a token's time; what a draft costs the second one does not know yet.
+    assert_eq!(first.next(0, &spent), 0);
+    assert_eq!(second.next(0, &spent), 1);
+    second.drafted((1, 0), 0, (900, 1_050), &mut spent);
+    for length in &lengths {
+        assert_eq!(length.next(0, &spent), 0);
+        assert!(!length.wants_plain(&spent), "nothing is drafted");
+    }
 }

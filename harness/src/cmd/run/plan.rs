@@ -14,6 +14,7 @@ use crate::repeat::{self, Facts};
 use crate::runner::quality::require_window;
 use crate::runner::{Job, JobPrompt, PROTOCOL_VERSION, Program, engine};
 use crate::scenario::{BaseSpec, Case, ModelSpec, PromptSpec, Scenario};
+use ::engine::sparsity::Thresholds;
 use ::engine::topology::Topology;
 use anyhow::Context as _;
 use std::collections::{BTreeMap, HashMap};
@@ -129,6 +130,7 @@ pub(in crate::cmd) fn manifest(
         models: models.iter().map(|(_, record)| record.clone()).collect(),
         comparison: None,
         files: files(scenario, store),
+        thresholds: thresholds(scenario),
         quality: quality_plan(scenario, models, store)?,
     })
 }
@@ -148,6 +150,16 @@ fn files(scenario: &Scenario, store: &ModelStore) -> BTreeMap<String, String> {
         }
     }
     files
+}
+
+/// The thresholds that cases leave channels out by; the engine says what is wrong with those that cannot be read.
+fn thresholds(scenario: &Scenario) -> BTreeMap<String, Thresholds> {
+    let all = scenario.cases.iter();
+    let all = all.filter_map(|case| case.engine.sparsity.as_ref());
+    let leaving_out = all.filter(|sparsity| !sparsity.method.sites().is_empty());
+    let paths = leaving_out.map(|sparsity| &sparsity.thresholds);
+    let read = |path: &PathBuf| Some((path.display().to_string(), Thresholds::open(path).ok()?));
+    paths.filter_map(read).collect()
 }
 
 /// What quality is measured on, if it is.

@@ -2,7 +2,7 @@
 
 use crate::counter;
 use crate::quality;
-use crate::record::{CaseRecord, ENGINE, RepeatCommand, Run, Sample, above_peak};
+use crate::record::{CaseRecord, ENGINE, RepeatCommand, Run, Sample, Terms, above_peak};
 use crate::report;
 use crate::simulate;
 use crate::stats;
@@ -51,9 +51,10 @@ fn row(run: &Run, summary: &Summary<'_>) -> [String; 8] {
     let median =
         |quantity: fn(&Sample) -> Option<f64>, digits| number(summary.median(quantity), digits);
     [
-        run.manifest
-            .shown_name(summary.case, summary.runner)
-            .replace(' ', "\n"),
+        short_lines(
+            summary.case,
+            run.manifest.shown_name(summary.case, summary.runner),
+        ),
         format!("{}\n{spread}", number(stats::median(&rates), 2)),
         format!(
             "{}\n{}",
@@ -94,6 +95,19 @@ pub(super) fn counters(run: &Run) -> String {
             lines.collect()
         }
     }
+}
+
+/// A name of a case with each swept key on a line of its own.
+fn lines(case: &CaseRecord, mut name: String) -> String {
+    for key in case.swept.keys() {
+        name = name.replacen(&format!(" {key}="), &format!("\n{key}="), 1);
+    }
+    name.replace(" (lossy)", "\n(lossy)")
+}
+
+/// The same with keys as short as tells them apart.
+fn short_lines(case: &CaseRecord, name: String) -> String {
+    report::shortened(case, &lines(case, name))
 }
 
 /// The share of the read bandwidth of the same rounds, and that bandwidth.
@@ -143,18 +157,10 @@ pub(super) fn beside_first(run: &Run) -> String {
     let mut table = new_table();
     table.set_header(["case", "decode\nratio", "prefill\nratio", "decodes"]);
     for row in &all {
-        let ratio = |beside: &Option<Beside>| {
-            let Some(beside) = beside else {
-                return UNKNOWN.into();
-            };
-            let interval = beside.interval;
-            let between = interval.map(|i| format!("{:.3} to {:.3}", i.low, i.high));
-            format!("{:.3}\n{}", beside.ratio, between.unwrap_or_default())
-        };
         table.add_row([
-            row.case.shown_name().replace(' ', "\n"),
-            ratio(&row.decode),
-            ratio(&row.prefill),
+            short_lines(row.case, row.case.shown_name()),
+            beside(row.decode.as_ref()),
+            beside(row.prefill.as_ref()),
             row.word().unwrap_or(UNKNOWN).into(),
         ]);
     }
@@ -195,7 +201,7 @@ pub(super) fn quality(run: &Run) -> String {
         let figures = record.figures();
         let figure = |of: fn(&Figures) -> String| figures.map_or(UNKNOWN.into(), of);
         table.add_row([
-            case.shown_name().replace(' ', "\n"),
+            short_lines(case, case.shown_name()),
             figure(|f| format!("{:.5} ± {:.5}", f.kld_mean, f.kld_mean_error)),
             figure(|f| format!("{:.5}", f.kld_p99)),
             figure(|f| format!("{:.2} %", 100.0 * f.top1_share)),
@@ -205,6 +211,62 @@ pub(super) fn quality(run: &Run) -> String {
     align_numbers(&mut table, 5);
     let said = wrapped(&format!("quality: {}", quality::sentence(promised)), "");
     format!("\n{said}\n{table}\n{reasons}")
+}
+
+/// What drafting came to; nothing where nothing could be drafted.
+pub(super) fn speculation(run: &Run) -> String {
+    let groups = report::groups(run);
+    let own = report::own(&groups);
+    let all = report::drafted(&own);
+    if all.is_empty() {
+        return String::new();
+    }
+    let mut table = new_table();
+    table.set_header([
+        "case",
+        "drafted\nlooked at",
+        "kept of\nthese",
+        "pays\nfrom",
+        "cost c\nof a token",
+        "v(k+1)\nof a pass",
+        "time\ndrafting",
+        "speed-up\nexpected",
+        "speed-up\nmeasured",
+    ]);
+    for one in &all {
+        let (seen, kept) = one.looked_at();
+        let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+        let term = |of: fn(&Terms) -> f64| number(one.terms.as_ref().map(of), 3);
+        let from = match one.terms.as_ref().map(Terms::break_even) {
+            Some(None) => "never".to_owned(),
+            from => from.flatten().map_or(UNKNOWN.into(), percent),
+        };
+        let measured = one.measured.as_ref();
+        table.add_row([
+            short_lines(one.case(), one.case().shown_name()),
+            format!("{}\n{seen}", one.telemetry.drafted),
+            match seen {
+                0 => UNKNOWN.into(),
+                _ => percent(kept as f64 / seen as f64),
+            },
+            from,
+            term(|t| t.c),
+            term(|t| t.v),
+            percent(one.time_shares()[0]),
+            term(|t| t.speed_up()),
+            beside(measured),
+        ]);
+    }
+    align_numbers(&mut table, 9);
+    let said = "drafts cost no quality; speed-ups are over the case without drafts and with the same settings otherwise; costs are in passes over one token:";
+    format!("\n{}\n{table}\n", wrapped(said, ""))
+}
+
+/// A ratio above its interval.
+fn beside(measured: Option<&Beside>) -> String {
+    let interval = measured.and_then(|m| m.interval);
+    let between = interval.map_or(String::new(), |i| format!("{:.3} to {:.3}", i.low, i.high));
+    format!("{}\n{between}", number(measured.map(|m| m.ratio), 3))
 }
 
 /// What leaving channels out came to: speed beside quality, and what is encoded a second time for it; nothing where nothing was
@@ -227,16 +289,13 @@ pub(super) fn sparsity(run: &Run) -> String {
         "same first\nchoice",
     ]);
     for one in &all {
-        let measured = one.measured.as_ref();
-        let interval = measured.and_then(|m| m.interval);
-        let between = interval.map_or(String::new(), |i| format!("{:.3} to {:.3}", i.low, i.high));
         let (figures, dense) = (one.figures, one.dense_figures);
         table.add_row([
-            one.name().replace(' ', "\n"),
+            short_lines(one.case(), one.case().shown_name()),
             format!("{:.1} %", 100.0 * one.active()),
             format!("{:.1}", one.read / 1e6),
             number(one.by_bytes, 3),
-            format!("{}\n{between}", number(measured.map(|m| m.ratio), 3)),
+            beside(one.measured.as_ref()),
             format!(
                 "{}\n{}",
                 number(figures.map(|f| f.perplexity), 4),
@@ -287,7 +346,7 @@ pub(in crate::cmd) fn cases(cases: &[CaseRecord], models: &[String]) -> String {
         let threads = case.engine.threads;
         table.add_row([
             case.index.to_string(),
-            case.name.replace(' ', "\n"),
+            lines(case, case.name.clone()),
             models[case.index as usize].replace(" (", "\n("),
             prompt,
             case.n_gen.to_string(),

@@ -1,6 +1,6 @@
 //! What leaving channels out was worth.
 
-use super::super::sparsity::{Thinned, thinned};
+use super::super::sparsity::{Magnitudes, Thinned, magnitudes, thinned};
 use super::super::{plots, tables};
 use super::Page;
 use super::common::{figure, table};
@@ -16,6 +16,7 @@ pub(super) fn section(page: &Page<'_>) -> anyhow::Result<Option<Markup>> {
     let speed_ups = plots::speed_ups(&speed_ups, &plots::SPARSITY)?;
     let break_even = plots::break_even(&all)?;
     let layers = plots::active_by_layer(&all)?;
+    let told = magnitudes(page.run, &all);
     Ok(Some(html! {
         p {
             "Activation sparsity is lossy: small inputs are taken as 0, and the model says something else than without it. "
@@ -41,5 +42,21 @@ pub(super) fn section(page: &Page<'_>) -> anyhow::Result<Option<Markup>> {
             h3 { "Channels that take part, by layer" }
             (figure(layers, html! { "Over all sites of a layer." }, &[]))
         }
+        @for one in &told { (magnitudes_at(one)?) }
     }))
+}
+
+/// A plot of how large the values at a site were in the text that thresholds were found on.
+fn magnitudes_at(one: &Magnitudes<'_>) -> anyhow::Result<Markup> {
+    let Magnitudes { site, found } = one;
+    let plot = plots::magnitudes(one)?;
+    Ok(html! {
+        @if let Some(plot) = &plot {
+            h3 { "What a threshold leaves out at " code { (site.name()) } ", by layer" }
+            (figure(plot, html! {
+                "The magnitudes below which these shares lay in " (found.tokens) " tokens of the text with SHA-256 "
+                code { (format!("{:.12}", found.text)) } ", read by the model " code { (format!("{:.12}", found.model)) } "."
+            }, &[]))
+        }
+    })
 }

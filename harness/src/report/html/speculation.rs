@@ -14,6 +14,7 @@ pub(super) fn section(page: &Page<'_>) -> anyhow::Result<Option<Markup>> {
     }
     let speed_ups: Vec<_> = all.iter().filter_map(Drafted::speed_up).collect();
     let speed_ups = plots::speed_ups(&speed_ups, &plots::DRAFTS)?;
+    let times = plots::times(&all)?;
     let kept = plots::kept(&all)?;
     let positions = plots::acceptance(&all)?;
     let costs = plots::pass_costs(&all)?;
@@ -27,9 +28,15 @@ pub(super) fn section(page: &Page<'_>) -> anyhow::Result<Option<Markup>> {
             h3 { "Measured and expected" }
             (figure(speed_ups, html! { "How many times as fast as without drafts." }, &[]))
         }
+        @if let Some(times) = &times {
+            h3 { "What the time goes into" }
+            (figure(times, html! {
+                "Time of a token in passes over one token: left of the line a case is faster than without drafts. CPU time of the thread that drives the others."
+            }, &[]))
+        }
         @if let Some(kept) = &kept {
             h3 { "How often drafts are kept" }
-            (figure(kept, html! { "Of the tokens that the model came to look at, the share it kept." }, &[]))
+            (figure(kept, html! { "Of the tokens that the model came to look at, the share it kept, and from which share on such drafts pay." }, &[]))
         }
         @if let Some(positions) = &positions {
             h3 { "Acceptance at each position of a draft" }

@@ -2,7 +2,7 @@
 
 use super::super::data::short_words;
 use super::super::format::{number, percent};
-use super::super::sparsity::Thinned;
+use super::super::sparsity::{Magnitudes, Thinned};
 use super::speculation::draw;
 use super::{Axes, Plot, Role, tick_whole};
 use crate::record::by_layer;
@@ -79,6 +79,39 @@ pub(in super::super) fn active_by_layer(all: &[Thinned<'_>]) -> anyhow::Result<O
         all.iter().map(line).collect(),
         axes,
         |x, y| format!("layer {x}: {}", percent(y)),
+    )
+    .map(Some)
+}
+
+/// One line for each share of the values at a site: the magnitude that it lies below, over the layer, from 0; `None` where the
+/// file tells none.
+pub(in super::super) fn magnitudes(one: &Magnitudes<'_>) -> anyhow::Result<Option<Plot>> {
+    let below = one.below();
+    let most = below.iter().flat_map(|(_, layers)| layers);
+    let most = f64::from(most.fold(0.0, |most: f32, m| most.max(*m)));
+    if most == 0.0 {
+        return Ok(None);
+    }
+    let names: Vec<String> = below.iter().map(|(share, _)| percent(*share)).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let line = |(_, layers): &(f64, Vec<f32>)| {
+        let points = layers.iter().enumerate();
+        points.map(|(l, &m)| (l as f64, f64::from(m))).collect()
+    };
+    let axes = |last: f64| Axes {
+        x_unit: "layer".to_owned(),
+        y_unit: "magnitude".to_owned(),
+        x_tick: tick_whole,
+        height: 260,
+        ..Axes::over(-0.5..last + 0.5, 0.0..most * 1.1)
+    };
+    let site = one.site.name();
+    draw(
+        &format!("Magnitudes at {site} below which shares of them lie, by layer"),
+        &names,
+        below.iter().map(line).collect(),
+        axes,
+        |x, y| format!("layer {x}: below {}", number(y)),
     )
     .map(Some)
 }

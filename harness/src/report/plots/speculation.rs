@@ -4,7 +4,7 @@ use super::super::data::short_words;
 use super::super::format::{count, number, percent};
 use super::super::speculation::{Drafted, costs_by_target};
 use super::rows::{self, Row};
-use super::{Axes, Key, Mark, Plot, Role, Shape, tick_whole};
+use super::{Axes, Key, Mark, Plot, ROW_PX, Role, Shape, tick_whole};
 
 /// One line a case: acceptance over the position in a draft, from 1; `None` where there are more cases than colours.
 pub(in super::super) fn acceptance(all: &[Drafted<'_>]) -> anyhow::Result<Option<Plot>> {
@@ -63,7 +63,8 @@ pub(in super::super) fn pass_costs(all: &[Drafted<'_>]) -> anyhow::Result<Option
     .map(Some)
 }
 
-/// One row for each way to draft, with a point for each prompt: the share kept of the tokens looked at.
+/// One row for each way to draft, with a point for each prompt: the share kept of the tokens looked at, and from which share on
+/// such drafts pay.
 pub(in super::super) fn kept(all: &[Drafted<'_>]) -> anyhow::Result<Option<Plot>> {
     const PROMPT: &str = "prompt.text";
     let swept = |one: &Drafted<'_>| one.group.case.swept.get(PROMPT).map(shown);
@@ -98,7 +99,12 @@ pub(in super::super) fn kept(all: &[Drafted<'_>]) -> anyhow::Result<Option<Plot>
         let share = kept as f64 / seen as f64;
         let title = format!("{name}: {} of {} kept", percent(share), count(seen));
         let point = (share, Shape::Dot, Role::Series(at as u8), false, title);
-        rows[row].1.points.push(point);
+        let points = &mut rows[row].1.points;
+        if let Some(from) = one.terms.and_then(|terms| terms.break_even()) {
+            let title = format!("{name}: pays from {}", percent(from));
+            points.insert(0, (from, Shape::Square, Role::Muted, true, title));
+        }
+        points.push(point);
         rows[row].2[0] += seen;
         rows[row].2[1] += kept;
     }
@@ -122,6 +128,62 @@ pub(in super::super) fn kept(all: &[Drafted<'_>]) -> anyhow::Result<Option<Plot>
     )?;
     let names = prompts.iter().map(|p| p.as_deref().unwrap_or("the prompt"));
     plot.legend = Key::series(names);
+    plot.legend.push(Key {
+        role: Role::Muted,
+        shape: Shape::Square,
+        hollow: true,
+        name: "pays from".to_owned(),
+    });
+    Ok(Some(plot))
+}
+
+/// One bar a case: the time of a token in passes over one, by what it went into; `None` where that is unknown.
+pub(in super::super) fn times(all: &[Drafted<'_>]) -> anyhow::Result<Option<Plot>> {
+    const PARTS: [&str; 3] = ["verifying", "drafting", "rolling back"];
+    let known = all.iter().filter_map(|one| Some((one, one.token_times()?)));
+    let known: Vec<_> = known.collect();
+    if known.is_empty() {
+        return Ok(None);
+    }
+    let lowest = -(known.len() as f64) + 0.4;
+    let mut marks = Vec::new();
+    let mut most = 1.0_f64;
+    for (i, (one, parts)) in known.iter().enumerate() {
+        let y = -(i as f64);
+        let mut x = 0.0;
+        for (part, (name, time)) in PARTS.iter().zip(parts).enumerate() {
+            if *time > 0.0 {
+                marks.push(Mark::Bar {
+                    x: x..x + time,
+                    y: y - 0.36..y + 0.12,
+                    role: Role::Series(part as u8),
+                    label: format!("{name} {}", number(*time)),
+                    title: format!("{}, {name}: {}", one.group.short, number(*time)),
+                });
+            }
+            x += time;
+        }
+        most = most.max(x);
+        marks.push(Mark::Label {
+            x: 0.0,
+            y: y + 0.12,
+            text: format!("{}: {} passes a token", one.group.short, number(x)),
+            below: false,
+        });
+    }
+    marks.push(Mark::Line {
+        points: vec![(1.0, lowest), (1.0, 0.6)],
+        role: Role::Muted,
+        width: 2,
+    });
+    let axes = Axes {
+        x_unit: "time of a token, in passes over one".to_owned(),
+        y_ticks: false,
+        height: ROW_PX * known.len() as u32 + 70,
+        ..Axes::over(0.0..most * 1.06, lowest..0.6)
+    };
+    let mut plot = Plot::draw("What the time of a token goes into", &axes, &marks)?;
+    plot.legend = Key::series(PARTS.into_iter());
     Ok(Some(plot))
 }
 
