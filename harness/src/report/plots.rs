@@ -455,7 +455,7 @@ pub(super) fn tick_power(x: f64) -> String {
 /// A tick only where the number is whole.
 pub(super) fn tick_whole(x: f64) -> String {
     if (x - x.round()).abs() < 1e-6 {
-        format!("{}", x.round())
+        tick_number(x.round())
     } else {
         String::new()
     }

@@ -1,5 +1,6 @@
 //! What leaving channels out was worth.
 
+use super::super::format::count;
 use super::super::sparsity::{Magnitudes, Thinned, magnitudes, thinned};
 use super::super::{plots, tables};
 use super::Page;
@@ -54,7 +55,7 @@ fn magnitudes_at(one: &Magnitudes<'_>) -> anyhow::Result<Markup> {
         @if let Some(plot) = &plot {
             h3 { "What a threshold leaves out at " code { (site.name()) } ", by layer" }
             (figure(plot, html! {
-                "The magnitudes below which these shares lay in " (found.tokens) " tokens of the text with SHA-256 "
+                "The magnitudes below which these shares lay in " (count(found.tokens)) " tokens of the text with SHA-256 "
                 code { (format!("{:.12}", found.text)) } ", read by the model " code { (format!("{:.12}", found.model)) } "."
             }, &[]))
         }
