@@ -1,10 +1,12 @@
 //! Every kernel that reads weights, by format and instruction set, on one thread: one token in bytes of weights a second,
 //! a batch in products and additions a second, with panels that fit the second cache and with panels that do not fit any;
-//! and half of the channels of a matrix, in bytes of those. Below each stands its share of what the probe of the same size
+//! and growing shares of the channels of a matrix, in bytes of those, with the time they take in that of all by the dense
+//! kernel, and from which share on leaving channels out pays. Below each stands its share of what the probe of the same size
 //! and instruction set reaches on one thread right before: of the read bandwidth for bytes, of the rate of products for a
 //! batch.
 //!
-//! `cargo bench -p engine` measures; `cargo test` calls each once with the small size.
+//! `cargo bench -p engine` measures and writes pages with plots into `target/criterion`; `cargo test` calls each once with the
+//! small size.
 
 use criterion::measurement::WallTime;
 use criterion::{
@@ -32,6 +34,8 @@ const BATCH: usize = 64;
 const STRIPS: usize = 6;
 /// Channels that are added at a time.
 const BLOCK: usize = 256;
+/// Shares of the channels that are left out.
+const LEFT_OUT: [f64; 5] = [0.1, 0.3, 0.5, 0.7, 0.9];
 /// Seconds of a probe.
 const PROBE_S: f64 = 0.2;
 /// Bytes of the panels that fit a cache.
@@ -85,14 +89,15 @@ struct Beside<'a> {
 }
 
 impl Beside<'_> {
-    /// Benches `work`, which does so much each time, and prints its share of what the probe reaches.
+    /// Benches `work`, which does so much each time, and prints its share of what the probe reaches. Gives its rate, in a
+    /// thousand million a second, where it is measured.
     fn bench(
         &self,
         group: &mut BenchmarkGroup<'_, WallTime>,
         id: &BenchmarkId,
         amount: Throughput,
         mut work: impl FnMut(),
-    ) {
+    ) -> Option<f64> {
         let (what, amount_each, unit) = match amount {
             Throughput::Elements(n) => (What::Int8, n, "G operations/s"),
             Throughput::Bytes(n) => (What::Read, n, "GB/s"),
@@ -117,65 +122,100 @@ impl Beside<'_> {
                 Duration::from_nanos(ns)
             });
         });
-        if let Some(peak) = peak.filter(|_| !rates.is_empty()) {
-            rates.sort_by(f64::total_cmp);
-            let rate = rates[rates.len() / 2];
-            let share = 100.0 * rate / peak.median;
-            println!(
-                "    {share:.0} % of the probe: {rate:.1} of {:.1} {unit}",
-                peak.median
-            );
-        }
+        let peak = peak.filter(|_| !rates.is_empty())?;
+        rates.sort_by(f64::total_cmp);
+        let rate = rates[rates.len() / 2];
+        let share = 100.0 * rate / peak.median;
+        println!(
+            "    {share:.0} % of the probe: {rate:.1} of {:.1} {unit}",
+            peak.median
+        );
+        Some(rate)
     }
 }
 
-/// Half of the channels, by columns and by rows.
+/// The share left out from which on the time is below one, by lines through points of share and time.
+fn pays_from(points: &[(f64, f64)]) -> Option<f64> {
+    let (first, last) = (points.first()?, points.last()?);
+    if first.1 < 1.0 {
+        return Some(first.0);
+    }
+    let falls = |pair: &&[(f64, f64)]| pair[0].1 >= 1.0 && pair[1].1 < 1.0;
+    let pair = points.windows(2).filter(falls).next_back()?;
+    let part = (pair[0].1 - 1.0) / (pair[0].1 - pair[1].1);
+    (last.1 < 1.0).then(|| pair[0].0 + part * (pair[1].0 - pair[0].0))
+}
+
+/// About this share of `count` channels.
+fn active(count: usize, share: f64) -> Vec<Active> {
+    let mut random = 1u64;
+    let all = (0..count as u32).map(|channel| Active {
+        channel,
+        value: f32::from((channel % 17) as u8) - 8.0,
+    });
+    all.filter(|_| {
+        random = random.wrapping_mul(6364136223846793005).wrapping_add(1);
+        ((random >> 11) as f64) < share * (1u64 << 53) as f64
+    })
+    .collect()
+}
+
+/// Channels with growing shares left out, by columns and by rows, beside `dense`, the rate of the dense kernel.
 fn channels(
     c: &mut Criterion,
-    id: &BenchmarkId,
+    (size, name): (&str, &str),
     beside: &Beside<'_>,
     k: &dyn Kernels,
     f: &FormatInfo,
     bytes: &[u8],
+    dense: Option<f64>,
 ) {
     let channel_bytes = STRIPS * f.row_bytes(STRIP);
-    let mut random = 1u64;
-    let active: Vec<Active> = (0..(bytes.len() / channel_bytes) as u32)
-        .map(|channel| Active {
-            channel,
-            value: f32::from((channel % 17) as u8) - 8.0,
-        })
-        .filter(|_| {
-            random = random.wrapping_mul(6364136223846793005).wrapping_add(1);
-            random >> 63 == 0
-        })
-        .collect();
     let all = Strips {
         bytes,
         per_channel: STRIPS,
     };
-    let amount = || Throughput::Bytes((active.len() * channel_bytes) as u64);
-    let mut out = [0.0; STRIPS * STRIP];
-    let by_columns = "half of the columns";
-    beside.bench(&mut c.benchmark_group(by_columns), id, amount(), || {
-        for (i, block) in active.chunks(BLOCK).enumerate() {
-            let next = active.get((i + 1) * BLOCK..).unwrap_or(&[]);
-            k.add_channels(f.id, all, block, next, &mut out);
-            black_box(&out);
-        }
-    });
     let x = [StripCodes {
         codes: [[[3; 4]; LANES]; GROUP / 4],
         scales: [0.1; LANES],
         scaled_sums: [9.6; LANES],
         sums: [96; LANES],
     }; STRIPS];
-    let mut out = vec![0.0; active.len()];
-    let by_rows = "half of the rows";
-    beside.bench(&mut c.benchmark_group(by_rows), id, amount(), || {
-        k.dot_channels(f.id, all, &active, &x, &mut out);
-        black_box(&out);
-    });
+    for by in ["columns", "rows"] {
+        let mut group = c.benchmark_group(format!("{by} left out, {size}"));
+        let mut times = Vec::new();
+        for left_out in LEFT_OUT {
+            let active = active(bytes.len() / channel_bytes, 1.0 - left_out);
+            let amount = (active.len() * channel_bytes) as u64;
+            let id = BenchmarkId::new(name, left_out);
+            let (mut sums, mut products) = ([0.0; STRIPS * STRIP], vec![0.0; active.len()]);
+            let rate = beside.bench(&mut group, &id, Throughput::Bytes(amount), || {
+                if by == "rows" {
+                    k.dot_channels(f.id, all, &active, &x, &mut products);
+                    black_box(&products);
+                    return;
+                }
+                for (i, block) in active.chunks(BLOCK).enumerate() {
+                    let next = active.get((i + 1) * BLOCK..).unwrap_or(&[]);
+                    k.add_channels(f.id, all, block, next, &mut sums);
+                    black_box(&sums);
+                }
+            });
+            if let (Some(dense), Some(rate)) = (dense, rate) {
+                let time = amount as f64 / rate / (bytes.len() as f64 / dense);
+                println!("    {time:.2} of the time of all by the dense kernel");
+                times.push((left_out, time));
+            }
+        }
+        if let Some(from) = pays_from(&times) {
+            println!(
+                "    {name}, {by}, {size}: pays from {:.0} % left out",
+                100.0 * from
+            );
+        } else if !times.is_empty() {
+            println!("    {name}, {by}, {size}: never pays");
+        }
+    }
 }
 
 /// One token: all panels, as many at a time as a pass takes; by tables, they are filled each time.
@@ -187,7 +227,7 @@ fn one(
     f: &FormatInfo,
     bytes: &[u8],
     kernel: Kernel,
-) {
+) -> Option<f64> {
     let mut values = values();
     let (mut codes, mut scales) = ([0; COLS], [0.0; COLS / GROUP]);
     let (mut scaled_sums, mut sums) = ([0.0; COLS / GROUP], [0; COLS / SUM_GROUP]);
@@ -219,7 +259,7 @@ fn one(
             }
             black_box(&out);
         }
-    });
+    })
 }
 
 /// A batch: as many panels at a time as a prompt takes.
@@ -281,7 +321,7 @@ fn all(c: &mut Criterion) {
                     bytes: *bytes,
                     measured,
                 };
-                one(
+                let dense = one(
                     &mut c.benchmark_group("one token"),
                     id,
                     beside,
@@ -303,7 +343,9 @@ fn all(c: &mut Criterion) {
                     );
                 }
                 if let Some(strips) = &strips {
-                    channels(c, id, beside, &*kernels, format, strips.bytes());
+                    let name = format!("{}/{isa}", format.name);
+                    let names = (*size, name.as_str());
+                    channels(c, names, beside, &*kernels, format, strips.bytes(), dense);
                 }
                 // Portable code on a batch larger than the caches takes seconds and shows nothing.
                 if !format.is_float() && (isa != Isa::Scalar || *bytes == SMALL_BYTES) {

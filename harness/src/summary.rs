@@ -159,8 +159,8 @@ impl BesideFirst<'_> {
     }
 }
 
-/// The engine's cases beside the first of the run, that which differs most in decoding first; empty unless there are several, or
-/// where the first gave nothing.
+/// The engine's cases beside the first of the run, that which differs most in decoding first; without those that go on from
+/// another text. Empty unless there are several, or where the first gave nothing.
 pub fn beside_first(run: &Run) -> Vec<BesideFirst<'_>> {
     let all = summaries(run);
     let is_first = |s: &&Summary<'_>| {
@@ -176,7 +176,8 @@ pub fn beside_first(run: &Run) -> Vec<BesideFirst<'_>> {
     let sliced = |s: &Summary<'_>| s.counted.iter().any(|s| s.slices.is_some());
     let others = all
         .iter()
-        .filter(|s| s.runner == ENGINE && s.case.index != first.case.index);
+        .filter(|s| s.runner == ENGINE && s.case.index != first.case.index)
+        .filter(|s| s.case.prompt == first.case.prompt);
     let rows = others.map(|s| BesideFirst {
         case: s.case,
         decode: beside(s, Sample::decode_tok_s),

@@ -93,11 +93,12 @@ pub struct Speculation {
     /// How many at a time; with sampling a number.
     #[serde(default = "auto")]
     pub draft_tokens: DraftTokens,
-    /// Format of the copy that `qcsd` drafts with, and `cascade` where the text has no guess, unless `draft_model` does; or `top`, the four top bits of the model's own codes of six and eight bits,
-    /// which take no memory of their own.
+    /// Format of the copy that `qcsd` drafts with, and `cascade` where the text has no guess, unless it has a `draft_model` in its
+    /// place; or `top`, the four top bits of the model's own codes of six and eight bits, which take no memory of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draft_quant: Option<String>,
-    /// File of the model that `draft-model` drafts with, or `cascade`, in its own formats whatever `engine.quant` makes of the target.
+    /// File of the model that `draft-model` drafts with, or `cascade` in place of `draft_quant`, in its own formats whatever
+    /// `engine.quant` makes of the target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draft_model: Option<PathBuf>,
     /// Tokens that a model drafts from, the first ones of the vocabulary: what is merged early is frequent, and the rest of the
@@ -172,7 +173,10 @@ impl Speculation {
             Method::Qcsd => (quant, "draft_quant, such as \"Q4_0\""),
             Method::DraftModel => (model, "draft_model, the file of a smaller model"),
             Method::LayerSkip => (skips, "skip_layers, a list of layers"),
-            Method::Cascade => (quant != model, "draft_quant or draft_model, one of the two"),
+            Method::Cascade => (
+                quant != model,
+                "either draft_quant or draft_model, and not both",
+            ),
             Method::None | Method::PromptLookup | Method::Suffix => (true, ""),
         };
         if !needs.0 {

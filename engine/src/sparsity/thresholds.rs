@@ -192,13 +192,18 @@ impl Thresholds {
         let of_layer = |(l, sites): (usize, &BTreeMap<Site, f32>)| {
             let mut thresholds = [0.0; Site::ALL.len()];
             for site in wanted.method.sites() {
-                let threshold = sites.get(site).filter(|t| **t >= 0.0 && t.is_finite());
-                thresholds[*site as usize] = *threshold.ok_or_else(|| {
-                    refused_file(format!(
-                        "\"{path}\" has no threshold for \"{}\" in layer {l}: make others with \"engine calibrate\"",
-                        site.name()
-                    ))
-                })?;
+                let found = match sites.get(site) {
+                    Some(t) if *t >= 0.0 && t.is_finite() => {
+                        thresholds[*site as usize] = *t;
+                        continue;
+                    }
+                    Some(t) => format!("a threshold of {t}, not 0 or more,"),
+                    None => "no threshold".to_owned(),
+                };
+                return Err(refused_file(format!(
+                    "\"{path}\" has {found} for \"{}\" in layer {l}: make others with \"engine calibrate\"",
+                    site.name()
+                )));
             }
             Ok(thresholds)
         };

@@ -113,7 +113,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     let mut first = true;
     for &threads in &args.threads {
         let options = args.tuning.options(threads, longest)?;
-        open::refuse_drafts(&options, "bench")?;
+        open::refuse_drafts(&options)?;
         let pool = Pool::new(&options)?;
         let model = open::load(&args.model, &pool, &options)?;
         let mut session = Session::new(&model, &pool, &options)?;

@@ -66,9 +66,12 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<()> {
     })?;
     let made_by = MadeBy::program(&program, args.method)?;
     Config::from_gguf(&Gguf::open(&args.model)?)?.check_sparsity()?;
-    let windows = args.windows.open(&args.model, |options| Options {
-        sparsity,
-        ..options
+    let windows = args.windows.open(&args.model, |options| {
+        open::refuse_sparsity(&options)?;
+        Ok(Options {
+            sparsity,
+            ..options
+        })
     })?;
     let ctx = args.windows.ctx;
     let mut session = windows.session()?;

@@ -49,7 +49,7 @@ pub(crate) struct ChatArgs {
 /// Talks until the input ends.
 pub(crate) fn run(args: &ChatArgs) -> Result<()> {
     let options = args.engine.options(args.ctx)?;
-    open::refuse_drafts(&options, "chat")?;
+    open::refuse_drafts(&options)?;
     let mut sampler = Sampler::new(args.sampling.options())?;
     let pool = Pool::new(&options)?;
     let model = open::load(&args.model, &pool, &options)?;

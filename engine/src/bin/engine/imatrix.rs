@@ -24,7 +24,10 @@ pub(crate) struct ImatrixArgs {
 /// Writes the matrix.
 pub(crate) fn run(args: &ImatrixArgs) -> Result<()> {
     require_new(&args.output)?;
-    let windows = args.windows.open(&args.model, |options| options)?;
+    let windows = args.windows.open(&args.model, |options| {
+        open::refuse_sparsity(&options)?;
+        Ok(options)
+    })?;
     let ctx = args.windows.ctx;
     let mut session = windows.session()?;
     session.observe();

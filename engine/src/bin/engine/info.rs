@@ -49,7 +49,7 @@ pub(crate) fn run(args: &InfoArgs) -> Result<()> {
         unreachable!("clap requires one of them");
     };
     let gguf = Gguf::open(path)?;
-    let options = args.set.iter().try_fold(Options::default(), open::set)?;
+    let options = open::set(Options::default(), &args.set)?;
     let planned = plan(&gguf, &Recipe::from_options(&options, &gguf)?)?;
     let lossy = options.lossy_sparsity();
     if let (Some(_), Ok(config)) = (lossy, Config::from_gguf(&gguf)) {

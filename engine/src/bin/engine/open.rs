@@ -9,7 +9,7 @@ use engine::quality;
 use engine::sample::SamplerOptions;
 use engine::session::Session;
 use engine::tokenizer::Tokenizer;
-use engine::{Error, Options, Result};
+use engine::{Error, Options, Result, check};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::de::{IntoDeserializer, value::Error as ValueError};
 use std::io::Write;
@@ -102,18 +102,19 @@ pub(crate) struct WindowArgs {
 }
 
 impl WindowArgs {
-    /// Opens the text, and the model that reads it. `change` may add to the options of the command line.
+    /// Opens the text, and the model that reads it. `change` may add to the options of the command line, or refuse them.
     ///
     /// # Errors
     /// When a file cannot be read, the model cannot be run so, or the text does not fill a window.
     pub(crate) fn open(
         &self,
         model: &Path,
-        change: impl FnOnce(Options) -> Options,
+        change: impl FnOnce(Options) -> Result<Options>,
     ) -> Result<Windows> {
         let text = read_text(&self.file)?;
         let ctx = self.ctx as usize;
-        let options = change(self.engine.options(ctx)?);
+        let options = change(self.engine.options(ctx)?)?;
+        refuse_drafts(&options)?;
         let pool = Pool::new(&options)?;
         let model = load(model, &pool, &options)?;
         let tokenizer = tokenizer(model.gguf())?;
@@ -188,8 +189,10 @@ impl Windows {
 /// lossy and what is encoded a second time for it.
 ///
 /// # Errors
-/// As [`Model::load`].
+/// As [`check::model`] and [`Model::load`].
 pub(crate) fn load(path: &Path, pool: &Pool, options: &Options) -> Result<Model> {
+    check::options(options)?;
+    check::model(options, path)?;
     let model = Model::load(path, pool, options)?;
     tell_placed(&model);
     if options.lossy_sparsity().is_some() {
@@ -264,39 +267,58 @@ impl TuningArgs {
             huge_pages: !self.no_huge_pages,
             ..Options::default()
         };
-        self.set.iter().try_fold(options, set)
+        set(options, &self.set)
     }
 }
 
-/// `options` with one more of them set, as a line of TOML would; a value that is no TOML is a text.
-pub(crate) fn set(options: Options, text: &String) -> Result<Options> {
-    let refused = |what: String| refused("--set", format!("\"{text}\": {}", what.trim_end()));
-    let mut all = toml::Table::try_from(options).map_err(|e| refused(e.to_string()))?;
-    let word = text
-        .split_once('=')
-        .map(|(key, value)| format!("{key}={value:?}"));
-    let one: toml::Table = text
-        .parse()
-        .or_else(|e| word.and_then(|word| word.parse().ok()).ok_or(e))
-        .map_err(|e: toml::de::Error| refused(e.message().into()))?;
-    merge(&mut all, one);
+/// `options` with more of them set, as lines of TOML would, in whatever order; a value that is no TOML is a text.
+pub(crate) fn set(options: Options, texts: &[String]) -> Result<Options> {
+    let shown: Vec<String> = texts.iter().map(|text| format!("\"{text}\"")).collect();
+    let refused = |named: &str, what: &str| {
+        let what = format!("{named}: {}", what.trim_end());
+        refused("--set", what)
+    };
+    let of_all = |what: &str| refused(&shown.join(", "), what);
+    let mut all = toml::Table::try_from(options).map_err(|e| of_all(&e.to_string()))?;
+    for (text, shown) in texts.iter().zip(&shown) {
+        let word = text
+            .split_once('=')
+            .map(|(key, value)| format!("{key}={value:?}"));
+        let one: toml::Table = text
+            .parse()
+            .or_else(|e| word.and_then(|word| word.parse().ok()).ok_or(e))
+            .map_err(|e: toml::de::Error| refused(shown, e.message()))?;
+        merge(&mut all, one);
+    }
     all.try_into()
-        .map_err(|e: toml::de::Error| refused(e.message().into()))
+        .map_err(|e: toml::de::Error| of_all(e.message()))
 }
 
-/// Refuses options with which something is drafted, of a `command` that would not do so.
+/// Refuses options with which something is drafted, of a command that would not do so.
 ///
 /// # Errors
 /// As said.
-pub(crate) fn refuse_drafts(options: &Options, command: &str) -> Result<()> {
+pub(crate) fn refuse_drafts(options: &Options) -> Result<()> {
     match &options.speculation {
         Some(wanted) if wanted.drafts() => Err(refused(
             "speculation",
-            format!(
-                "\"engine {command}\" does not draft: leave it out, or use \"engine run\" or a scenario of \"harness run\""
-            ),
+            "only \"engine run\" and scenarios of \"harness run\" draft: leave it out".into(),
         )),
         _ => Ok(()),
+    }
+}
+
+/// Refuses options that leave channels out, of a command that computes densely.
+///
+/// # Errors
+/// As said.
+pub(crate) fn refuse_sparsity(options: &Options) -> Result<()> {
+    match options.lossy_sparsity() {
+        Some(_) => Err(refused(
+            "sparsity",
+            "all is computed densely here: leave it out".into(),
+        )),
+        None => Ok(()),
     }
 }
 

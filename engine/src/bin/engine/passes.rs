@@ -42,6 +42,7 @@ pub(crate) fn run(args: &PassesArgs) -> Result<()> {
     let longest = kinds.iter().max().expect("one at least");
     let depth = args.n_depth.max(1);
     let options = args.engine.options(depth.saturating_add(*longest))?;
+    open::refuse_drafts(&options)?;
     let pool = Pool::new(&options)?;
     let model = open::load(&args.model, &pool, &options)?;
     let mut session = Session::new(&model, &pool, &options)?;

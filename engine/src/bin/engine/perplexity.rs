@@ -21,7 +21,7 @@ pub(crate) struct PerplexityArgs {
 
 /// Prints the perplexity; the last line is `PPL = mean +/- standard error`.
 pub(crate) fn run(args: &PerplexityArgs) -> Result<()> {
-    let windows = args.windows.open(&args.model, |options| options)?;
+    let windows = args.windows.open(&args.model, Ok)?;
     let ctx = args.windows.ctx;
     let mut session = windows.session()?;
     let mut surprise = Surprise::default();

@@ -45,6 +45,8 @@ pub(crate) fn run(args: &SkipLayersArgs) -> Result<()> {
     }
     let text = open::read_text(&args.file)?;
     let options = args.engine.options(args.ctx as usize)?;
+    open::refuse_drafts(&options)?;
+    open::refuse_sparsity(&options)?;
     let pool = Pool::new(&options)?;
     let model = open::load(&args.model, &pool, &options)?;
     let n_layers = model.config().n_layers();
