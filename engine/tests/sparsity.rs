@@ -526,9 +526,28 @@ fn thresholds_that_do_not_fit_are_refused() {
     let why = refused(Some(&lacking), Method::Teal, "Q4_0");
     assert!(why.contains("no threshold for \"o\" in layer 1"), "{why}");
     let mut negative = teal.clone();
-    negative.layer[0].insert(Site::Qkv, f32::NAN);
+    negative.layer[0].insert(Site::Qkv, -0.25);
     let why = refused(Some(&negative), Method::Teal, "Q4_0");
-    assert!(why.contains("no threshold for \"qkv\" in layer 0"), "{why}");
+    assert!(
+        why.contains("a threshold of -0.25, not 0 or more, for \"qkv\" in layer 0"),
+        "{why}"
+    );
+    // Of what is only told, too: a record could not be read again.
+    let change: [fn(&mut Thresholds); 4] = [
+        |t| t.sparsity = f64::NAN,
+        |t| drop(t.layer[0].insert(Site::Gate, f32::NAN)),
+        |t| t.left_out.push([(Site::O, f64::INFINITY)].into()),
+        |t| {
+            t.curve
+                .push([(Site::O, vec![0.1, f32::NEG_INFINITY])].into())
+        },
+    ];
+    for change in change {
+        let mut broken = teal.clone();
+        change(&mut broken);
+        let why = refused(Some(&broken), Method::Teal, "Q4_0");
+        assert!(why.contains("infinite or none"), "{why}");
+    }
     let why = refused(None, Method::Teal, "Q4_0");
     assert!(why.contains("cannot open"), "{why}");
     std::fs::write(&path, "threshold = 3").expect("written");

@@ -161,9 +161,8 @@ impl ModelStore {
     /// Size and hash of a file of the model called `name`.
     fn hash(&self, path: &Path, name: &str) -> anyhow::Result<(u64, String)> {
         let shown = path.display();
-        let opened = File::open(path);
-        let mut file = opened.with_context(|| format!("cannot open \"{shown}\""))?;
-        let bytes = file.metadata()?.len();
+        let (mut file, metadata) = engine::file::open(path)?;
+        let bytes = metadata.len();
         if let Some(sha256) = hashes::recall(&self.dir, path, &file) {
             return Ok((bytes, sha256));
         }

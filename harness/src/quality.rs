@@ -20,7 +20,6 @@ use engine::quality::Figures;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -131,8 +130,8 @@ impl Predictor {
             true => Ok(String::new()),
             false => {
                 let shown = path.display();
-                let file = File::open(path).with_context(|| format!("cannot open \"{shown}\""));
-                models::sha256(&mut file?).with_context(|| format!("cannot read \"{shown}\""))
+                let (mut file, _) = engine::file::open(path)?;
+                models::sha256(&mut file).with_context(|| format!("cannot read \"{shown}\""))
             }
         };
         let mut named = Options {

@@ -130,13 +130,29 @@ impl Thresholds {
                 source,
             })
         })?;
-        toml::from_str(&text).map_err(|e: toml::de::Error| {
+        let refused = |why: &str| {
             refused_file(format!(
-                "\"{}\" holds no thresholds ({}): make them with \"engine calibrate\"",
-                path.display(),
-                e.message()
+                "\"{}\" holds no thresholds ({why}): make them with \"engine calibrate\"",
+                path.display()
             ))
-        })
+        };
+        let found: Thresholds =
+            toml::from_str(&text).map_err(|e: toml::de::Error| refused(e.message()))?;
+        match found.is_finite() {
+            true => Ok(found),
+            false => Err(refused("one of its numbers is infinite or none")),
+        }
+    }
+
+    /// Whether all numbers are numbers.
+    fn is_finite(&self) -> bool {
+        let shares = self.made_by.iter().flat_map(|by| &by.curve_shares);
+        let shares = shares.chain(self.left_out.iter().flat_map(BTreeMap::values));
+        let curves = self.curve.iter().flat_map(BTreeMap::values).flatten();
+        let mut magnitudes = self.layer.iter().flat_map(BTreeMap::values).chain(curves);
+        self.sparsity.is_finite()
+            && shares.into_iter().all(|share| share.is_finite())
+            && magnitudes.all(|magnitude| magnitude.is_finite())
     }
 
     /// Writes the file.
@@ -193,7 +209,7 @@ impl Thresholds {
             let mut thresholds = [0.0; Site::ALL.len()];
             for site in wanted.method.sites() {
                 let found = match sites.get(site) {
-                    Some(t) if *t >= 0.0 && t.is_finite() => {
+                    Some(t) if *t >= 0.0 => {
                         thresholds[*site as usize] = *t;
                         continue;
                     }

@@ -19,6 +19,8 @@ fn what_the_model_cannot_do_is_refused_before_anything_is_written() {
     let model = lab.path("model.gguf");
     fs::remove_file(&model).expect("removes");
     engine::synth::synth(&tiny, "Q4_0", 1, &model, &mut |_, _| Ok(())).expect("a model");
+    let made = Command::new("mkfifo").arg(lab.path("pipe")).status();
+    assert!(made.expect("mkfifo").success());
     let drafts = "[engine.speculation]\nmethod = ";
     for (text, message) in [
         (
@@ -36,6 +38,15 @@ fn what_the_model_cannot_do_is_refused_before_anything_is_written() {
         (
             "[engine.sparsity]\nmethod = \"teal\"\nthresholds = \"no.toml\"\n".to_owned(),
             "engine.sparsity.thresholds: cannot open",
+        ),
+        (
+            "[engine.sparsity]\nmethod = \"teal\"\nthresholds = \"pipe\"\n".to_owned(),
+            "engine.sparsity.thresholds: cannot open",
+        ),
+        (
+            "quant_imatrix = \"pipe\"\nquant = \"Q4_K\"\n[quality]\ncorpus = \"trial.toml\"\nctx = 64\n"
+                .to_owned(),
+            "engine.quant_imatrix: cannot open",
         ),
         (
             "[engine.sparsity]\nmethod = \"gated\"\n".to_owned(),

@@ -273,6 +273,9 @@ impl TuningArgs {
 
 /// `options` with more of them set, as lines of TOML would, in whatever order; a value that is no TOML is a text.
 pub(crate) fn set(options: Options, texts: &[String]) -> Result<Options> {
+    if texts.is_empty() {
+        return Ok(options);
+    }
     let shown: Vec<String> = texts.iter().map(|text| format!("\"{text}\"")).collect();
     let refused = |named: &str, what: &str| {
         let what = format!("{named}: {}", what.trim_end());
