@@ -199,7 +199,7 @@ impl Pass<'_> {
         });
         w.clock.lap(Stage::GateUp);
         w.barrier();
-        // SAFETY: written before the last barrier, and not before the next pass again.
+        // SAFETY: written before the last barrier, and again only in another layer, behind the barriers below.
         let gate = unsafe { b.ff.read(0..c.n_ff) };
         let taking = self.take(w, (l, Site::Gate), gate, &[], down.block());
         let n = taking.active.len();

@@ -80,7 +80,7 @@ pub struct StripCodes {
 }
 
 /// What will be read soon, asked for strip by strip as it is read, so that the memory has neither too much to do at once nor
-/// nothing. A core's own prefetch begins anew on each channel; in this order it helps where channels are long.
+/// nothing. Measured to be faster than one channel after the other (`reports/studies/sparsity.md`); why is not known.
 pub(super) struct Ahead<'a, Q> {
     strips: Strips<'a>,
     /// Channels that are read side by side, and those that come later.
