@@ -131,6 +131,11 @@ fn what_a_model_has_no_room_for_is_refused() {
         "speculation.method=suffix",
         &["option \"speculation\"", "\"engine run\""],
     );
+    let length_first = "speculation.draft_tokens=3";
+    bench(
+        &["--set", length_first, "--set", "speculation.method=suffix"],
+        &["option \"speculation\""],
+    );
     set(
         "wait_prefetch_bytes=99999999999",
         &["99999999999 is not within 0 to 16777216"],
@@ -147,7 +152,8 @@ fn what_a_model_has_no_room_for_is_refused() {
         &["-p", &"1 ".repeat(1000)],
         &["do not fit the context of", "1024"],
     );
-    run(&["-f", &path(&folder, "none")], &["cannot read"]);
+    run(&["-f", &path(&folder, "none")], &["cannot open"]);
+    run(&["-f", "/dev/zero"], &["not a regular file"]);
     run(&["-f", &model], &["not UTF-8"]);
     let text = path(&folder, "text");
     fs::write(&text, "a short text").expect("written");

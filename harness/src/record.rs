@@ -151,6 +151,9 @@ pub struct CaseRecord {
     pub prompt: Option<String>,
     /// Number of synthetic prompt tokens, if the prompt is synthetic.
     pub prompt_tokens: Option<u32>,
+    /// Temperature that tokens are drawn with, 0 for the likeliest each time; nothing in older records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temp: Option<f32>,
     /// Output hash the scenario expects, hex.
     pub expect_sha256: Option<String>,
     /// Command lines that repeat the same work with other programs.
@@ -583,6 +586,7 @@ pub(crate) mod tests {
                 n_gen: 4,
                 prompt: Some("Hello".into()),
                 prompt_tokens: None,
+                temp: Some(0.0),
                 expect_sha256: None,
                 repeat: vec![],
             }],

@@ -18,7 +18,7 @@ mod words;
 pub(crate) use data::{groups, own, shortened};
 pub use html::bandwidth_page;
 pub(crate) use sparsity::thinned;
-pub(crate) use speculation::drafted;
+pub(crate) use speculation::{drafted, outputs};
 
 use crate::gate::Gate;
 use crate::history::{self, Series};

@@ -447,6 +447,7 @@ fn drafts_are_told_with_what_they_cost_and_bring() {
         "qcsd&quot;, position 2: 100 % kept",
         "lookup&quot;, position 1: 0.0 % kept",
         "3 tokens: 1.500 passes of one",
+        "drafts changed no text: it is that of the case without drafts each time",
     ] {
         assert!(page.contains(text), "\"{text}\" is missing");
     }
@@ -459,6 +460,23 @@ fn drafts_are_told_with_what_they_cost_and_bring() {
     };
     let qcsd = row("qcsd");
     assert!(qcsd.contains("| 1.333 |"), "{qcsd}");
+    let mut run = FakeRun::drafting();
+    let lookups = run.samples.iter_mut().filter(|s| s.case_index == 2);
+    lookups.for_each(|s| s.output_sha256 = "ee".repeat(32));
+    let (_, page, markdown) = report("drafting-wrong", &run);
+    for text in [page, markdown] {
+        assert!(
+            text.contains("WRONG: drafts changed the text of method="),
+            "{text}"
+        );
+    }
+    run.manifest
+        .cases
+        .iter_mut()
+        .for_each(|c| c.temp = Some(0.8));
+    let (_, _, markdown) = report("drafting-drawn", &run);
+    let said = "drafts changed no text of 1 case: it is that of the case without drafts; of 1 this is unknown";
+    assert!(markdown.contains(said), "{markdown}");
 }
 
 #[test]

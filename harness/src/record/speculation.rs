@@ -91,16 +91,19 @@ impl Terms {
     }
 }
 
-/// Time of the passes over each number of tokens, in passes over one: `(n, v(n))`.
-pub fn pass_costs(t: &Telemetry, plain_ns: f64) -> Vec<(usize, f64)> {
-    let numbered = t
-        .passes_ns
-        .iter()
-        .enumerate()
-        .filter(|&(_, &[count, _])| count > 0);
-    numbered
-        .map(|(i, &[count, ns])| (i + 1, ns as f64 / count as f64 / plain_ns))
-        .collect()
+/// Time of the passes over each number of tokens, in passes over one: `(n, v(n))`, of all that is given together, each with the
+/// time of its own pass over one token in nanoseconds.
+pub fn pass_costs(all: &[(&Telemetry, f64)]) -> Vec<(usize, f64)> {
+    let longest = all.iter().map(|(t, _)| t.passes_ns.len()).max();
+    let cost = |i: usize| {
+        let passes = all.iter();
+        let passes = passes.filter_map(|(t, plain_ns)| Some((t.passes_ns.get(i)?, plain_ns)));
+        let (time, plain) = passes.fold((0.0, 0.0), |(time, plain), ([count, ns], plain_ns)| {
+            (time + *ns as f64, plain + *count as f64 * plain_ns)
+        });
+        (plain > 0.0).then(|| (i + 1, time / plain))
+    };
+    (0..longest.unwrap_or(0)).filter_map(cost).collect()
 }
 
 /// Time of the passes without a draft, each; `None` where all had one.
@@ -165,7 +168,14 @@ mod tests {
             with: 0.5,
         };
         assert_eq!(Terms::of(&t, 1_000.0), Some(terms));
-        assert_eq!(pass_costs(&t, 1_000.0), [(1, 1.0), (3, 1.4)]);
+        assert_eq!(pass_costs(&[(&t, 1_000.0)]), [(1, 1.0), (3, 1.4)]);
+        // Where everything takes twice as long, a pass over three costs the same.
+        let slow = Telemetry {
+            passes_ns: vec![[1, 2_000], [0, 0], [5, 14_000]],
+            ..t.clone()
+        };
+        let both = pass_costs(&[(&t, 1_000.0), (&slow, 2_000.0)]);
+        assert_eq!(both, [(1, 1.0), (3, 1.4)]);
         assert_eq!(plain_pass_ns(&t), Some(1_000.0));
         assert_eq!(acceptance_by_position(&telemetry()), [0.8, 1.0]);
     }

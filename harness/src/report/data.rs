@@ -28,6 +28,8 @@ pub(crate) struct Group<'a> {
     pub all: Vec<&'a Sample>,
     /// What counts: of each measured round the last attempt.
     pub counted: Vec<&'a Sample>,
+    /// SHA-256 of the output, if all that count have the same.
+    pub output: Option<String>,
     /// Failures of this case and runner.
     pub failures: usize,
     /// Gaps between tokens of each repetition that counts, in milliseconds.
@@ -145,6 +147,7 @@ fn group<'a>(run: &'a Run, several: bool, summary: Summary<'a>) -> Group<'a> {
         case: summary.case,
         runner: summary.runner,
         all: run.samples.iter().filter(here).collect(),
+        output: summary.output_sha256().map(str::to_owned),
         failures: summary.failures + summary.mismatches,
         quantiles: quantiles(&gaps),
         gaps,
@@ -226,16 +229,26 @@ pub(super) struct Stalls {
 }
 
 impl Group<'_> {
-    /// Gaps longer than [`STALL_TIMES`] medians of their repetition; `None` without gaps.
+    /// Gap from which on it is a stall, in milliseconds, among these of a repetition. Where tokens were drafted none is: those of
+    /// a pass come together, and passes differ in length.
+    pub(super) fn stall_ms(&self, gaps: &[f64]) -> Option<f64> {
+        let drafted = |s: &&Sample| s.speculation.as_ref().is_some_and(|t| t.drafted > 0);
+        match self.counted.iter().any(drafted) {
+            true => None,
+            false => Some(STALL_TIMES * stats::median(gaps)?),
+        }
+    }
+
+    /// Gaps longer than [`STALL_TIMES`] medians of their repetition; `None` without gaps, and where tokens were drafted.
     pub(super) fn stalls(&self) -> Option<Stalls> {
         let (mut count, mut lost, mut all) = (0, 0.0, 0.0);
         for gaps in &self.gaps {
-            let median = stats::median(gaps)?;
+            let stall_ms = self.stall_ms(gaps)?;
             for gap in gaps {
                 all += gap;
-                if *gap > STALL_TIMES * median {
+                if *gap > stall_ms {
                     count += 1;
-                    lost += gap - median;
+                    lost += gap - stall_ms / STALL_TIMES;
                 }
             }
         }

@@ -4,7 +4,7 @@ use super::comparison;
 use super::data;
 use super::quality;
 use super::sparsity::{Thinned, thinned};
-use super::speculation::drafted;
+use super::speculation::{drafted, outputs};
 use super::tables::{self, Table};
 use super::words;
 use crate::compare;
@@ -58,6 +58,7 @@ pub(super) fn page(run: &Run) -> String {
     }
     let (drafted, thinned) = (drafted(&own), thinned(run, &own));
     if !drafted.is_empty() {
+        let _ = writeln!(out, "With drafts: {}.\n", inline(&outputs(&drafted)));
         table(&mut out, &tables::speculation(&drafted));
     }
     if !thinned.is_empty() {

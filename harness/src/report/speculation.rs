@@ -2,6 +2,7 @@
 
 use super::data::{Group, short_words};
 use super::plots::SpeedUp;
+use crate::host::plural;
 use crate::record::{CaseRecord, Terms, acceptance_by_position, pass_costs, plain_pass_ns};
 use crate::stats;
 use crate::summary::Beside;
@@ -24,6 +25,8 @@ pub(crate) struct Drafted<'a> {
     pub terms: Option<Terms>,
     /// Decode rate over that of the case without drafts.
     pub measured: Option<Beside>,
+    /// Its text beside that of the case without drafts.
+    pub output: Output,
 }
 
 /// The cases that could draft something. A pass over one token takes what it took in the case of the same settings that drafts
@@ -58,12 +61,58 @@ pub(crate) fn drafted<'a>(groups: &[&'a Group<'a>]) -> Vec<Drafted<'a>> {
                 by_position: acceptance_by_position(&t),
                 plain_ns,
                 terms: plain_ns.and_then(|ns| Terms::of(&t, ns)),
+                output: plain.map_or(Output::Unknown, |plain| output(group, plain)),
                 // Without drafts, with the same settings otherwise.
                 measured: plain.and_then(|plain| group.beside(plain)),
                 telemetry: t,
             }
         })
         .collect()
+}
+
+/// The text of a case beside that of plain decoding.
+fn output(group: &Group<'_>, plain: &Group<'_>) -> Output {
+    let greedy = group.case.temp == Some(0.0);
+    match (&group.output, &plain.output) {
+        (Some(ours), Some(theirs)) if ours == theirs => Output::Same,
+        (Some(_), Some(_)) if greedy => Output::Differs,
+        _ => Output::Unknown,
+    }
+}
+
+/// Of cases that draft, what their texts are beside those of plain decoding.
+pub(crate) fn outputs(all: &[Drafted<'_>]) -> String {
+    let names = |output: Output| {
+        let those = all.iter().filter(move |one| one.output == output);
+        those
+            .map(|one| one.group.short.as_str())
+            .collect::<Vec<_>>()
+    };
+    let differ = names(Output::Differs);
+    let unknown = names(Output::Unknown).len();
+    if !differ.is_empty() {
+        let names = differ.join("; ");
+        return format!(
+            "WRONG: drafts changed the text of {names}: this is an error of the engine"
+        );
+    }
+    match (all.len(), unknown) {
+        (_, 0) => "drafts changed no text: it is that of the case without drafts each time".to_owned(),
+        (n, unknown) if n == unknown => "whether drafts changed a text is unknown: it was drawn, or there is no case without drafts".to_owned(),
+        (n, unknown) => format!(
+            "drafts changed no text of {}: it is that of the case without drafts; of {unknown} this is unknown, as it was drawn, or there is no such case",
+            plural(n - unknown, "case")
+        ),
+    }
+}
+
+/// What became of a case's text beside that of plain decoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Output {
+    Same,
+    Differs,
+    /// It was drawn, so that it may be another one; or there is nothing to hold it against.
+    Unknown,
 }
 
 /// What a pass over several tokens takes on one target.
@@ -76,7 +125,7 @@ pub(super) struct Costs {
 
 /// Costs of the passes of all cases that share a target, whatever the prompt; empty where those are unknown.
 pub(super) fn costs_by_target(all: &[Drafted<'_>]) -> Vec<Costs> {
-    let mut targets: Vec<(String, Telemetry, f64)> = Vec::new();
+    let mut targets: Vec<(String, Vec<(&Telemetry, f64)>)> = Vec::new();
     for one in all {
         let Some(plain_ns) = one.plain_ns else {
             continue;
@@ -84,14 +133,15 @@ pub(super) fn costs_by_target(all: &[Drafted<'_>]) -> Vec<Costs> {
         let name = short_words(one.group.case, |key| {
             !key.starts_with(SPECULATION) && !key.starts_with("prompt.")
         });
-        match targets.iter_mut().find(|(n, ..)| *n == name) {
-            Some((_, t, _)) => t.add(&one.telemetry),
-            None => targets.push((name, one.telemetry.clone(), plain_ns)),
+        let passes = (&one.telemetry, plain_ns);
+        match targets.iter_mut().find(|(n, _)| *n == name) {
+            Some((_, all)) => all.push(passes),
+            None => targets.push((name, vec![passes])),
         }
     }
-    let costs = targets.into_iter().map(|(name, t, plain_ns)| Costs {
+    let costs = targets.into_iter().map(|(name, all)| Costs {
         name,
-        points: pass_costs(&t, plain_ns),
+        points: pass_costs(&all),
     });
     costs.collect()
 }

@@ -429,6 +429,7 @@ fn case(scenario: &str, index: u32, keys: &Value) -> CaseRecord {
         n_gen: N_GEN,
         prompt: Some("Once upon a time".to_owned()),
         prompt_tokens: None,
+        temp: Some(0.0),
         expect_sha256: None,
         repeat: vec![
             RepeatCommand {

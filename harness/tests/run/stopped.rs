@@ -27,7 +27,9 @@ fn signal(pid: u32, name: &str) {
 #[test]
 fn a_signal_stops_the_child_and_keeps_what_was_measured() {
     for name in ["-INT", "-TERM"] {
-        let lab = Lab::new(SCENARIO, &["good", "good", "hang", "good"]);
+        // A file that is named beside the scenario is found again by the run's folder alone.
+        let named = format!("{SCENARIO}quant_imatrix = \"good\"\n");
+        let lab = Lab::new(&named, &["good", "good", "hang", "good"]);
         let mut command = lab.command(&["trial.toml"]);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let running = command.spawn().expect("starts");

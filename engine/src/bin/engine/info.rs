@@ -50,6 +50,7 @@ pub(crate) fn run(args: &InfoArgs) -> Result<()> {
     };
     let gguf = Gguf::open(path)?;
     let options = open::set(Options::default(), &args.set)?;
+    engine::check::options(&options)?;
     let planned = plan(&gguf, &Recipe::from_options(&options, &gguf)?)?;
     let lossy = options.lossy_sparsity();
     if let (Some(_), Ok(config)) = (lossy, Config::from_gguf(&gguf)) {

@@ -12,7 +12,7 @@ use engine::tokenizer::Tokenizer;
 use engine::{Error, Options, Result, check};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::de::{IntoDeserializer, value::Error as ValueError};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -359,19 +359,20 @@ fn affinity(text: &str) -> std::result::Result<Affinity, String> {
 
 /// A whole text file.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
-    let io = |source| Error::Io {
-        action: "read",
-        path: path.to_owned(),
-        source,
-    };
-    let len = std::fs::metadata(path).map_err(io)?.len();
+    let (mut file, metadata) = engine::file::open(path)?;
+    let len = metadata.len();
     if len > TEXT_BYTES_MAX {
         return Err(Error::Input(format!(
             "\"{}\" has {len} bytes, more than {TEXT_BYTES_MAX}",
             path.display()
         )));
     }
-    let bytes = std::fs::read(path).map_err(io)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(|source| Error::Io {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    })?;
     String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
         Error::Input(format!(

@@ -135,16 +135,20 @@ pub(in crate::cmd) fn manifest(
     })
 }
 
-/// The files that options name and their hashes; one that is not there is missed by the engine.
+/// The files that options name, by absolute paths, as a run is gone on with from anywhere, and their hashes; one that is not there
+/// is missed by the engine.
 fn files(scenario: &Scenario, store: &ModelStore) -> BTreeMap<String, String> {
     let mut files = BTreeMap::new();
     for case in &scenario.cases {
         for path in case.engine.clone().files_mut() {
+            let Ok(path) = std::path::absolute(path) else {
+                continue;
+            };
             let name = path.display().to_string();
             if files.contains_key(&name) {
                 continue;
             }
-            if let Ok((_, sha256)) = store.content(path, &name) {
+            if let Ok((_, sha256)) = store.content(&path, &name) {
                 files.insert(name, sha256);
             }
         }
@@ -239,6 +243,7 @@ impl<'a> Recorder<'a> {
             n_gen: case.n_gen,
             prompt,
             prompt_tokens,
+            temp: Some(case.sampler.temp),
             expect_sha256: case.expect_sha256.clone(),
             repeat: self.repeat(case, path),
         }

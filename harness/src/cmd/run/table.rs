@@ -8,7 +8,7 @@ use crate::simulate;
 use crate::stats;
 use crate::summary::{self, Beside, Summary, summaries};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, Width};
 use engine::quality::Figures;
 use std::fmt::Write as _;
 
@@ -16,6 +16,8 @@ use std::fmt::Write as _;
 const UNKNOWN: &str = "unknown";
 /// Widest table and sentence, in columns.
 const COLUMNS_MAX: u16 = 110;
+/// Least width of names beside many numbers, in columns.
+const NAME_MIN: u16 = 22;
 /// Digits of a hash that are shown.
 const HASH_CHARS: usize = 12;
 
@@ -258,8 +260,14 @@ pub(super) fn speculation(run: &Run) -> String {
         ]);
     }
     align_numbers(&mut table, 9);
-    let said = "drafts cost no quality; speed-ups are over the case without drafts and with the same settings otherwise; costs are in passes over one token:";
-    format!("\n{}\n{table}\n", wrapped(said, ""))
+    if let Some(cases) = table.column_mut(0) {
+        cases.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(NAME_MIN)));
+    }
+    let said = format!(
+        "{}; speed-ups are over the case without drafts and with the same settings otherwise; costs are in passes over one token:",
+        report::outputs(&all)
+    );
+    format!("\n{}\n{table}\n", wrapped(&said, ""))
 }
 
 /// A ratio above its interval.

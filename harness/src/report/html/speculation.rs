@@ -1,6 +1,6 @@
 //! What drafting tokens was worth.
 
-use super::super::speculation::{Drafted, drafted};
+use super::super::speculation::{Drafted, drafted, outputs};
 use super::super::{plots, tables};
 use super::Page;
 use super::common::{figure, table};
@@ -21,7 +21,7 @@ pub(super) fn section(page: &Page<'_>) -> anyhow::Result<Option<Markup>> {
     Ok(Some(html! {
         p {
             "Speculative decoding loses nothing: what a draft proposes is kept where the model would have chosen the same. "
-            "Speed-ups are those over the case without drafts, where there is one."
+            "Here " (outputs(&all)) ". Speed-ups are those over the case without drafts, where there is one."
         }
         (table(&tables::speculation(&all)))
         @if let Some(speed_ups) = &speed_ups {

@@ -1,6 +1,6 @@
 //! Latency of each token.
 
-use super::super::data::{Group, STALL_TIMES};
+use super::super::data::Group;
 use super::super::format::number;
 use super::{Axes, Mark, Plot, Role, Shape, tick_whole};
 use crate::stats;
@@ -12,7 +12,7 @@ const BINS: u64 = 60;
 const HISTOGRAM_DIGITS: u8 = 4;
 /// The timeline ends at this multiple of the 90th percentile, or of the median where that is more.
 const EDGE_P90_TIMES: f64 = 1.6;
-/// See [`EDGE_P90_TIMES`]; above [`STALL_TIMES`], so that what lies above the edge is a stall.
+/// See [`EDGE_P90_TIMES`]; above what makes a stall, so that what lies above the edge is a stall.
 const EDGE_MEDIAN_TIMES: f64 = 2.4;
 /// The distribution ends this many times the distance from the median to the 90th percentile above the latter.
 const DISTRIBUTION_CLIP: f64 = 4.0;
@@ -51,7 +51,7 @@ pub(in super::super) fn latency(group: &Group<'_>) -> anyhow::Result<Option<(Plo
         });
     }
     for gaps in gaps {
-        let limit = STALL_TIMES * stats::median(gaps).unwrap_or(f64::INFINITY);
+        let limit = group.stall_ms(gaps).unwrap_or(f64::INFINITY);
         let placed = gaps.iter().enumerate().map(|(i, ms)| ((i + 2) as f64, *ms));
         let (plain, stalls): (Vec<_>, Vec<_>) = placed.partition(|(_, ms)| *ms <= limit);
         marks.push(Mark::Specks {
