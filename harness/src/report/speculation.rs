@@ -168,7 +168,7 @@ impl Drafted<'_> {
     }
 
     /// Shares of the decode time that went into drafting and into rolling back; the rest verified.
-    pub(crate) fn time_shares(&self) -> [f64; 2] {
+    pub(super) fn time_shares(&self) -> [f64; 2] {
         let t = &self.telemetry;
         let all_ns = t.draft_ns + t.verify_ns + t.rollback_ns;
         [t.draft_ns, t.rollback_ns].map(|ns| ns as f64 / all_ns.max(1) as f64)

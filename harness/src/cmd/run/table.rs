@@ -15,9 +15,9 @@ use std::fmt::Write as _;
 /// Shown for what nobody measured.
 const UNKNOWN: &str = "unknown";
 /// Widest table and sentence, in columns.
-const COLUMNS_MAX: u16 = 110;
+const COLUMNS_MAX: u16 = 118;
 /// Least width of names beside many numbers, in columns.
-const NAME_MIN: u16 = 22;
+const NAME_MIN: u16 = 27;
 /// Digits of a hash that are shown.
 const HASH_CHARS: usize = 12;
 
@@ -38,6 +38,7 @@ pub(in crate::cmd) fn results(run: &Run) -> String {
         table.add_row(row(run, &summary));
     }
     align_numbers(&mut table, 6);
+    keep_names(&mut table);
     table.to_string()
 }
 
@@ -231,7 +232,6 @@ pub(super) fn speculation(run: &Run) -> String {
         "pays\nfrom",
         "cost c\nof a token",
         "v(k+1)\nof a pass",
-        "time\ndrafting",
         "speed-up\nexpected",
         "speed-up\nmeasured",
     ]);
@@ -254,15 +254,12 @@ pub(super) fn speculation(run: &Run) -> String {
             from,
             term(|t| t.c),
             term(|t| t.v),
-            percent(one.time_shares()[0]),
             term(|t| t.speed_up()),
             beside(measured),
         ]);
     }
-    align_numbers(&mut table, 9);
-    if let Some(cases) = table.column_mut(0) {
-        cases.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(NAME_MIN)));
-    }
+    align_numbers(&mut table, 8);
+    keep_names(&mut table);
     let said = format!(
         "{}; speed-ups are over the case without drafts and with the same settings otherwise; costs are in passes over one token:",
         report::outputs(&all)
@@ -314,6 +311,7 @@ pub(super) fn sparsity(run: &Run) -> String {
         ]);
     }
     align_numbers(&mut table, 8);
+    keep_names(&mut table);
     let held = all.iter().filter_map(|one| one.held());
     let held: String = held
         .map(|held| wrapped(&format!("by channels, {held}"), "") + "\n")
@@ -421,6 +419,13 @@ pub(in crate::cmd) fn wrapped(text: &str, indent: &str) -> String {
         .break_words(false)
         .word_splitter(textwrap::WordSplitter::NoHyphenation);
     textwrap::fill(text, options)
+}
+
+/// Keeps names of cases together beside many numbers.
+fn keep_names(table: &mut Table) {
+    if let Some(names) = table.column_mut(0) {
+        names.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(NAME_MIN)));
+    }
 }
 
 pub(in crate::cmd) fn align_numbers(table: &mut Table, columns: usize) {
