@@ -136,10 +136,7 @@ impl Beside<'_> {
 
 /// The share left out from which on the time is below one, by lines through points of share and time.
 fn pays_from(points: &[(f64, f64)]) -> Option<f64> {
-    let (first, last) = (points.first()?, points.last()?);
-    if first.1 < 1.0 {
-        return Some(first.0);
-    }
+    let last = points.last()?;
     let falls = |pair: &&[(f64, f64)]| pair[0].1 >= 1.0 && pair[1].1 < 1.0;
     let pair = points.windows(2).filter(falls).next_back()?;
     let part = (pair[0].1 - 1.0) / (pair[0].1 - pair[1].1);
@@ -207,7 +204,9 @@ fn channels(
                 times.push((left_out, time));
             }
         }
-        if let Some(from) = pays_from(&times) {
+        if times.first().is_some_and(|(_, time)| *time < 1.0) {
+            println!("    {name}, {by}, {size}: pays from the least share on");
+        } else if let Some(from) = pays_from(&times) {
             println!(
                 "    {name}, {by}, {size}: pays from {:.0} % left out",
                 100.0 * from

@@ -535,7 +535,9 @@ fn thresholds_that_do_not_fit_are_refused() {
     // Of what is only told, too: a record could not be read again.
     let change: [fn(&mut Thresholds); 4] = [
         |t| t.sparsity = f64::NAN,
-        |t| drop(t.layer[0].insert(Site::Gate, f32::NAN)),
+        |t| {
+            t.layer[0].insert(Site::Gate, f32::NAN);
+        },
         |t| t.left_out.push([(Site::O, f64::INFINITY)].into()),
         |t| {
             t.curve

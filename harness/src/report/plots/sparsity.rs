@@ -4,13 +4,17 @@ use super::super::data::short_words;
 use super::super::format::{number, percent};
 use super::super::sparsity::{Magnitudes, Thinned};
 use super::speculation::draw;
-use super::{Axes, Plot, Role, tick_whole};
+use super::{Axes, Plot, Role, tick_power, tick_whole};
 use crate::record::by_layer;
+use std::ops::Range;
 
+/// Octaves below the largest magnitude that a plot of magnitudes shows.
+const OCTAVES_MAX: f64 = 12.0;
 /// What the keys that set the share begin with.
 const THRESHOLD: &str = "engine.sparsity.threshold";
 
-/// One line for each way: the speed-up over the share of the channels left out; `None` where none has two shares.
+/// One line for each way: the speed-up, on an axis of logarithms, over the share of the channels left out; `None` where none has two
+/// shares.
 pub(in super::super) fn break_even(all: &[Thinned<'_>]) -> anyhow::Result<Option<Plot>> {
     let mut lines: Vec<(String, Vec<(f64, f64)>)> = Vec::new();
     for one in all {
@@ -18,7 +22,7 @@ pub(in super::super) fn break_even(all: &[Thinned<'_>]) -> anyhow::Result<Option
             continue;
         };
         let name = short_words(one.group.case, |key| !key.starts_with(THRESHOLD));
-        let point = (1.0 - one.active(), speed_up);
+        let point = (1.0 - one.active(), speed_up.log2());
         match lines.iter_mut().find(|(n, _)| *n == name) {
             Some((_, points)) => points.push(point),
             None => lines.push((name, vec![point])),
@@ -27,30 +31,29 @@ pub(in super::super) fn break_even(all: &[Thinned<'_>]) -> anyhow::Result<Option
     if lines.iter().all(|(_, points)| points.len() < 2) {
         return Ok(None);
     }
-    let most = lines
-        .iter()
-        .flat_map(|l| &l.1)
-        .map(|p| p.1)
-        .fold(1.0, f64::max);
+    let ys = || lines.iter().flat_map(|l| &l.1).map(|p| p.1);
+    let y = ys().fold(-1.0, f64::min) - 0.1..ys().fold(1.0, f64::max) + 0.1;
     for (_, points) in &mut lines {
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
     }
     let (names, mut lines): (Vec<String>, Vec<_>) = lines.into_iter().unzip();
     let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
     names.push("as fast as dense");
-    lines.push(vec![(0.0, 1.0), (1.0, 1.0)]);
+    lines.push(vec![(0.0, 0.0), (1.0, 0.0)]);
     let axes = |_| Axes {
         x_unit: "share of the channels left out".to_owned(),
         y_unit: "times as fast as dense".to_owned(),
+        y_tick: tick_power,
+        y_at: whole_numbers(&y),
         height: 300,
-        ..Axes::over(0.0..1.0, 0.0..most * 1.1)
+        ..Axes::over(0.0..1.0, y.clone())
     };
     draw(
         "Speed-up over the share left out",
         &names,
         lines,
         axes,
-        |x, y| format!("{} left out: {} times", percent(x), number(y)),
+        |x, y| format!("{} left out: {} times", percent(x), number(y.exp2())),
     )
     .map(Some)
 }
@@ -83,8 +86,8 @@ pub(in super::super) fn active_by_layer(all: &[Thinned<'_>]) -> anyhow::Result<O
     .map(Some)
 }
 
-/// One line for each share of the values at a site: the magnitude that it lies below, over the layer, from 0; `None` where the
-/// file tells none.
+/// One line for each share of the values at a site: the magnitude that it lies below, on an axis of logarithms, over the layer, from
+/// 0; magnitudes that are far below the largest are left out. `None` where the file tells none.
 pub(in super::super) fn magnitudes(one: &Magnitudes<'_>) -> anyhow::Result<Option<Plot>> {
     let below = one.below();
     let most = below.iter().flat_map(|(_, layers)| layers);
@@ -94,24 +97,39 @@ pub(in super::super) fn magnitudes(one: &Magnitudes<'_>) -> anyhow::Result<Optio
     }
     let names: Vec<String> = below.iter().map(|(share, _)| percent(*share)).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let lowest = most.log2() - OCTAVES_MAX;
     let line = |(_, layers): &(f64, Vec<f32>)| {
         let points = layers.iter().enumerate();
-        points.map(|(l, &m)| (l as f64, f64::from(m))).collect()
+        let points = points.map(|(l, &m)| (l as f64, f64::from(m).log2()));
+        points.filter(|(_, y)| *y >= lowest).collect()
     };
+    let lines: Vec<Vec<(f64, f64)>> = below.iter().map(line).collect();
+    let ys = lines.iter().flatten().map(|p| p.1);
+    let y = ys.fold(most.log2(), f64::min) - 0.2..most.log2() + 0.2;
     let axes = |last: f64| Axes {
         x_unit: "layer".to_owned(),
         y_unit: "magnitude".to_owned(),
         x_tick: tick_whole,
-        height: 260,
-        ..Axes::over(-0.5..last + 0.5, 0.0..most * 1.1)
+        y_tick: |y| number(y.exp2()),
+        y_at: whole_numbers(&y),
+        height: 300,
+        ..Axes::over(-0.5..last + 0.5, y.clone())
     };
     let site = one.site.name();
     draw(
         &format!("Magnitudes at {site} below which shares of them lie, by layer"),
         &names,
-        below.iter().map(line).collect(),
+        lines,
         axes,
-        |x, y| format!("layer {x}: below {}", number(y)),
+        |x, y| format!("layer {x}: below {}", number(y.exp2())),
     )
     .map(Some)
+}
+
+/// Whole numbers within a range, at most about six of them.
+fn whole_numbers(range: &Range<f64>) -> Vec<f64> {
+    let step = ((range.end - range.start) / 6.0).ceil().max(1.0);
+    let first = (range.start / step).ceil() as i32;
+    let last = (range.end / step).floor() as i32;
+    (first..=last).map(|i| f64::from(i) * step).collect()
 }
