@@ -110,7 +110,7 @@ pub(in super::super) fn magnitudes(one: &Magnitudes<'_>) -> anyhow::Result<Optio
         x_unit: "layer".to_owned(),
         y_unit: "magnitude".to_owned(),
         x_tick: tick_whole,
-        y_tick: |y| number(y.exp2()),
+        y_tick: tick_two_digits,
         y_at: whole_numbers(&y),
         height: 300,
         ..Axes::over(-0.5..last + 0.5, y.clone())
@@ -124,6 +124,13 @@ pub(in super::super) fn magnitudes(one: &Magnitudes<'_>) -> anyhow::Result<Optio
         |x, y| format!("layer {x}: below {}", number(y.exp2())),
     )
     .map(Some)
+}
+
+/// A tick with two digits, on an axis of binary logarithms.
+fn tick_two_digits(y: f64) -> String {
+    let magnitude = y.exp2();
+    let digits = (1.0 - magnitude.log10().floor()).clamp(0.0, 9.0) as usize;
+    format!("{magnitude:.digits$}")
 }
 
 /// Whole numbers within a range, at most about six of them.
