@@ -548,7 +548,7 @@ fn thresholds_that_do_not_fit_are_refused() {
         let mut broken = teal.clone();
         change(&mut broken);
         let why = refused(Some(&broken), Method::Teal, "Q4_0");
-        assert!(why.contains("infinite or none"), "{why}");
+        assert!(why.contains("infinite, or not a number"), "{why}");
     }
     let why = refused(None, Method::Teal, "Q4_0");
     assert!(why.contains("cannot open"), "{why}");

@@ -447,7 +447,7 @@ fn drafts_are_told_with_what_they_cost_and_bring() {
         "qcsd&quot;, position 2: 100 % kept",
         "lookup&quot;, position 1: 0.0 % kept",
         "3 tokens: 1.500 passes of one",
-        "drafts changed no text: it is that of the case without drafts each time",
+        "Drafts changed no text: 2 cases wrote what the case without drafts did.",
     ] {
         assert!(page.contains(text), "\"{text}\" is missing");
     }
@@ -466,7 +466,7 @@ fn drafts_are_told_with_what_they_cost_and_bring() {
     let (_, page, markdown) = report("drafting-wrong", &run);
     for text in [page, markdown] {
         assert!(
-            text.contains("WRONG: drafts changed the text of method="),
+            text.contains("ERROR of the engine: with drafts the text is another one: method="),
             "{text}"
         );
     }
@@ -475,7 +475,7 @@ fn drafts_are_told_with_what_they_cost_and_bring() {
         .iter_mut()
         .for_each(|c| c.temp = Some(0.8));
     let (_, _, markdown) = report("drafting-drawn", &run);
-    let said = "drafts changed no text of 1 case: it is that of the case without drafts; of 1 this is unknown";
+    let said = "Drafts changed no text of 1 case; of 1 that is unknown, as texts were drawn";
     assert!(markdown.contains(said), "{markdown}");
 }
 

@@ -140,18 +140,18 @@ impl Thresholds {
             toml::from_str(&text).map_err(|e: toml::de::Error| refused(e.message()))?;
         match found.is_finite() {
             true => Ok(found),
-            false => Err(refused("one of its numbers is infinite or none")),
+            false => Err(refused("one of its numbers is infinite, or not a number")),
         }
     }
 
     /// Whether all numbers are numbers.
     fn is_finite(&self) -> bool {
         let shares = self.made_by.iter().flat_map(|by| &by.curve_shares);
-        let shares = shares.chain(self.left_out.iter().flat_map(BTreeMap::values));
+        let mut shares = shares.chain(self.left_out.iter().flat_map(BTreeMap::values));
         let curves = self.curve.iter().flat_map(BTreeMap::values).flatten();
         let mut magnitudes = self.layer.iter().flat_map(BTreeMap::values).chain(curves);
         self.sparsity.is_finite()
-            && shares.into_iter().all(|share| share.is_finite())
+            && shares.all(|share| share.is_finite())
             && magnitudes.all(|magnitude| magnitude.is_finite())
     }
 

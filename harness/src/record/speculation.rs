@@ -91,8 +91,8 @@ impl Terms {
     }
 }
 
-/// Time of the passes over each number of tokens, in passes over one: `(n, v(n))`, of all that is given together, each with the
-/// time of its own pass over one token in nanoseconds.
+/// Time of the passes over each number of tokens, in passes over one: `(n, v(n))`, over all of these records; each comes with the
+/// time of its own pass over one token, in nanoseconds.
 pub fn pass_costs(all: &[(&Telemetry, f64)]) -> Vec<(usize, f64)> {
     let longest = all.iter().map(|(t, _)| t.passes_ns.len()).max();
     let cost = |i: usize| {

@@ -28,8 +28,6 @@ pub(crate) struct Group<'a> {
     pub all: Vec<&'a Sample>,
     /// What counts: of each measured round the last attempt.
     pub counted: Vec<&'a Sample>,
-    /// SHA-256 of the output, if all that count have the same.
-    pub output: Option<String>,
     /// Failures of this case and runner.
     pub failures: usize,
     /// Gaps between tokens of each repetition that counts, in milliseconds.
@@ -147,7 +145,6 @@ fn group<'a>(run: &'a Run, several: bool, summary: Summary<'a>) -> Group<'a> {
         case: summary.case,
         runner: summary.runner,
         all: run.samples.iter().filter(here).collect(),
-        output: summary.output_sha256().map(str::to_owned),
         failures: summary.failures + summary.mismatches,
         quantiles: quantiles(&gaps),
         gaps,
@@ -229,8 +226,8 @@ pub(super) struct Stalls {
 }
 
 impl Group<'_> {
-    /// Gap from which on it is a stall, in milliseconds, among these of a repetition. Where tokens were drafted none is: those of
-    /// a pass come together, and passes differ in length.
+    /// The gap, in milliseconds, above which one of these gaps of a repetition is a stall; `None` where tokens were drafted: those
+    /// of a pass come together, and passes differ in length.
     pub(super) fn stall_ms(&self, gaps: &[f64]) -> Option<f64> {
         let drafted = |s: &&Sample| s.speculation.as_ref().is_some_and(|t| t.drafted > 0);
         match self.counted.iter().any(drafted) {

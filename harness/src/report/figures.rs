@@ -45,6 +45,15 @@ pub(super) fn all(run: &Run) -> anyhow::Result<Vec<(String, Plot)>> {
         .collect();
     for one in magnitudes(run, &thinned) {
         let what = format!("sparsity-magnitudes-{}", one.site.name());
+        // Other texts or models have other magnitudes at the same site.
+        let others = all
+            .iter()
+            .filter(|(name, _)| name.starts_with(&what))
+            .count();
+        let what = match others {
+            0 => what,
+            n => format!("{what}-{}", n + 1),
+        };
         all.extend(plots::magnitudes(&one)?.map(|plot| (what, plot)));
     }
     Ok(all)

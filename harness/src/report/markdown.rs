@@ -58,7 +58,7 @@ pub(super) fn page(run: &Run) -> String {
     }
     let (drafted, thinned) = (drafted(&own), thinned(run, &own));
     if !drafted.is_empty() {
-        let _ = writeln!(out, "With drafts: {}.\n", inline(&outputs(&drafted)));
+        let _ = writeln!(out, "{}\n", inline(&outputs(&drafted)));
         table(&mut out, &tables::speculation(&drafted));
     }
     if !thinned.is_empty() {

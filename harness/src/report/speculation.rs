@@ -8,7 +8,10 @@ use crate::stats;
 use crate::summary::Beside;
 use engine::options::speculation::Speculation;
 use engine::speculate::Telemetry;
+use std::collections::BTreeSet;
 
+/// Passes over one token that a case without one to hold it against must have had itself.
+const PLAIN_MIN: u64 = 10;
 /// What the keys of drafts begin with.
 const SPECULATION: &str = "engine.speculation.";
 
@@ -55,7 +58,7 @@ pub(crate) fn drafted<'a>(groups: &[&'a Group<'a>]) -> Vec<Drafted<'a>> {
             let (plain, t) = (plain_of(group), telemetry(group));
             let plain_ns = plain
                 .and_then(|plain| plain_pass_ns(&telemetry(plain)))
-                .or_else(|| plain_pass_ns(&t));
+                .or_else(|| plain_pass_ns(&t).filter(|_| t.passes_ns[0][0] >= PLAIN_MIN));
             Drafted {
                 group,
                 by_position: acceptance_by_position(&t),
@@ -72,36 +75,37 @@ pub(crate) fn drafted<'a>(groups: &[&'a Group<'a>]) -> Vec<Drafted<'a>> {
 
 /// The text of a case beside that of plain decoding.
 fn output(group: &Group<'_>, plain: &Group<'_>) -> Output {
-    let greedy = group.case.temp == Some(0.0);
-    match (&group.output, &plain.output) {
-        (Some(ours), Some(theirs)) if ours == theirs => Output::Same,
-        (Some(_), Some(_)) if greedy => Output::Differs,
+    let counted = group.counted.iter().chain(&plain.counted);
+    let hashes: BTreeSet<&str> = counted.map(|s| s.output_sha256.as_str()).collect();
+    match (hashes.contains(""), hashes.len()) {
+        (false, 1) => Output::Same,
+        (false, _) if group.case.temp == Some(0.0) => Output::Differs,
         _ => Output::Unknown,
     }
 }
 
-/// Of cases that draft, what their texts are beside those of plain decoding.
+/// Of cases that draft, what their texts are beside those of plain decoding, in a sentence.
 pub(crate) fn outputs(all: &[Drafted<'_>]) -> String {
     let names = |output: Output| {
         let those = all.iter().filter(move |one| one.output == output);
-        those
-            .map(|one| one.group.short.as_str())
-            .collect::<Vec<_>>()
+        Vec::from_iter(those.map(|one| one.group.short.as_str()))
     };
     let differ = names(Output::Differs);
-    let unknown = names(Output::Unknown).len();
     if !differ.is_empty() {
         let names = differ.join("; ");
-        return format!(
-            "WRONG: drafts changed the text of {names}: this is an error of the engine"
-        );
+        return format!("ERROR of the engine: with drafts the text is another one: {names}.");
     }
-    match (all.len(), unknown) {
-        (_, 0) => "drafts changed no text: it is that of the case without drafts each time".to_owned(),
-        (n, unknown) if n == unknown => "whether drafts changed a text is unknown: it was drawn, or there is no case without drafts".to_owned(),
-        (n, unknown) => format!(
-            "drafts changed no text of {}: it is that of the case without drafts; of {unknown} this is unknown, as it was drawn, or there is no such case",
-            plural(n - unknown, "case")
+    let unknown = names(Output::Unknown).len();
+    let why = "as texts were drawn or are not recorded, or there is no case without drafts";
+    match all.len() - unknown {
+        n if unknown == 0 => format!(
+            "Drafts changed no text: {} wrote what the case without drafts did.",
+            plural(n, "case")
+        ),
+        0 => format!("Whether drafts changed a text is unknown, {why}."),
+        n => format!(
+            "Drafts changed no text of {}; of {unknown} that is unknown, {why}.",
+            plural(n, "case")
         ),
     }
 }

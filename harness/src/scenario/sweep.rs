@@ -45,7 +45,8 @@ fn shortened(value: &Value) -> String {
         return text.to_owned();
     }
     let mut short = String::new();
-    for word in text.split_whitespace() {
+    let mut words = text.split_whitespace().peekable();
+    while let Some(word) = words.peek() {
         let word: String = word.chars().take(part).collect();
         let longer = short.chars().count() + 1 + word.chars().count();
         if !short.is_empty() && longer > part {
@@ -53,8 +54,12 @@ fn shortened(value: &Value) -> String {
         }
         short += if short.is_empty() { "" } else { " " };
         short += &word;
+        words.next();
     }
-    short + "…"
+    match words.next() {
+        Some(_) => short + "…",
+        None => short,
+    }
 }
 
 /// One case: the value of each axis, by index.

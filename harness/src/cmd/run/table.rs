@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 /// Shown for what nobody measured.
 const UNKNOWN: &str = "unknown";
 /// Widest table and sentence, in columns.
-const COLUMNS_MAX: u16 = 118;
+const COLUMNS_MAX: u16 = 110;
 /// Least width of names beside many numbers, in columns.
 const NAME_MIN: u16 = 27;
 /// Digits of a hash that are shown.
@@ -261,7 +261,7 @@ pub(super) fn speculation(run: &Run) -> String {
     align_numbers(&mut table, 8);
     keep_names(&mut table);
     let said = format!(
-        "{}; speed-ups are over the case without drafts and with the same settings otherwise; costs are in passes over one token:",
+        "{} Speed-ups are over the case without drafts and with the same settings otherwise; costs are in passes over one token:",
         report::outputs(&all)
     );
     format!("\n{}\n{table}\n", wrapped(&said, ""))

@@ -21,7 +21,7 @@ pub(super) fn section(page: &Page<'_>) -> anyhow::Result<Option<Markup>> {
     Ok(Some(html! {
         p {
             "Speculative decoding loses nothing: what a draft proposes is kept where the model would have chosen the same. "
-            "Here " (outputs(&all)) ". Speed-ups are those over the case without drafts, where there is one."
+            (outputs(&all)) " Speed-ups are those over the case without drafts, where there is one."
         }
         (table(&tables::speculation(&all)))
         @if let Some(speed_ups) = &speed_ups {

@@ -12,7 +12,7 @@ const BINS: u64 = 60;
 const HISTOGRAM_DIGITS: u8 = 4;
 /// The timeline ends at this multiple of the 90th percentile, or of the median where that is more.
 const EDGE_P90_TIMES: f64 = 1.6;
-/// See [`EDGE_P90_TIMES`]; above what makes a stall, so that what lies above the edge is a stall.
+/// See [`EDGE_P90_TIMES`]; above what makes a stall, so that what lies above the edge is one where there are any.
 const EDGE_MEDIAN_TIMES: f64 = 2.4;
 /// The distribution ends this many times the distance from the median to the 90th percentile above the latter.
 const DISTRIBUTION_CLIP: f64 = 4.0;
@@ -55,7 +55,7 @@ pub(in super::super) fn latency(group: &Group<'_>) -> anyhow::Result<Option<(Plo
         let placed = gaps.iter().enumerate().map(|(i, ms)| ((i + 2) as f64, *ms));
         let (plain, stalls): (Vec<_>, Vec<_>) = placed.partition(|(_, ms)| *ms <= limit);
         marks.push(Mark::Specks {
-            points: plain,
+            points: plain.into_iter().map(|(x, ms)| (x, ms.min(edge))).collect(),
             role: Role::Accent,
         });
         clipped += stalls.iter().filter(|(_, ms)| *ms > edge).count();

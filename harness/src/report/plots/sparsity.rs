@@ -133,10 +133,13 @@ fn tick_two_digits(y: f64) -> String {
     format!("{magnitude:.digits$}")
 }
 
-/// Whole numbers within a range, at most about six of them.
+/// Whole numbers within a range, at most about six of them; its middle where there is none.
 fn whole_numbers(range: &Range<f64>) -> Vec<f64> {
     let step = ((range.end - range.start) / 6.0).ceil().max(1.0);
     let first = (range.start / step).ceil() as i32;
     let last = (range.end / step).floor() as i32;
-    (first..=last).map(|i| f64::from(i) * step).collect()
+    match first > last {
+        true => vec![(range.start + range.end) / 2.0],
+        false => (first..=last).map(|i| f64::from(i) * step).collect(),
+    }
 }

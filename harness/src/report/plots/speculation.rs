@@ -70,6 +70,7 @@ pub(in super::super) fn kept(all: &[Drafted<'_>]) -> anyhow::Result<Option<Plot>
     let swept = |one: &Drafted<'_>| one.group.case.swept.get(PROMPT).map(shown);
     let mut prompts: Vec<Option<String>> = Vec::new();
     let mut rows: Vec<(String, Row, [u64; 2])> = Vec::new();
+    let mut pays = false;
     for one in all {
         let (seen, kept) = one.looked_at();
         if seen == 0 {
@@ -102,6 +103,7 @@ pub(in super::super) fn kept(all: &[Drafted<'_>]) -> anyhow::Result<Option<Plot>
         let points = &mut rows[row].1.points;
         if let Some(from) = one.terms.and_then(|terms| terms.break_even()) {
             let title = format!("{name}: pays from {}", percent(from));
+            pays = true;
             points.insert(0, (from, Shape::Square, Role::Muted, true, title));
         }
         points.push(point);
@@ -128,12 +130,14 @@ pub(in super::super) fn kept(all: &[Drafted<'_>]) -> anyhow::Result<Option<Plot>
     )?;
     let names = prompts.iter().map(|p| p.as_deref().unwrap_or("the prompt"));
     plot.legend = Key::series(names);
-    plot.legend.push(Key {
-        role: Role::Muted,
-        shape: Shape::Square,
-        hollow: true,
-        name: "pays from".to_owned(),
-    });
+    if pays {
+        plot.legend.push(Key {
+            role: Role::Muted,
+            shape: Shape::Square,
+            hollow: true,
+            name: "pays from".to_owned(),
+        });
+    }
     Ok(Some(plot))
 }
 

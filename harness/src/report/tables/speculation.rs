@@ -25,6 +25,7 @@ pub(in super::super) fn speculation(all: &[Drafted<'_>]) -> Table {
     let rows = all.iter().map(|one| {
         let t = &one.telemetry;
         let term = |of: fn(&crate::record::Terms) -> f64| Cell::number(one.terms.as_ref().map(of));
+        let (seen, kept_of_these) = one.looked_at();
         let kept = (t.drafted > 0).then(|| t.accepted as f64 / t.drafted as f64);
         let [drafting, rolling_back] = one.time_shares();
         let from = match one.terms.as_ref().map(|terms| terms.break_even()) {
@@ -39,7 +40,7 @@ pub(in super::super) fn speculation(all: &[Drafted<'_>]) -> Table {
                 |kept| Cell::shown(percent(kept), Some(kept)),
             ),
             Cell::number(one.tokens_per_pass()),
-            term(|t| t.a),
+            Cell::number((seen > 0).then(|| kept_of_these as f64 / seen as f64)),
             term(|t| t.k),
             term(|t| t.c),
             term(|t| t.v),
