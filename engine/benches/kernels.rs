@@ -136,11 +136,10 @@ impl Beside<'_> {
 
 /// The share left out from which on the time is below one, by lines through points of share and time.
 fn pays_from(points: &[(f64, f64)]) -> Option<f64> {
-    let last = points.last()?;
     let falls = |pair: &&[(f64, f64)]| pair[0].1 >= 1.0 && pair[1].1 < 1.0;
-    let pair = points.windows(2).filter(falls).next_back()?;
+    let pair = points.windows(2).rfind(falls)?;
     let part = (pair[0].1 - 1.0) / (pair[0].1 - pair[1].1);
-    (last.1 < 1.0).then(|| pair[0].0 + part * (pair[1].0 - pair[0].0))
+    (points.last()?.1 < 1.0).then(|| pair[0].0 + part * (pair[1].0 - pair[0].0))
 }
 
 /// About this share of `count` channels.
