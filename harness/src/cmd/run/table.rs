@@ -8,7 +8,7 @@ use crate::simulate;
 use crate::stats;
 use crate::summary::{self, Beside, Summary, summaries};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, Width};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table};
 use engine::quality::Figures;
 use std::fmt::Write as _;
 
@@ -16,8 +16,6 @@ use std::fmt::Write as _;
 const UNKNOWN: &str = "unknown";
 /// Widest table and sentence, in columns.
 const COLUMNS_MAX: u16 = 110;
-/// Least width of names beside many numbers, in columns.
-const NAME_MIN: u16 = 27;
 /// Digits of a hash that are shown.
 const HASH_CHARS: usize = 12;
 
@@ -38,7 +36,6 @@ pub(in crate::cmd) fn results(run: &Run) -> String {
         table.add_row(row(run, &summary));
     }
     align_numbers(&mut table, 6);
-    keep_names(&mut table);
     table.to_string()
 }
 
@@ -259,7 +256,7 @@ pub(super) fn speculation(run: &Run) -> String {
         ]);
     }
     align_numbers(&mut table, 8);
-    keep_names(&mut table);
+    keep_numbers(&mut table);
     let said = format!(
         "{} Speed-ups are over the case without drafts and with the same settings otherwise; costs are in passes over one token:",
         report::outputs(&all)
@@ -311,7 +308,7 @@ pub(super) fn sparsity(run: &Run) -> String {
         ]);
     }
     align_numbers(&mut table, 8);
-    keep_names(&mut table);
+    keep_numbers(&mut table);
     let held = all.iter().filter_map(|one| one.held());
     let held: String = held
         .map(|held| wrapped(&format!("by channels, {held}"), "") + "\n")
@@ -421,10 +418,10 @@ pub(in crate::cmd) fn wrapped(text: &str, indent: &str) -> String {
     textwrap::fill(text, options)
 }
 
-/// Keeps names of cases together beside many numbers.
-fn keep_names(table: &mut Table) {
-    if let Some(names) = table.column_mut(0) {
-        names.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(NAME_MIN)));
+/// Keeps numbers whole, so that names of cases break where something must.
+fn keep_numbers(table: &mut Table) {
+    for column in table.column_iter_mut().skip(1) {
+        column.set_constraint(ColumnConstraint::ContentWidth);
     }
 }
 
