@@ -43,18 +43,16 @@ pub(super) fn all(run: &Run) -> anyhow::Result<Vec<(String, Plot)>> {
     let mut all: Vec<_> = plots
         .filter_map(|(what, plot)| Some((what.to_owned(), plot?)))
         .collect();
-    for one in magnitudes(run, &thinned) {
-        let what = format!("sparsity-magnitudes-{}", one.site.name());
+    let magnitudes = magnitudes(run, &thinned);
+    for (i, one) in magnitudes.iter().enumerate() {
         // Other texts or models have other magnitudes at the same site.
-        let others = all
-            .iter()
-            .filter(|(name, _)| name.starts_with(&what))
-            .count();
-        let what = match others {
-            0 => what,
-            n => format!("{what}-{}", n + 1),
+        let before = magnitudes[..i].iter().filter(|m| m.site == one.site);
+        let number = match before.count() {
+            0 => String::new(),
+            n => format!("-{}", n + 1),
         };
-        all.extend(plots::magnitudes(&one)?.map(|plot| (what, plot)));
+        let what = format!("sparsity-magnitudes-{}{number}", one.site.name());
+        all.extend(plots::magnitudes(one)?.map(|plot| (what, plot)));
     }
     Ok(all)
 }
